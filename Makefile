@@ -1,0 +1,51 @@
+# Everything a person or a machine does with the project. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help run test up notebook bench lint lock install
+
+PYTHON ?= python3
+VENV := .venv
+PYTEST_ARGS ?=
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Compiled bytecode halves the time every notebook and task needs to start.
+unexport PYTHONDONTWRITEBYTECODE
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed
+
+run: install ## set up, then compute yesterday on the sandbox, through the real DAGs
+	pulse sandbox run -- pulse daily
+
+test: install ## set up, then run all tests (the slowest are listed at the end)
+	pytest $(PYTEST_ARGS)
+
+up: install ## the sandbox and Airflow with its UI, on this machine only, until Ctrl-C
+	pulse sandbox run -- airflow standalone
+
+notebook: install ## JupyterLab on the notebooks, with the sandbox behind them
+	pulse sandbox run -- jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+bench: install ## measure: time, memory, and the ways not taken
+	python -m benchmarks.etl
+
+lint: install ## the checks that a commit must pass
+	ruff format --check .
+	ruff check .
+	sqlfluff lint --disable-progress-bar pulse/schema.sql
+	nbstripout --verify $$(git ls-files 'notebooks/*.ipynb')
+
+lock: install ## pin the newest versions that pyproject.toml allows
+	uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header --no-annotate \
+	    --output-file requirements.lock pyproject.toml
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Pulse needs Python 3.11 or newer, and $(PYTHON) is %d.%d: run make with PYTHON=python3.11." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
+	@# uv does not read pip's settings: a mirror configured there holds for it too
+	index="$${PIP_INDEX_URL:-$$($(VENV)/bin/pip config get global.index-url 2>/dev/null)}"; \
+	    $${index:+env UV_DEFAULT_INDEX="$$index"} $(VENV)/bin/uv pip install --quiet --python $(VENV) -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --python $(VENV) --no-deps -e .
+	touch $@

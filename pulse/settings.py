@@ -1,0 +1,122 @@
+"""Settings: the environment (and `.env`) as one frozen, checked object. Nothing is read on import."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pulse import PulseError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The stand-ins of `pulse.sandbox` listen here. They bind to loopback and hold demo data only.
+SANDBOX_CLICKHOUSE_URL = "http://pulse:sandbox-only@127.0.0.1:18123"
+SANDBOX_TELEGRAM_API_URL = "http://127.0.0.1:18081"
+SANDBOX_TELEGRAM_TOKEN = "1000000001:sandbox-only-sandbox-only-sandbox-0"  # noqa: S105
+SANDBOX_CHAT = "-1001"
+
+
+class SettingsError(PulseError):
+    """A setting is missing or wrong."""
+
+
+class Settings(BaseSettings):
+    """The project's settings; see `.env.example` for what each one means."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_file=ROOT / ".env", env_ignore_empty=True, extra="ignore", case_sensitive=True
+    )
+
+    clickhouse_url: SecretStr = Field(SecretStr(SANDBOX_CLICKHOUSE_URL), alias="CLICKHOUSE_URL")
+    database: str = Field("pulse", alias="PULSE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    source_database: str = Field("app", alias="PULSE_SOURCE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    timezone: str = Field("Europe/Moscow", alias="PULSE_TIMEZONE")
+    language: Literal["en", "ru"] = Field("en", alias="PULSE_LANGUAGE")
+    output: str = Field(str(ROOT / "output"), alias="PULSE_OUTPUT")
+    telegram_bot_token: SecretStr = Field(SecretStr(SANDBOX_TELEGRAM_TOKEN), alias="TELEGRAM_BOT_TOKEN")
+    telegram_api_url: str = Field("", alias="TELEGRAM_API_URL")
+    telegram_report_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_REPORT_CHATS")
+    telegram_live_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_LIVE_CHATS")
+    telegram_alert_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_ALERT_CHATS")
+    superset_url: str = Field("", alias="SUPERSET_URL")
+    redash_url: str = Field("", alias="REDASH_URL")
+    redash_api_key: SecretStr = Field(SecretStr(""), alias="REDASH_API_KEY")
+
+    @field_validator("clickhouse_url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr) -> SecretStr:
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected http(s)://user:password@host:port")
+        return url
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_time_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("expected an IANA time zone such as Europe/Moscow") from error
+        return name
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone in which a day begins and ends."""
+        return ZoneInfo(self.timezone)
+
+    def event_day(self, text: str) -> date:
+        """The event date that a parameter means: an ISO date, or `yesterday` in the configured time zone.
+
+        Raises:
+            SettingsError: it is no date, or that day has not ended yet.
+        """
+        today = datetime.now(self.zone).date()
+        if text == "yesterday":
+            return today - timedelta(days=1)
+        try:
+            day = date.fromisoformat(text)
+        except ValueError:
+            raise SettingsError(
+                f"'{text}' is no date; give one such as {today - timedelta(days=1)}, or yesterday."
+            ) from None
+        if day >= today:
+            raise SettingsError(
+                f"{day} has not ended yet in {self.timezone}; give {today - timedelta(days=1)} or earlier."
+            )
+        return day
+
+    def day_bounds(self, day: date) -> tuple[datetime, datetime]:
+        """`day_bounds` in the configured time zone."""
+        return day_bounds(day, self.zone)
+
+    @property
+    def secrets(self) -> list[str]:
+        """The values that may appear in no parameter, output, log or message."""
+        password = urlsplit(self.clickhouse_url.get_secret_value()).password or ""
+        values = {password, unquote(password), self.telegram_bot_token.get_secret_value()}
+        values.add(self.redash_api_key.get_secret_value())
+        return sorted(value for value in values if len(value) >= 4)
+
+
+def load(**overrides: str) -> Settings:
+    """Read the settings from the environment and `.env`; what is given by name comes before both.
+
+    Raises:
+        SettingsError: a value is wrong; the text names the setting and what was expected, never the value of a secret.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False)
+        what = "; ".join(f"{entry['loc'][0]}: {entry['msg'].removeprefix('Value error, ')}" for entry in found)
+        raise SettingsError(f"Wrong setting: {what}. Correct it in the environment or in .env.") from None
+
+
+def day_bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The first moment of a local day and of the next one (half-open; 23 to 25 hours apart around clock changes)."""
+    start, following = (datetime(d.year, d.month, d.day, tzinfo=zone) for d in (day, day + timedelta(days=1)))
+    return start, following

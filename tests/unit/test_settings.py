@@ -1,0 +1,96 @@
+"""Settings come from the environment, are checked, and never show a secret."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from pulse import settings
+
+
+@pytest.fixture(autouse=True)
+def no_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own .env and environment are not what these tests are about."""
+    monkeypatch.setitem(settings.Settings.model_config, "env_file", None)
+    for field in settings.Settings.model_fields.values():
+        monkeypatch.delenv(str(field.alias), raising=False)
+
+
+def test_with_nothing_set_everything_points_at_the_sandbox() -> None:
+    config = settings.load()
+    assert config.clickhouse_url.get_secret_value() == settings.SANDBOX_CLICKHOUSE_URL
+    assert (config.database, config.source_database, config.timezone) == ("pulse", "app", "Europe/Moscow")
+    assert config.output == str(settings.ROOT / "output")
+
+
+def test_every_setting_is_in_the_example_and_no_other() -> None:
+    lines = (settings.ROOT / ".env.example").read_text().splitlines()
+    named = {line.split("=")[0] for line in lines if line and not line.startswith("#")}
+    assert named == {field.alias for field in settings.Settings.model_fields.values()}
+
+
+def test_the_example_as_it_stands_means_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = settings.load()
+    monkeypatch.setitem(settings.Settings.model_config, "env_file", settings.ROOT / ".env.example")
+    assert settings.load() == default
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PULSE_TIMEZONE", "Mars/Olympus", "PULSE_TIMEZONE: expected an IANA time zone"),
+        ("PULSE_LANGUAGE", "de", "PULSE_LANGUAGE: Input should be 'en' or 'ru'"),
+        ("PULSE_DATABASE", "drop table", "PULSE_DATABASE"),
+        ("CLICKHOUSE_URL", "localhost", "CLICKHOUSE_URL: expected http(s)://user:password@host:port"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(settings.SettingsError, match=r"Correct it in the environment or in \.env\.") as found:
+        settings.load()
+    assert said in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+def test_a_secret_in_a_wrong_setting_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLICKHOUSE_URL", "ftp://pulse:hunter2secret@db")
+    with pytest.raises(settings.SettingsError) as found:
+        settings.load()
+    assert "hunter2secret" not in str(found.value)
+
+
+def test_printing_the_settings_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLICKHOUSE_URL", "https://pulse:p%40ssw0rd@db:8443")
+    monkeypatch.setenv("TELEGRAM_BOT_TOKEN", "123456:abcdefgh")
+    config = settings.load()
+    assert {"p%40ssw0rd", "p@ssw0rd", "123456:abcdefgh"} <= set(config.secrets)
+    assert not [secret for secret in config.secrets if secret in repr(config)]
+
+
+def test_yesterday_is_the_local_day_before_today() -> None:
+    config = settings.load()
+    local_today = datetime.now(UTC).astimezone(ZoneInfo("Europe/Moscow")).date()
+    assert config.event_day("yesterday") == local_today - timedelta(days=1)
+    assert config.event_day("2024-02-29") == date(2024, 2, 29)
+
+
+@pytest.mark.parametrize("text", ["2026-13-45", "2026-02-30", "ystrday", "", "22.11.2026"])
+def test_an_impossible_date_is_a_sentence_with_an_example(text: str) -> None:
+    with pytest.raises(settings.SettingsError, match=rf"'{text}' is no date; give one such as 20"):
+        settings.load().event_day(text)
+
+
+def test_a_day_that_has_not_ended_is_refused() -> None:
+    config = settings.load()
+    for ahead in (1, 2, 400):
+        day = config.event_day("yesterday") + timedelta(days=ahead)
+        with pytest.raises(settings.SettingsError, match="has not ended yet in Europe/Moscow"):
+            config.event_day(str(day))
+
+
+@pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25), (date(2026, 6, 1), 24)])
+def test_a_day_is_as_long_as_the_clock_says(day: date, hours: int) -> None:
+    start, end = (moment.astimezone(UTC) for moment in settings.day_bounds(day, ZoneInfo("Europe/Berlin")))
+    assert end - start == timedelta(hours=hours)
