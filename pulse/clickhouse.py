@@ -1,0 +1,384 @@
+"""The only module that talks to ClickHouse: pandahouse carries the requests, and what it does wrong is put right here.
+
+What is put right: the statement travels in the body and values are bound by ClickHouse itself, so braces in SQL and
+hostile values are safe; credentials go into a header and into no error; a result is complete before it is read; the
+server stops a statement that runs too long; every error is one `ClickHouseError` in a sentence; and results come as
+JSON, which carries every type, instead of tab-separated text, of which pandahouse reads a few.
+"""
+
+import json
+import math
+import re
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+from zoneinfo import ZoneInfo
+
+import pandahouse
+import pandas as pd
+import requests
+import tenacity
+from pandahouse.http import ClickhouseException
+from urllib3.exceptions import HTTPError, NewConnectionError
+
+from pulse import QUERY_MIME, PulseError
+from pulse.settings import Settings, load
+
+ADVICE = {
+    47: "Check that the source tables have the columns the notebook reads.",  # UNKNOWN_IDENTIFIER
+    60: "Check PULSE_SOURCE_DATABASE and PULSE_DATABASE, and that the table exists.",  # UNKNOWN_TABLE
+    81: "Check PULSE_SOURCE_DATABASE and PULSE_DATABASE, and that the database exists.",  # UNKNOWN_DATABASE
+    159: "The statement took longer than the server may spend on it; narrow it or raise max_seconds.",  # TIMEOUT
+    164: "The user may only read; give it write access to the project's database.",  # READONLY
+    194: "Check the user and the password in CLICKHOUSE_URL.",  # REQUIRED_PASSWORD
+    241: "The statement needs more memory than the server allows.",  # MEMORY_LIMIT_EXCEEDED
+    497: "Grant the user access to the database named, or use another user in CLICKHOUSE_URL.",  # ACCESS_DENIED
+    516: "Check the user and the password in CLICKHOUSE_URL.",  # AUTHENTICATION_FAILED
+}
+
+# These may run twice and leave the same state; an INSERT whose answer was lost may or may not have happened.
+REPEATABLE = re.compile(
+    r"select|show|describe|desc|exists|explain|truncate|create\s+or\s+replace|create\s+\w+\s+if\s+not\s+exists"
+    r"|drop\s+\w+\s+if\s+exists|alter\s+table\s+\S+\s+(replace|drop)\s+partition",
+    re.IGNORECASE,
+)
+COMMENTS = re.compile(r"\s+|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+class ClickHouseError(PulseError):
+    """A statement failed. `code` is the server's error code, None where no server answered."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _NotSentError(Exception):
+    """The connection was refused: the statement has not reached the server."""
+
+
+class _NoAnswerError(Exception):
+    """The connection broke before an answer: the statement may have run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a statement went: rows read and written as the server counted them, and its time there in seconds."""
+
+    query_id: str
+    seconds: float
+    read_rows: int = 0
+    written_rows: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.written_rows:,} rows written, {self.read_rows:,} read in {self.seconds:.2f} s"
+
+
+class ClickHouse:
+    """A ClickHouse server over HTTP(S), with the project's database as the default one."""
+
+    def __init__(self, url: str, database: str, zone: ZoneInfo, max_seconds: int = 600) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: `http(s)://user:password@host:port`.
+            database: the default database of every statement.
+            zone: where a DateTime without a time zone of its own is shown.
+            max_seconds: the longest the server may spend on a statement.
+        """
+        self.url = url.rstrip("/")
+        self.database = database
+        self.zone = zone
+        self.max_seconds = max_seconds
+
+    @property
+    def address(self) -> str:
+        """The server's address without the credentials."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname}:{parts.port or (8443 if parts.scheme == 'https' else 8123)}"
+
+    def execute(self, sql: str, **values: Any) -> Result:
+        """Run one statement that returns no rows.
+
+        Args:
+            sql: the statement, with `{name:Type}` wherever a value belongs (`{name:Identifier}` for a table's name).
+            values: what to bind; dates, aware datetimes, numbers, strings, None and lists of them.
+
+        Raises:
+            ClickHouseError: the server refused or failed, or did not answer.
+        """
+        return self._run(sql, values)[0]
+
+    def script(self, sql: str, **values: Any) -> None:
+        """Run statements separated by a `;` at the end of a line, one after the other; errors as for `execute`."""
+        for statement in re.split(r";[ \t]*(?:\n|\Z)", sql):
+            if COMMENTS.sub("", statement):
+                self.execute(statement, **values)
+
+    def read(self, sql: str, **values: Any) -> pd.DataFrame:
+        """Run a SELECT and return its result, which is meant to be small: the rows themselves stay in ClickHouse.
+
+        Returns:
+            One column each with pandas' own type: integers (nullable Int64/UInt64 where there are NULLs), floats with
+            NULL as NaN, `datetime64` for Date, aware timestamps for DateTime, str, bool; Decimal, Array, Tuple and
+            Map as Python objects.
+
+        Raises:
+            ClickHouseError: as `execute`.
+        """
+        settings = {
+            "default_format": "JSONCompact",
+            "output_format_json_quote_64bit_integers": 0,
+            "output_format_json_quote_denormals": 0,
+            "output_format_json_quote_decimals": 1,
+            "date_time_output_format": "iso",
+        }
+        _, body = self._run(sql, values, settings)
+        answer = json.loads(body)
+        columns = list(zip(*answer["data"], strict=True)) or [()] * len(answer["meta"])
+        series = [
+            _series(values, meta["type"], self.zone) for values, meta in zip(columns, answer["meta"], strict=True)
+        ]
+        frame = pd.concat(series, axis=1) if series else pd.DataFrame()
+        frame.columns = [meta["name"] for meta in answer["meta"]]
+        return frame
+
+    def replace_day(self, table: str, day: date, staging: str) -> None:
+        """Put a day of the staging table in the place of that day in the table, in one atomic step.
+
+        Both tables are partitioned by `event_date`. Check staging first: an older server takes an empty day for one to
+        publish and removes it from the table, where a newer one refuses.
+
+        Raises:
+            ClickHouseError: as `execute`; the table is as it was.
+        """
+        # ClickHouse binds neither the partition nor the second table here.
+        self.execute(f"alter table {_quoted(table)} replace partition '{day.isoformat()}' from {_quoted(staging)}")
+
+    def value(self, sql: str, **values: Any) -> Any:
+        """The first cell of a SELECT's result as a Python value, None where it is NULL or there is no row."""
+        frame = self.read(sql, **values)
+        if frame.empty or pd.isna(frame.iat[0, 0]) is True:
+            return None
+        cell = frame.iat[0, 0]
+        return cell.item() if hasattr(cell, "item") else cell
+
+    def write(self, rows: pd.DataFrame | Iterable[Mapping[str, Any]], table: str) -> Result:
+        """Insert a frame or rows into a table in one statement: all of them or none. None and NaN become NULL.
+
+        Raises:
+            ClickHouseError: as `execute`.
+        """
+        records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+        lines = [json.dumps({key: _plain(cell) for key, cell in row.items()}, allow_nan=False) for row in records]
+        if not lines:
+            return Result(query_id="", seconds=0.0)
+        settings = {"date_time_input_format": "best_effort", "input_format_null_as_default": 1}
+        return self._run(f"insert into {_quoted(table)} format JSONEachRow", {}, settings, "\n".join(lines).encode())[0]
+
+    def _run(
+        self, sql: str, values: Mapping[str, Any], settings: Mapping[str, Any] | None = None, data: bytes | None = None
+    ) -> tuple[Result, bytes]:
+        # A repeat keeps the id, so that the server refuses it while the first one is still running.
+        query_id = str(uuid.uuid4())
+        options = {
+            "database": self.database,
+            "query_id": query_id,
+            "wait_end_of_query": 1,  # else an error in the middle of a result arrives with status 200, as data
+            "max_execution_time": self.max_seconds,
+            **(settings or {}),
+            **{f"param_{name}": _bound(value) for name, value in values.items()},
+        }
+        connection = {"host": f"{self.url}/?{urlencode(options)}", "database": self.database}
+        # pandahouse formats what it takes as the query; an empty one leaves the body to be the statement.
+        query, body = ("", sql.encode()) if data is None else (sql.replace("{", "{{").replace("}", "}}"), data)
+        repeatable = bool(REPEATABLE.match(_without_comments(sql)))
+        started = time.perf_counter()
+        try:
+            headers, content = _send(query, connection, body, retry_lost=repeatable)
+        except _NotSentError:
+            raise self._failed(
+                f"No ClickHouse server answers at {self.address}; check CLICKHOUSE_URL and that the server is running."
+            ) from None
+        except _NoAnswerError:
+            outcome = "" if repeatable else " It may have been carried out or not: look before you repeat it."
+            raise self._failed(
+                f"ClickHouse at {self.address} closed the connection before it answered.{outcome}"
+            ) from None
+        except ClickhouseException as error:
+            failure = _error(error.args[0])
+            _leave_trace({"query_id": query_id, "error": failure.code})
+            raise failure from None
+        result = _result(query_id, headers, time.perf_counter() - started)
+        _leave_trace(asdict(result))
+        return result, content
+
+    def _failed(self, message: str) -> ClickHouseError:
+        return ClickHouseError(message)
+
+
+def connect(settings: Settings | None = None) -> ClickHouse:
+    """The ClickHouse server of the settings (read from the environment unless given)."""
+    settings = settings or load()
+    return ClickHouse(settings.clickhouse_url.get_secret_value(), settings.database, settings.zone)
+
+
+def create_tables(db: ClickHouse, source_database: str) -> None:
+    """Create what the project owns where it is missing, and its views of the app's tables; safe to run at any time.
+
+    Raises:
+        ClickHouseError: the user may not create them, a source table or column is missing, or no server answers.
+    """
+    server = ClickHouse(db.url, "default", db.zone)
+    if not server.value("select count() from system.databases where name = {name:String}", name=db.database):
+        server.execute("create database if not exists {name:Identifier}", name=db.database)
+    schema = (Path(__file__).parent / "schema.sql").read_text()
+    db.script(schema.replace("{source}", _quoted(source_database)))  # a view can not bind the name of a database
+
+
+def _send(query: str, connection: dict[str, str], body: bytes, *, retry_lost: bool) -> tuple[Mapping[str, str], bytes]:
+    """One request through pandahouse, repeated where that is safe; gives the answer's headers and body."""
+    again = (_NotSentError, _NoAnswerError) if retry_lost else (_NotSentError,)
+    for attempt in tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(again),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=2),
+        stop=tenacity.stop_after_attempt(4),
+        reraise=True,
+    ):
+        with attempt:
+            try:
+                answer = pandahouse.execute(query, connection=connection, data=body, stream=True)
+                return answer.headers, answer.read(decode_content=True)
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+                cause = getattr(error.args[0], "reason", error.args[0]) if error.args else None
+                raise (_NotSentError() if isinstance(cause, NewConnectionError) else _NoAnswerError()) from None
+            except HTTPError:
+                raise _NoAnswerError() from None
+            except requests.RequestException as error:
+                # An error status without a body: a proxy's, not the server's. Its text may hold the whole address.
+                status = getattr(error.response, "status_code", None)
+                raise ClickhouseException(f"HTTP status {status} without a message".encode()) from None
+    raise AssertionError("unreachable")
+
+
+def _result(query_id: str, headers: Mapping[str, str], elapsed: float) -> Result:
+    summary = json.loads(headers.get("X-ClickHouse-Summary") or "{}")
+    return Result(
+        query_id=headers.get("X-ClickHouse-Query-Id") or query_id,
+        seconds=round(int(summary["elapsed_ns"]) / 1e9 if "elapsed_ns" in summary else elapsed, 6),
+        read_rows=int(summary.get("read_rows", 0)),
+        written_rows=int(summary.get("written_rows", 0)),
+    )
+
+
+def _error(body: bytes | str) -> ClickHouseError:
+    """The server's answer as a sentence: code, name and the first line of the message, then what to check."""
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
+    line = next((line for line in text.splitlines() if line.strip()), "no message")
+    found = re.match(r"Code: (\d+)\. DB::Exception: (.*)", line)
+    if not found:
+        return ClickHouseError(f"ClickHouse answered: {line[:300]}. Check that CLICKHOUSE_URL is a ClickHouse server.")
+    code, message = int(found[1]), re.sub(r"\s*\(version .*?\)\s*$", "", found[2])
+    name = re.search(r"\(([A-Z][A-Z0-9_]+)\)$", message)
+    message = re.sub(r"\s*\([A-Z][A-Z0-9_]+\)$", "", message)
+    # What follows is the statement itself, or the whole grammar.
+    message = re.sub(r":?\s+In scope .*|\. Expected one of: .*", "", message).rstrip(". ")
+    label = f"ClickHouse error {code}" + (f" ({name[1]})" if name else "")
+    advice = f" {ADVICE[code]}" if code in ADVICE else ""
+    return ClickHouseError(f"{label}: {message[:500]}.{advice}", code)
+
+
+def _leave_trace(query: Mapping[str, Any]) -> None:
+    """In a notebook, record the query in the cell's outputs, so that the archive knows every query of a run."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is not None:
+        shell.display_pub.publish({QUERY_MIME: dict(query)})
+
+
+def _quoted(table: str) -> str:
+    return ".".join(f"`{part}`" for part in table.replace("`", "").split("."))
+
+
+def _bound(value: Any) -> str:
+    """A value as ClickHouse reads a `param_…`: escaped as in tab-separated text."""
+    if value is None:
+        return "\\N"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_literal(item) for item in value) + "]"
+    if isinstance(value, str):
+        return value.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return _scalar(value)
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        # Escaped twice: once as a string inside the array, once as the parameter's own text.
+        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+        return "'" + quoted.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r") + "'"
+    return f"'{value}'" if isinstance(value, date) and not isinstance(value, datetime) else _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ClickHouseError(f"The time {value} has no time zone; give an aware datetime.")
+        moment = value.timestamp()
+        return f"{moment:.6f}" if value.microsecond else f"{moment:.0f}"  # an instant, whatever the server's zone
+    if isinstance(value, bool):
+        return str(int(value))
+    return str(value)
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as JSON can say it."""
+    cell = cell.item() if hasattr(cell, "item") and not isinstance(cell, pd.Timestamp) else cell
+    if cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell)):
+        return None
+    if isinstance(cell, datetime):
+        return _scalar(cell) if cell.tzinfo else cell.isoformat(sep=" ")
+    if isinstance(cell, date | Decimal | uuid.UUID):
+        return str(cell)
+    if isinstance(cell, list | tuple | set):
+        return [_plain(item) for item in cell]
+    return cell
+
+
+def _series(values: tuple[Any, ...], kind: str, zone: ZoneInfo) -> pd.Series:
+    """One column of a JSON result as a series of pandas' own type."""
+    while wrapped := re.fullmatch(r"(?:Nullable|LowCardinality)\((.*)\)", kind):
+        kind = wrapped[1]
+    missing = any(value is None for value in values)
+    if re.fullmatch(r"U?Int(8|16|32|64)", kind):
+        return pd.Series(values, dtype=kind if missing else kind.lower())
+    if kind.startswith(("Float", "BFloat")):
+        return pd.Series(values, dtype="float64")
+    if kind.startswith("DateTime"):
+        named = re.search(r"'(.+)'", kind)
+        return pd.to_datetime(pd.Series(values, dtype="object"), utc=True).dt.tz_convert(named[1] if named else zone)
+    if kind.startswith("Date"):
+        return pd.to_datetime(pd.Series(values, dtype="object"))
+    if kind == "Bool":
+        return pd.Series(values, dtype="boolean" if missing else "bool")
+    if kind.startswith("Decimal"):
+        return pd.Series([None if value is None else Decimal(value) for value in values], dtype="object")
+    if kind.startswith(("String", "FixedString", "Enum", "UUID", "IPv")):
+        return pd.Series(values, dtype="str")
+    return pd.Series(list(values), dtype="object")
+
+
+def _without_comments(sql: str) -> str:
+    """The statement from its first word on."""
+    position = 0
+    while found := COMMENTS.match(sql, position):
+        position = found.end()
+    return sql[position:]
