@@ -1,0 +1,69 @@
+"""
+# etl: yesterday's activity, by user and by slice
+
+Every morning at 05:00 local time the notebooks of `notebooks/etl/` turn the app's raw actions of the day before into
+`user_activity`, `dimension_activity` and `daily_metrics`. The 11:00 report, Superset and Redash read those tables.
+
+**When it fails**, open the failed task's log: its last lines name the notebook, the cell and the error, and where the
+executed notebook is archived. The targets are as they were: a day is published whole or not at all.
+
+| what the log says | what to do |
+| --- | --- |
+| No feed actions / No messages on … | the source is late or broken: ask its owner, then clear the task |
+| the same, but the day really was empty | trigger the day with *allow_empty* |
+| The totals of … differ | the source changed while it was read: clear the whole run |
+| … holds nothing where … was expected | staging is gone: clear the whole run, not `load` alone |
+| No ClickHouse server answers | bring it back; the task retries by itself, then clear it |
+
+**To compute a day again**, trigger the DAG with that event date. For many, from the first event date to the day after the
+last: `airflow backfill create --dag-id etl --from-date 2026-11-01 --to-date 2026-11-08 --reprocess-behavior completed`.
+A rerun replaces the day; the order of days does not matter.
+"""
+
+from datetime import datetime, timedelta
+
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param
+
+from pulse import settings
+from pulse.airflow import EVENT_DATE, MACROS, RUN, NotebookOperator, event_date_param
+
+GENDER_NAMES: dict[str, str] = {}  # a source that codes gender needs its names here: {"0": "female", "1": "male"}
+
+config = settings.load()
+common = {"event_date": EVENT_DATE, "run": RUN}
+
+with DAG(
+    dag_id="etl",
+    doc_md=__doc__,
+    schedule=CronDataIntervalTimetable("0 5 * * *", timezone=config.timezone),
+    start_date=datetime(2026, 1, 1, tzinfo=config.zone),
+    catchup=False,
+    max_active_runs=2,
+    dagrun_timeout=timedelta(hours=4),
+    params={
+        "event_date": event_date_param(),
+        "allow_empty": Param(False, type="boolean", description="Publish the day even if a source has no rows."),
+    },
+    user_defined_macros=MACROS,
+    default_args={
+        "owner": "analytics",
+        "retries": 2,
+        "retry_delay": timedelta(minutes=5),
+        "retry_exponential_backoff": True,
+        "execution_timeout": timedelta(hours=1),
+        "cell_seconds": 1800,
+    },
+    tags=["daily"],
+) as dag:
+    extracts = [
+        NotebookOperator(
+            task_id=name, notebook=f"etl/{name}", parameters={**common, "allow_empty": dag.param("allow_empty")}
+        )
+        for name in ("extract_feed", "extract_messages")
+    ]
+    transform = NotebookOperator(
+        task_id="transform", notebook="etl/transform", parameters={**common, "gender_names": GENDER_NAMES}
+    )
+    # One at a time, also across runs and backfills: else two runs of a day could each publish a part of it.
+    load = NotebookOperator(task_id="load", notebook="etl/load", parameters=common, max_active_tis_per_dag=1)
+    extracts >> transform >> load

@@ -1,0 +1,148 @@
+"""What every DAG keeps to, and when and for which day the daily ones run."""
+
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pendulum
+import pytest
+
+from pulse import notebooks, settings
+from pulse.airflow import NotebookOperator, event_date
+
+DAGS = sorted((settings.ROOT / "dags").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def bag() -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag(dag_folder=str(settings.ROOT / "dags"))
+
+
+@pytest.fixture(scope="module")
+def etl(bag: Any) -> Any:
+    return bag.dags["etl"]
+
+
+def test_every_file_is_one_dag_of_its_name(bag: Any) -> None:
+    assert bag.import_errors == {}
+    assert sorted(bag.dags) == [path.stem for path in DAGS]
+
+
+@pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
+def test_a_dag_is_small_and_says_what_to_do_when_it_fails(path: Path, bag: Any) -> None:
+    dag = bag.dags[path.stem]
+    assert len(path.read_text().splitlines()) <= 90
+    assert dag.doc_md.strip().startswith(f"# {path.stem}")
+    assert "When it fails" in dag.doc_md
+    assert dag.catchup is False
+    assert dag.max_active_runs >= 1
+    assert dag.start_date is not None
+    assert str(dag.timetable.timezone) == settings.load().timezone
+
+
+@pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
+def test_every_task_has_an_end_and_a_second_chance(path: Path, bag: Any) -> None:
+    for task in bag.dags[path.stem].tasks:
+        assert task.execution_timeout, task.task_id
+        assert task.execution_timeout <= timedelta(hours=2)
+        assert task.retries >= 1, task.task_id
+        assert task.owner != "airflow"
+
+
+@pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
+def test_every_notebook_task_fits_its_notebook(path: Path, bag: Any) -> None:
+    for task in bag.dags[path.stem].tasks:
+        if isinstance(task, NotebookOperator):
+            known = notebooks.papermill.inspect_notebook(task.input_nb)
+            assert set(task.parameters) <= set(known), task.task_id
+
+
+@pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
+def test_parsing_a_dag_reads_no_data_library(path: Path) -> None:
+    """Nothing but declarations: what is slow to import is not there when the DAG is parsed."""
+    code = (
+        "import runpy, sys; runpy.run_path(sys.argv[1]); "
+        "slow = {'pandas', 'matplotlib', 'pandahouse', 'chdb', 'scrapbook', 'boto3', 'gcsfs', 'telegram'}; "
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_extracts_run_side_by_side_then_transform_then_load(etl: Any) -> None:
+    after = {task.task_id: sorted(task.upstream_task_ids) for task in etl.tasks}
+    assert after == {
+        "extract_feed": [],
+        "extract_messages": [],
+        "transform": ["extract_feed", "extract_messages"],
+        "load": ["transform"],
+    }
+    assert etl.get_task("load").max_active_tis_per_dag == 1
+
+
+# --- the schedule and the event date ---------------------------------------------------------------------------------
+
+
+def _intervals(etl: Any, first: datetime, count: int) -> list[Any]:
+    """The next data intervals from a moment on, as the scheduler would make them."""
+    from airflow.timetables.base import TimeRestriction
+    from airflow.timetables.interval import CronDataIntervalTimetable
+
+    timetable = CronDataIntervalTimetable(etl.timetable.expression, timezone=pendulum.timezone("Europe/Berlin"))
+    restriction = TimeRestriction(earliest=pendulum.instance(first), latest=None, catchup=True)
+    found: list[Any] = []
+    while len(found) < count:
+        last = found[-1] if found else None
+        found.append(
+            timetable.next_dagrun_info(last_automated_data_interval=last, restriction=restriction).data_interval
+        )
+    return found
+
+
+@pytest.mark.parametrize("change", [date(2026, 3, 29), date(2026, 10, 25)])
+def test_it_runs_at_five_local_time_for_the_day_before_over_a_clock_change(etl: Any, change: date) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    start = datetime.combine(change - timedelta(days=3), datetime.min.time(), tzinfo=berlin)
+    intervals = _intervals(etl, start, 6)
+    assert {interval.end.astimezone(berlin).strftime("%H:%M") for interval in intervals} == {"05:00"}
+    days = [event_date(SimpleNamespace(data_interval_end=interval.end), {}, berlin) for interval in intervals]
+    assert days == [str(interval.end.astimezone(berlin).date() - timedelta(days=1)) for interval in intervals]
+    assert len(set(days)) == 6
+    assert str(change) in days
+
+
+@pytest.mark.parametrize(
+    ("end", "day"),
+    [
+        (datetime(2026, 11, 22, 20, 59, tzinfo=UTC), "2026-11-21"),  # 23:59 in Moscow
+        (datetime(2026, 11, 22, 21, 0, tzinfo=UTC), "2026-11-22"),  # midnight there
+        (datetime(2026, 11, 23, 2, 0, tzinfo=UTC), "2026-11-22"),  # 05:00 there
+    ],
+)
+def test_the_event_date_is_local(end: datetime, day: str) -> None:
+    assert event_date(SimpleNamespace(data_interval_end=end), {}, ZoneInfo("Europe/Moscow")) == day
+
+
+def test_the_form_comes_before_the_interval() -> None:
+    run = SimpleNamespace(data_interval_end=datetime(2026, 11, 23, 2, tzinfo=UTC))
+    assert event_date(run, {"event_date": "2026-01-02"}) == "2026-01-02"
+    assert event_date(run, {"event_date": None}, ZoneInfo("Europe/Moscow")) == "2026-11-22"
+
+
+def test_a_run_without_an_interval_counts_from_when_it_was_to_run() -> None:
+    run = SimpleNamespace(data_interval_end=None, run_after=datetime(2026, 11, 23, 9, tzinfo=UTC))
+    assert event_date(run, {}, ZoneInfo("Europe/Moscow")) == "2026-11-22"
+
+
+@pytest.mark.parametrize("given", ["2026-13-45", "yesterday", "22.11.2026"])
+def test_the_form_refuses_what_is_no_date(etl: Any, given: str) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError):
+        etl.params.get_param("event_date").resolve(given)
