@@ -1,0 +1,180 @@
+"""What the README tells a newcomer to type works, in a fresh copy of the project with nothing of ours around it."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pulse import settings
+from pulse.sandbox import clickhouse
+
+ROOT = settings.ROOT
+README = (ROOT / "README.md").read_text()
+
+
+@dataclass
+class Home:
+    """A fresh copy of the project, and the environment of somebody who has just logged in."""
+
+    root: Path
+    environment: dict[str, str]
+
+    def type(self, command: str, seconds: float = 300) -> str:
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=seconds
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done.stdout + done.stderr
+
+    def start(self, command: str) -> "subprocess.Popen[str]":
+        log = (self.root / "started.log").open("w")
+        return subprocess.Popen(
+            ["sh", "-c", command],
+            cwd=self.root,
+            env=self.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def said(self) -> str:
+        return (self.root / "started.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
+    if clickhouse.answering(port):
+        pytest.skip(f"a sandbox is running on port {port}; stop it, the newcomer's copy starts its own there")
+    root = tmp_path_factory.mktemp("newcomer") / "pulse"
+    names = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    ours = ("VIRTUAL_ENV", "PYTEST", "AIRFLOW", "PULSE", "CLICKHOUSE", "TELEGRAM", "PYTHON", "MAKE", "MFLAGS")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    venv = str(ROOT / ".venv")
+    environment["PATH"] = ":".join(part for part in os.environ["PATH"].split(":") if not part.startswith(venv))
+    subprocess.run(["git", "init", "--quiet"], cwd=root, env=environment, check=True)
+    yield Home(root, environment)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def _commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+# Commands that do not end by themselves, or that this run is: how each of them is shown to work.
+ELSEWHERE = {
+    "make test": "this run",
+    "make run": "test_make_run_shows_yesterday",
+    "make up": "test_make_up_serves_airflow",
+    "make notebook": "test_make_notebook_serves_the_notebooks",
+    "make bench": "test_make_bench_measures",
+    "pulse sandbox run -- airflow": "test_airflow.py",
+    "pre-commit install": "test_the_hooks_pass",
+}
+
+
+def test_make_run_shows_yesterday(home: Home) -> None:
+    said = home.type("make run", 600)
+    yesterday = settings.load().event_day("yesterday")
+    assert f"daily_metrics, {yesterday:%A %d %B %Y}" in said
+    assert "Android" in said
+    assert "succeeded" in said
+    assert "Traceback" not in said
+    kept = list((home.root / "output" / "etl" / str(yesterday)).glob("*/*.1.ipynb"))
+    assert len(kept) == 4
+    assert str(home.root / "output") in said
+
+
+@pytest.mark.parametrize(
+    "command", [line for line in _commands() if not line.startswith(tuple(ELSEWHERE)) and line != "make lint"]
+)
+def test_a_command_of_the_readme_works(home: Home, command: str) -> None:
+    """With the sandbox around it, as the README says, and with an event date that the sandbox has."""
+    day = str(settings.load().event_day("yesterday"))
+    command = re.sub(r"\d{4}-\d\d-\d\d", day, command)
+    assert home.type(command if command.startswith("make") else f". .venv/bin/activate && {command}")
+
+
+def test_the_checks_pass_in_a_fresh_copy(home: Home) -> None:
+    home.type("git add --all && make lint")
+
+
+def test_make_up_serves_airflow(home: Home) -> None:
+    home.environment["AIRFLOW__API__PORT"] = "18080"
+    process = home.start("make up")
+    try:
+        _wait(lambda: _get(18080, "/api/v2/monitor/health").get("scheduler", {}).get("status") == "healthy", home)
+        assert re.search(r"Password for user 'admin': \S+", home.said())
+        addresses = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True).stdout
+        assert "0.0.0.0:18080" not in addresses
+    finally:
+        _stop(process)
+
+
+def test_make_notebook_serves_the_notebooks(home: Home) -> None:
+    process = home.start("BROWSER=true make notebook")
+    try:
+        _wait(lambda: "http://localhost:" in home.said() or "http://127.0.0.1:" in home.said(), home)
+        port = int(re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/", home.said())[1])  # type: ignore[index]
+        assert _get(port, "/api").get("version")
+    finally:
+        _stop(process)
+
+
+def test_make_bench_measures(home: Home) -> None:
+    said = home.type(". .venv/bin/activate && python -m benchmarks.etl --scale 0.01", 600)
+    assert "ClickHouse" in said
+
+
+def test_every_command_of_the_readme_is_run_by_a_test() -> None:
+    assert len(_commands()) >= 10
+    assert {line for line in _commands() if line.startswith(tuple(ELSEWHERE))}
+
+
+def _get(port: int, path: str) -> dict:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException):
+        return {}
+    finally:
+        connection.close()
+
+
+def _wait(done, home: Home, seconds: float = 180) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, home.said()[-4000:]
+        time.sleep(0.5)
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    """Ctrl-C, as the README's reader would; the group is the one that `start` made."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(40)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)

@@ -1,0 +1,85 @@
+"""The project's own files agree with each other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from pulse.settings import ROOT
+
+OWNERS = {
+    "papermill", "jupyter", "apache-airflow-providers-papermill", "pandahouse", "pandas", "matplotlib", "scrapbook",
+    "python-telegram-bot",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def lock() -> dict[str, str]:
+    pins = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if line.strip() and not line.startswith(("#", "-")):
+            requirement = Requirement(line)
+            (pin,) = requirement.specifier
+            assert pin.operator == "==", line
+            pins[canonicalize_name(requirement.name)] = pin.version
+    return pins
+
+
+def test_the_owners_packages_are_direct_dependencies(project: dict) -> None:
+    assert {Requirement(text).name for text in project["dependencies"]} >= OWNERS
+
+
+def test_the_lock_holds_what_the_project_asks_for(project: dict, lock: dict[str, str]) -> None:
+    for text in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        requirement = Requirement(text)
+        assert lock[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def test_conda_installs_the_same_lock(project: dict) -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge"]
+    *plain, pip = environment["dependencies"]
+    assert plain[1] == "pip"
+    assert plain[0].removeprefix("python=") in SpecifierSet(project["requires-python"])
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+    assert (ROOT / "requirements.lock").is_file()
+
+
+def test_ci_and_the_workflow_call_the_same_targets() -> None:
+    targets = set(re.findall(r"^(\w+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    script = (ROOT / ".ci/run").read_text()
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step]
+    assert set(re.findall(r"^make (\w+)", script, re.MULTILINE)) == {"lint", "test"}
+    assert {"make lint", "make test"} <= set(steps)
+    assert {step.split()[1] for step in steps} <= targets
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    named = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert {name for name in named if f"`{name}`" not in (ROOT / "README.md").read_text()} == set()
+
+
+def test_every_path_in_the_readmes_tree_is_there() -> None:
+    tree = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
+    folder = Path()
+    for line in tree.splitlines()[1:]:
+        name = line.split()[0]
+        folder = Path() if not line.startswith(" ") else folder
+        assert (ROOT / (folder / name if line.startswith(" ") else name)).exists(), line
+        folder = Path(name) if not line.startswith(" ") else folder
+
+
+def test_the_top_level_is_the_owners() -> None:
+    for name in ("notebooks", "dags", "output", "tests", "environment.yml", "README.md"):
+        assert (ROOT / name).exists()
