@@ -1,0 +1,386 @@
+"""The engine of the sandbox's ClickHouse: chDB on one data folder, for many requests at once.
+
+Users. The engine runs as one user with two roles, and a connection has both. One for the reader drops to the role
+`viewer` (SELECT on the project's database; no table function that reaches outside) and to `readonly = 2`, both enforced
+by the engine, and runs only single statements that the engine's own parser classifies as reading, so it cannot take the
+other role back. What no grant covers here, the functions that read this machine's files or this process's objects, is
+refused by name in the statement as the engine itself writes it back (`_OUTSIDE`).
+"""
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pulse.sandbox import SandboxError
+
+TIMEZONE = "UTC"  # the server's, in which columns without one are read
+_WORKERS = 8  # statements at once; the others wait for a place
+_CHUNK = 1 << 20
+
+_USERS = """<clickhouse>
+  <profiles><default>
+    <max_threads>{threads}</max_threads><max_memory_usage>{query_memory}</max_memory_usage>
+  </default></profiles>
+  <roles>
+    <owner><grants><query>GRANT ALL ON *.* WITH GRANT OPTION</query></grants></owner>
+    <viewer><grants><query>GRANT SELECT ON {database}.*</query></grants></viewer>
+  </roles>
+  <users><default>
+    <password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+    <grants><query>GRANT owner</query><query>GRANT viewer</query></grants>
+  </default></users>
+  <quotas><default></default></quotas>
+</clickhouse>
+"""
+_CONFIG = """<clickhouse>
+  <users_config>{users}</users_config>
+  <max_server_memory_usage>{memory}</max_server_memory_usage>
+</clickhouse>
+"""
+
+
+class QueryError(Exception):
+    """An error as ClickHouse tells it: `Code: 62. DB::Exception: … (SYNTAX_ERROR)`."""
+
+    def __init__(self, code: int, name: str, message: str) -> None:
+        super().__init__(f"Code: {code}. DB::Exception: {message} ({name})")
+        self.code, self.name = code, name
+
+    @classmethod
+    def of(cls, error: Exception) -> "QueryError":
+        """The engine's error without the repetitions that chDB wraps around it."""
+        text = str(error)
+        found = re.search(r"(?s)Code: (\d+)\. DB::Exception: (?:Code: \d+\. DB::Exception: )*(.*)", text)
+        if not found:
+            return cls(1001, "STD_EXCEPTION", text)
+        message = re.split(r" \([A-Z][A-Z0-9_]{3,}\)(?= \(version |\.? ?\(|$)", found[2].strip())[0]
+        names = re.findall(r"\(([A-Z][A-Z0-9_]{3,})\)", found[2])
+        return cls(int(found[1]), names[-1] if names else "UNKNOWN_EXCEPTION", message)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A temporary table that comes with a request."""
+
+    name: str
+    structure: str
+    format: str
+    data: bytes
+
+
+@dataclass
+class Query:
+    """One statement with what a request lays down for it."""
+
+    user: str
+    id: str
+    sql: bytes
+    data: list[bytes]
+    insert_format: str  # of `data`; empty when there is none
+    output_format: str
+    params: dict[str, str]
+    settings: dict[str, str]  # for this statement only; `database` is one to the engine
+    tables: list[Table]
+    read_only: bool
+    session: str
+    session_must_exist: bool
+    session_seconds: int  # 0: closed after this statement
+    thread: int = 0  # the worker that runs it, once one does
+    reads: bool = False  # it only reads, so nothing is lost when it is cancelled
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a statement gave, and the figures of the header X-ClickHouse-Summary."""
+
+    body: bytes
+    format: str
+    summary: dict[str, str]
+
+
+@dataclass
+class _Session:
+    connection: Any
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    expires: float = float("inf")
+
+
+class Engine:
+    """chDB on one data folder: a connection per request, kept only for a session.
+
+    Args:
+        folder: created if missing.
+        databases: the project's and the app's, which exist from the start.
+        reader: the user who may only read the first of them.
+
+    Raises:
+        SandboxError: the folder cannot be opened.
+    """
+
+    def __init__(self, folder: Path, databases: Sequence[str], reader: str) -> None:
+        os.environ["TZ"] = TIMEZONE  # the engine reads it once, when it is loaded
+        time.tzset()
+        import chdb
+
+        self.version = chdb.engine_version
+        self._chdb, self._path, self._reader = chdb, str(folder), reader
+        self._workers = ThreadPoolExecutor(_WORKERS, "query")
+        self._lock = threading.Lock()
+        self._running: dict[str, Query] = {}
+        self._stopping = False
+        self._sessions: dict[tuple[str, str], _Session] = {}
+        try:
+            # The engine lives as long as one connection does.
+            self._keeper = chdb.connect(f"{folder}?config-file={_write_config(folder, databases[0])}")
+        except (RuntimeError, OSError) as error:
+            raise SandboxError(
+                f"The engine cannot open {folder}: {error} Give another folder, or remove this one."
+            ) from None
+        for database in databases:
+            self._keeper.query(f"CREATE DATABASE IF NOT EXISTS `{database}` ENGINE = Atomic")
+
+    def start(self, query: Query) -> "Future[Result]":
+        """Run a statement as soon as a worker is free; a QueryError when the engine, or a rule here, refuses it."""
+        return self._workers.submit(self._run, query)
+
+    def cancel(self, query: Query) -> None:
+        """Stop a running statement if it only reads."""
+        with self._lock:  # keeps its worker from going on to another one meanwhile
+            if query.reads and self._running.get(query.id) is query:
+                self._keeper.query(f"KILL QUERY WHERE has(thread_ids, {query.thread}) ASYNC")
+
+    def cancel_all(self) -> None:
+        """Cancel what runs, wait a moment for it to end, and begin nothing more."""
+        with self._lock:
+            self._stopping = True
+        deadline = time.monotonic() + 1
+        while self._running and time.monotonic() < deadline:
+            self._keeper.query("KILL QUERY WHERE 1 ASYNC")
+            time.sleep(0.05)
+
+    def close(self) -> bool:
+        """Close the folder; False, with nothing closed, when a statement is still running."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        if self._running:
+            return False
+        for session in self._sessions.values():
+            session.connection.close()
+        self._keeper.close()
+        return True
+
+    def _run(self, query: Query) -> Result:
+        query.thread = threading.get_native_id()
+        with self._lock:
+            if self._stopping:
+                raise QueryError(394, "QUERY_WAS_CANCELLED", "The sandbox stops.")
+            if query.id in self._running:
+                message = f"Query with id = {query.id} is already running."
+                raise QueryError(216, "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", message)
+            self._running[query.id] = query
+        try:
+            with self._connection(query) as connection:
+                return self._execute(connection, query)
+        except RuntimeError as error:
+            raise QueryError.of(error) from None
+        finally:
+            with self._lock:
+                del self._running[query.id]
+
+    @contextmanager
+    def _connection(self, query: Query) -> Iterator[Any]:
+        if not query.session or query.tables:
+            with closing(self._connect(query)) as connection:
+                yield connection
+            return
+        session = self._session(query)
+        try:
+            yield session.connection
+        finally:
+            session.expires = time.monotonic() + query.session_seconds
+            session.lock.release()
+
+    def _connect(self, query: Query) -> Any:
+        if query.tables and query.user == self._reader:
+            # Their structure is a piece of SQL, which would run with the rights of the owner.
+            raise QueryError(164, "READONLY", f"{query.user}: Cannot send external tables in readonly mode.")
+        # A server reads no bare expressions as statements; chDB's shell does.
+        connection = self._chdb.connect(f"{self._path}?implicit_select=0&allow_introspection_functions=0")
+        for table in query.tables:
+            connection.query(f"CREATE TEMPORARY TABLE `{table.name}` ({table.structure})")
+            _insert(connection, f"INSERT INTO `{table.name}`", table.format, [table.data])
+        if query.user == self._reader:
+            connection.query("SET ROLE viewer; SET readonly = 2")
+        return connection
+
+    def _session(self, query: Query) -> _Session:
+        """The session a request names, locked for it; sessions whose time is over are closed on the way."""
+        key = (query.user, query.session)
+        with self._lock:
+            now = time.monotonic()
+            for old in [k for k, s in self._sessions.items() if s.expires < now and not s.lock.locked()]:
+                self._sessions.pop(old).connection.close()
+            session = self._sessions.get(key)
+            if session is None:
+                if query.session_must_exist:
+                    raise QueryError(372, "SESSION_NOT_FOUND", f"Session {query.session} not found.")
+                session = self._sessions[key] = _Session(self._connect(query))
+            if not session.lock.acquire(blocking=False):
+                raise QueryError(373, "SESSION_IS_LOCKED", f"Session {query.session} is locked by a concurrent client.")
+            return session
+
+    def _execute(self, connection: Any, query: Query) -> Result:
+        whole = query.sql + b" FORMAT " + query.insert_format.encode() if query.insert_format else query.sql
+        report = connection._conn.classify_query(whole)
+        kind = report["query_class"].name
+        if report["statement_count"] != 1:
+            # The engine's syntax error. Were the statements run, chDB would do those before the wrong one.
+            connection.query("SELECT formatQuery({sql:String})", params={"sql": _tsv(whole)})
+            raise QueryError(62, "SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed).")
+        self._check_rights(connection, query, kind)
+        query.reads = kind == "READ_ONLY"
+        # What a SET or USE by the client changes is not to be taken back after it.
+        laid = {} if kind == "CONTROL" else query.settings
+        if query.insert_format:  # a stream of data takes no values to bind; they may be set
+            laid = laid | {f"param_{name}": value for name, value in query.params.items()}
+        started = time.perf_counter()
+        with _settings(connection, laid, restore=bool(query.session)):
+            if query.insert_format:
+                rows, size = _insert(connection, query.sql.decode(), query.insert_format, query.data)
+                return Result(b"", query.output_format, _summary(started, written_rows=rows, written_bytes=size))
+            result = connection.query(query.sql, query.output_format, params=query.params)
+        summary = _summary(
+            started,
+            read_rows=result.storage_rows_read(),
+            read_bytes=result.storage_bytes_read(),
+            written_rows=result.rows_written(),
+            written_bytes=result.bytes_written(),
+            result_rows=result.rows_read(),
+            result_bytes=result.size(),
+        )
+        named = _OUTPUT.search(query.sql)
+        return Result(result.bytes(), named[1].decode() if named else query.output_format, summary)
+
+    def _check_rights(self, connection: Any, query: Query, kind: str) -> None:
+        reader = query.user == self._reader
+        may = kind == "READ_ONLY" or (not reader and kind == "CONTROL" and _SET.match(query.sql))
+        if (query.read_only or reader) and not may:
+            hint = "" if reader else " GET implies readonly; use POST for modifying queries."
+            raise QueryError(164, "READONLY", f"{query.user}: Cannot execute query in readonly mode.{hint}")
+        if not reader:
+            return
+        answer = connection.query("SELECT formatQuery({sql:String})", "RawBLOB", params={"sql": _tsv(query.sql)})
+        written = _LITERAL.sub("''", answer.bytes().decode(errors="replace"))
+        if found := _OUTSIDE.search(written):
+            raise QueryError(497, "ACCESS_DENIED", f"{query.user}: Not enough privileges to use `{found[0]}`.")
+
+
+# Functions that reach out of the engine and that no grant covers in chDB; and names that arrive as parameters.
+_OUTSIDE = re.compile(r"\b(file|python|arrowstream)\b|:\s*Identifier\b", re.IGNORECASE)
+_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL)
+_OUTPUT = re.compile(rb"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^;]*)?;?\s*$", re.IGNORECASE)
+_SET = re.compile(rb"\s*(SET|USE)\b", re.IGNORECASE)
+
+
+def _write_config(folder: Path, database: str) -> Path:
+    """The engine's configuration, beside its data. Memory is bounded so that a demo cannot take the machine down."""
+    folder.mkdir(exist_ok=True)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    users, config = folder / "users.xml", folder / "config.xml"
+    values = {"threads": os.cpu_count() or 1, "query_memory": memory * 2 // 5, "database": database}
+    users.write_text(_USERS.format(**values))
+    config.write_text(_CONFIG.format(users=users, memory=memory // 2))
+    return config
+
+
+@contextmanager
+def _settings(connection: Any, wanted: dict[str, str], *, restore: bool) -> Iterator[None]:
+    """Settings for the length of the block; `restore` for a connection that others will use after it."""
+    if not wanted:
+        yield
+        return
+    before = {}
+    if restore:
+        sql = "SELECT name, value, changed FROM system.settings WHERE has({names:Array(String)}, name)"
+        names = "[" + ",".join(quote(name) for name in wanted) + "]"
+        rows = json.loads(connection.query(sql, "JSONCompact", params={"names": names}).bytes())["data"]
+        before = {name: quote(value) if changed else "DEFAULT" for name, value, changed in rows}
+    try:
+        if "database" in wanted:  # first: the values bound to a query replace those that were set
+            connection.query("USE {name:Identifier}", params={"name": wanted["database"]})
+        _set(connection, {name: quote(value) for name, value in wanted.items() if name != "database"})
+        yield
+    finally:
+        _set(connection, before)
+
+
+def _set(connection: Any, values: dict[str, str]) -> None:
+    if values:
+        connection.query("SET " + ", ".join(f"{name} = {value}" for name, value in values.items()))
+
+
+def _insert(connection: Any, sql: str, form: str, data: list[bytes]) -> tuple[int, int]:
+    with connection.send_insert(sql, form) as stream:
+        for piece in data:
+            for start in range(0, len(piece), _CHUNK):
+                stream.append(piece[start : start + _CHUNK])
+        done = stream.finish()
+    return done.rows_written, done.bytes_written
+
+
+def _summary(started: float, **figures: int) -> dict[str, str]:
+    names = "read_rows read_bytes written_rows written_bytes total_rows_to_read result_rows result_bytes"
+    elapsed = {"elapsed_ns": str(int((time.perf_counter() - started) * 1e9))}
+    return {name: str(figures.get(name, 0)) for name in names.split()} | elapsed
+
+
+def _tsv(text: bytes) -> str:
+    """A parameter's value is in the escaped form of TabSeparated."""
+    escaped = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0"})
+    return text.decode(errors="replace").translate(escaped)
+
+
+def quote(value: str) -> str:
+    """A string literal of ClickHouse."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+# --- the data of an INSERT -------------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(
+    rb"\s+|--[^\n]*|/\*.*?\*/|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"|(?P<word>[A-Za-z_]\w*)|.",
+    re.DOTALL,
+)
+_FORMAT = re.compile(rb"\s+(\w+)[ \t\f]*(?:\r?\n)?")
+
+
+def split_insert(sql: bytes) -> tuple[bytes, str, bytes] | None:
+    """An INSERT with data as statement, format and data; None for anything else.
+
+    The engine is given the data apart, because within a statement it ends the data at the first empty line.
+    """
+    depth, first, before = 0, True, b""
+    for token in _TOKEN.finditer(sql):
+        text, word = token[0], (token["word"] or b"").upper()
+        if text.isspace() or text.startswith((b"--", b"/*")):
+            continue
+        if first and word != b"INSERT":
+            return None
+        first = False
+        depth += (text == b"(") - (text == b")")
+        if depth == 0 and before != b".":
+            if word == b"VALUES":
+                return sql[: token.start()], "Values", sql[token.end() :]
+            if word == b"FORMAT" and (name := _FORMAT.match(sql, token.end())):
+                return sql[: token.start()], name[1].decode(), sql[name.end() :]
+            if word in (b"SELECT", b"WITH", b"FROM", b"WATCH"):
+                return None
+        before = text
+    return None
