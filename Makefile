@@ -33,7 +33,7 @@ bench: install ## measure: time, memory, and the ways not taken
 lint: install ## the checks that a commit must pass
 	ruff format --check .
 	ruff check .
-	sqlfluff lint --disable-progress-bar pulse/schema.sql
+	sqlfluff lint --disable-progress-bar pulse
 	nbstripout --verify $$(git ls-files 'notebooks/*.ipynb')
 
 lock: install ## pin the newest versions that pyproject.toml allows

@@ -15,9 +15,9 @@ executed notebook is archived. The targets are as they were: a day is published 
 | … holds nothing where … was expected | staging is gone: clear the whole run, not `load` alone |
 | No ClickHouse server answers | bring it back; the task retries by itself, then clear it |
 
-**To compute a day again**, trigger the DAG with that event date. For many, from the first event date to the day after the
-last: `airflow backfill create --dag-id etl --from-date 2026-11-01 --to-date 2026-11-08 --reprocess-behavior completed`.
-A rerun replaces the day; the order of days does not matter.
+**To compute a day again**, trigger the DAG with that event date. For many, from the first event date to the day after
+the last: `airflow backfill create --dag-id etl --from-date 2026-11-01 --to-date 2026-11-08 --reprocess-behavior
+completed`. A rerun replaces the day; the order of days does not matter.
 """
 
 from datetime import datetime, timedelta

@@ -230,8 +230,12 @@ def connect(settings: Settings | None = None) -> ClickHouse:
     return ClickHouse(settings.clickhouse_url.get_secret_value(), settings.database, settings.zone)
 
 
-def create_tables(db: ClickHouse, source_database: str) -> None:
-    """Create what the project owns where it is missing, and its views of the app's tables; safe to run at any time.
+def create_tables(db: ClickHouse, source_database: str | None = None) -> None:
+    """Create what the project owns where it is missing; safe to run at any time.
+
+    Args:
+        db: where.
+        source_database: where the app's tables are: with it, the views through which they are read are made anew.
 
     Raises:
         ClickHouseError: the user may not create them, a source table or column is missing, or no server answers.
@@ -239,8 +243,11 @@ def create_tables(db: ClickHouse, source_database: str) -> None:
     server = ClickHouse(db.url, "default", db.zone)
     if not server.value("select count() from system.databases where name = {name:String}", name=db.database):
         server.execute("create database if not exists {name:Identifier}", name=db.database)
-    schema = (Path(__file__).parent / "schema.sql").read_text()
-    db.script(schema.replace("{source}", _quoted(source_database)))  # a view can not bind the name of a database
+    folder = Path(__file__).parent
+    db.script((folder / "schema.sql").read_text())
+    if source_database is not None:
+        views = (folder / "sources.sql").read_text()
+        db.script(views.replace("{source}", _quoted(source_database)))  # a view cannot bind the name of a database
 
 
 def _send(query: str, connection: dict[str, str], body: bytes, *, retry_lost: bool) -> tuple[Mapping[str, str], bytes]:

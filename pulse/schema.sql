@@ -1,36 +1,5 @@
 -- What the project owns in ClickHouse. Applied before every run; a statement changes nothing that is already there.
--- Tables are partitioned by day, so that a day is published by replacing its partition.
-
--- The app's feed actions as the pipeline reads them, one row per action. To read a source with other names, change this view.
---   attributes  stands for the action's os, gender and age together
---   latest      orders actions by time, and carries the attributes along: the greatest is the latest action; of two at the
---               same moment the same one wins whenever it is computed
-create or replace view feed_events as
-select
-    assumeNotNull(toUInt64(actions.user_id)) as user_id,
-    actions.time as time,
-    actions.action as action,
-    cityHash64((actions.os, actions.gender, actions.age)) as attributes,
-    bitShiftLeft(toUInt128(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(actions.time), 6))), 64) + attributes as latest,
-    ifNull(toString(actions.os), '') as os,
-    ifNull(toString(actions.gender), '') as gender,
-    ifNull(toString(actions.age), '') as age
-from {source}.feed_actions as actions
-where actions.user_id is not null;
-
--- The app's messages as the pipeline reads them, one row per message; os, gender and age are the sender's.
-create or replace view message_events as
-select
-    assumeNotNull(toUInt64(actions.user_id)) as user_id,
-    assumeNotNull(toUInt64(actions.receiver_id)) as receiver_id,
-    actions.time as time,
-    cityHash64((actions.os, actions.gender, actions.age)) as attributes,
-    bitShiftLeft(toUInt128(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(actions.time), 6))), 64) + attributes as latest,
-    ifNull(toString(actions.os), '') as os,
-    ifNull(toString(actions.gender), '') as gender,
-    ifNull(toString(actions.age), '') as age
-from {source}.message_actions as actions
-where actions.user_id is not null and actions.receiver_id is not null;
+-- Tables of days are partitioned by day, so that a day is published by replacing its partition.
 
 -- One row per user and day on which the user acted or received a message.
 create table if not exists user_activity
@@ -87,3 +56,27 @@ create table if not exists daily_metrics
 engine = MergeTree
 partition by event_date
 order by event_date;
+
+-- What was sent to whom: one row a step of a claim, appended and never changed; pulse/deliveries.py reads it as states.
+create table if not exists deliveries
+(
+    report String,
+    event_date Date,
+    chat String comment 'as configured: id, or id/thread for a topic',
+    claim String comment 'one attempt; the reference that `pulse deliveries` shows',
+    step UInt16 comment 'the order of the rows of a claim',
+    state Enum8('bid' = 1, 'withdrawn' = 2, 'claimed' = 3, 'sent' = 4, 'failed' = 5, 'unknown' = 6),
+    action Enum8('send' = 1, 'edit' = 2),
+    recipient String comment 'where it went: the chat, or the one it migrated to',
+    content_hash String comment 'of text, headline numbers and photo',
+    numbers String comment 'the headline numbers as JSON, label to value as shown',
+    with_photo Bool,
+    message_id Int64 comment '0 where it is not known',
+    run String,
+    error String,
+    lease Float64 comment 'seconds for which a bid or a claim holds',
+    recorded_at DateTime64(6, 'UTC') default now64(6)
+)
+engine = MergeTree
+partition by toYear(event_date)
+order by (report, event_date, chat, claim, step);

@@ -1,0 +1,32 @@
+-- The app's tables as the pipeline reads them: the one place to change for a source with other names or types.
+--   attributes  stands for the action's os, gender and age together, as this source has them
+--   latest      orders actions by time, and carries the attributes along: the greatest is the latest action; of two at the
+--               same moment the same one wins whenever it is computed
+
+-- The app's feed actions, one row per action
+create or replace view feed_events as
+select
+    assumeNotNull(toUInt64(actions.user_id)) as user_id,
+    actions.time as time,
+    actions.action as action,
+    cityHash64('feed', (actions.os, actions.gender, actions.age)) as attributes,
+    bitShiftLeft(toUInt128(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(actions.time), 6))), 64) + attributes as latest,
+    ifNull(toString(actions.os), '') as os,
+    ifNull(toString(actions.gender), '') as gender,
+    ifNull(toString(actions.age), '') as age
+from {source}.feed_actions as actions
+where actions.user_id is not null;
+
+-- The app's messages, one row per message; os, gender and age are the sender's
+create or replace view message_events as
+select
+    assumeNotNull(toUInt64(actions.user_id)) as user_id,
+    assumeNotNull(toUInt64(actions.receiver_id)) as receiver_id,
+    actions.time as time,
+    cityHash64('message', (actions.os, actions.gender, actions.age)) as attributes,
+    bitShiftLeft(toUInt128(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(actions.time), 6))), 64) + attributes as latest,
+    ifNull(toString(actions.os), '') as os,
+    ifNull(toString(actions.gender), '') as gender,
+    ifNull(toString(actions.age), '') as age
+from {source}.message_actions as actions
+where actions.user_id is not null and actions.receiver_id is not null;

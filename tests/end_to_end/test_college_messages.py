@@ -1,0 +1,102 @@
+"""The messages of a real community, day by day through the ETL: 59,835 by 1,899 students, April to October 2004."""
+
+import os
+import zlib
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from notebooks import reference
+from notebooks.etl import STEPS, Etl, Tables, assert_equal, sorted_tables
+from pulse.notebooks import CheckError
+from pulse.sandbox.clickhouse import Server
+from pulse.settings import ROOT
+
+FILE = ROOT.parent / "shared" / "data" / "college_messages.csv.gz"
+DAYS = [date(2004, 4, 15) + timedelta(days=number) for number in range(195)]
+QUIET = [date(2004, 4, 17), date(2004, 4, 18)]  # a weekend on which nobody in California wrote
+BUSY = [day for day in DAYS if day not in QUIET]
+BUSIEST = date(2004, 5, 26)
+# Every eighth day, so each weekday in turn; with EVERY_DAY=1 in the environment all of them, in some three minutes.
+COMPUTED = BUSY if os.environ.get("EVERY_DAY") else sorted({*BUSY[::8], BUSIEST})
+
+pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="college_messages.csv.gz is not beside the project")
+
+
+def sender_attributes(user: int, month: int) -> tuple[str | None, str | None, int]:
+    """What the data do not say of a sender, made up: the same for the same user; some take up a new phone in July."""
+    dice = zlib.crc32(str(user).encode())
+    phone = dice % 5 + (month >= 7 and dice % 3 == 0)
+    return (
+        ["iOS", "Android", "web", "", None, "iOS"][phone],
+        ["female", "male", None][dice // 7 % 3],
+        dice // 100 % 9 * 8,
+    )
+
+
+@pytest.fixture(scope="module")
+def raw() -> pd.DataFrame:
+    """The messages as the app would have stored them."""
+    messages = pd.read_csv(FILE).rename(columns={"sender_id": "user_id"})
+    messages["time"] = pd.to_datetime(messages.pop("unix_time"), unit="s", utc=True)
+    attributes = map(sender_attributes, messages["user_id"], messages["time"].dt.month)
+    messages[reference.ATTRIBUTES] = pd.DataFrame(list(attributes), columns=reference.ATTRIBUTES, dtype="object")
+    return messages
+
+
+@pytest.fixture(scope="module")
+def college(clickhouse_server: Server, raw: pd.DataFrame) -> Iterator[Etl]:
+    """An app with these messages and no feed."""
+    with Etl.fresh(clickhouse_server, BUSIEST, "America/Los_Angeles") as etl:
+        etl.source.write(raw, "message_actions")
+        yield etl
+
+
+@pytest.fixture(scope="module")
+def published(college: Etl) -> Etl:
+    """The days computed one after the other."""
+    for day in COMPUTED:
+        college.run(day, allow_empty=True)
+    return college
+
+
+def test_each_day_is_as_pandas_computes_it(published: Etl, raw: pd.DataFrame) -> None:
+    feed = pd.DataFrame({"user_id": [], "action": [], "os": [], "gender": [], "age": []}).assign(time=raw["time"][:0])
+    computed = Tables(*(published.db.read(f"select * from {table}") for table in Tables._fields))  # noqa: S608
+    for day in COMPUTED:
+        given = (feed, raw, day, published.zone)
+        expected = Tables(
+            reference.expected_user_activity(*given),
+            reference.expected_dimension_activity(*given),
+            reference.expected_daily_metrics(*given),
+        )
+        assert_equal(sorted_tables(*(table[table["event_date"] == pd.Timestamp(day)] for table in computed)), expected)
+    assert sorted(computed.daily_metrics["event_date"].dt.date) == COMPUTED
+    if COMPUTED == BUSY:
+        assert computed.daily_metrics["messages_sent"].sum() == len(raw) == 59_835
+        assert computed.user_activity["user_id"].nunique() == 1_899
+
+
+def test_many_who_only_received_are_known_from_before(published: Etl) -> None:
+    """Else the comparison would say little about the lookback."""
+    passive = published.db.read("select os != 'unknown' as known from user_activity where messages_sent = 0")["known"]
+    assert 100 < passive.sum() < len(passive)
+
+
+@pytest.mark.parametrize("day", QUIET)
+def test_a_day_on_which_nobody_wrote_is_refused(published: Etl, day: date) -> None:
+    before = published.everything()
+    with pytest.raises(CheckError, match=f"^No messages on {day} in {published.source.database}.message_actions; "):
+        published.run(day, steps=["extract_messages"])
+    pd.testing.assert_frame_equal(published.everything(), before)
+
+
+def test_papermill_gives_the_same_for_the_busiest_day(published: Etl, tmp_path: Path) -> None:
+    before, everything = published.published(BUSIEST), published.everything()
+    published.run_with_papermill(tmp_path, BUSIEST, run="papermill", allow_empty=True)
+    assert_equal(published.published(BUSIEST), before)
+    pd.testing.assert_frame_equal(published.everything(), everything)
+    assert {path.stem for path in tmp_path.glob("*.ipynb")} == set(STEPS)

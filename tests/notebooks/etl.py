@@ -1,0 +1,233 @@
+"""A place to run the ETL in: two databases of its own on a sandbox server; raw rows go in, published tables come out.
+
+The four notebooks run either as Airflow runs them, through papermill (three seconds a notebook), or with their code
+cells executed one after the other in this process: the same code, parameters and environment, ten times as fast.
+"""
+
+import ast
+import io
+import os
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+from zoneinfo import ZoneInfo
+
+import nbformat
+import pandas as pd
+
+from notebooks import reference
+from pulse import notebooks
+from pulse.clickhouse import ClickHouse
+from pulse.sandbox.clickhouse import Server
+from pulse.settings import ROOT
+
+FOLDER = ROOT / "notebooks" / "etl"
+STEPS = ("extract_feed", "extract_messages", "transform", "load")
+
+ATTRIBUTES = {
+    "os": "LowCardinality(Nullable(String))",
+    "gender": "LowCardinality(Nullable(String))",
+    "age": "Nullable(UInt8)",
+}
+FEED = {"user_id": "UInt32", "action": "LowCardinality(String)", "time": "DateTime", **ATTRIBUTES}
+MESSAGES = {"user_id": "UInt32", "receiver_id": "UInt32", "time": "DateTime", **ATTRIBUTES}
+
+
+class Tables(NamedTuple):
+    """The three tables that the ETL publishes; rows by user, by dimension and value, and by day."""
+
+    user_activity: pd.DataFrame
+    dimension_activity: pd.DataFrame
+    daily_metrics: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Etl:
+    """An app and the pipeline that reads it. Rows and runs are about `day` unless they say otherwise."""
+
+    server: Server
+    name: str
+    day: date
+    timezone: str = "Europe/Moscow"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where a day begins and ends."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def db(self) -> ClickHouse:
+        """The project's database."""
+        return ClickHouse(self.server.url, self.name, self.zone)
+
+    @property
+    def source(self) -> ClickHouse:
+        """The app's database."""
+        return ClickHouse(self.server.url, f"{self.name}_app", self.zone)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the notebooks learn about where they are."""
+        return {
+            "CLICKHOUSE_URL": self.server.url,
+            "PULSE_DATABASE": self.db.database,
+            "PULSE_SOURCE_DATABASE": self.source.database,
+            "PULSE_TIMEZONE": self.timezone,
+        }
+
+    @classmethod
+    @contextmanager
+    def fresh(cls, server: Server, day: date, timezone: str = "Europe/Moscow") -> Iterator["Etl"]:
+        """An app whose two tables are empty, and a project that has none yet; both are gone afterwards."""
+        app = cls(server, f"etl_{uuid.uuid4().hex[:8]}", day, timezone)
+        outside = ClickHouse(server.url, "default", app.zone)
+        outside.execute("create database {name:Identifier}", name=app.source.database)
+        try:
+            app.create_source("feed_actions", FEED)
+            app.create_source("message_actions", MESSAGES)
+            yield app
+        finally:
+            for database in (app.db.database, app.source.database):
+                outside.execute("drop database if exists {name:Identifier}", name=database)
+
+    # --- raw rows in -------------------------------------------------------------------------------------------------
+
+    def create_source(self, table: str, columns: dict[str, str]) -> None:
+        """Create one of the app's tables, in the place of one that is there."""
+        listed = ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
+        self.source.execute(f"create or replace table {table} ({listed}) engine = MergeTree order by tuple()")
+
+    def feed(self, *rows: tuple[Any, ...]) -> None:
+        """Write feed actions: (user, action, time, os, gender, age). What is left out at the end is not known."""
+        self.write("feed_actions", list(FEED), rows)
+
+    def messages(self, *rows: tuple[Any, ...]) -> None:
+        """Write messages: (sender, receiver, time, os, gender, age). What is left out at the end is not known."""
+        self.write("message_actions", list(MESSAGES), rows)
+
+    def write(self, table: str, columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
+        """Write rows of any columns; a `time` is local: `09:30` that day, or with a date, or with an offset."""
+        records = [dict(zip(columns, row, strict=False)) for row in rows]
+        self.source.write([row | {"time": self.moment(row["time"])} for row in records], table)
+
+    def moment(self, text: str) -> datetime:
+        """The moment that a text means."""
+        moment = datetime.fromisoformat(text if "-" in text else f"{self.day} {text}")
+        return moment if moment.tzinfo else moment.replace(tzinfo=self.zone)
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    def run(self, day: date | str | None = None, steps: Iterable[str] = STEPS, **parameters: Any) -> None:
+        """Run the notebooks' code cells one after the other in this process; each gets the parameters it knows."""
+        given = {"event_date": str(self.day if day is None else day), **parameters}
+        unknown = set(given).difference(*(code_cells(step)[1] for step in STEPS))
+        assert not unknown, f"no notebook of the ETL knows {unknown}"
+        said = redirect_stdout(io.StringIO())
+        with patch.dict(os.environ, self.environment), said, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No kernel detected")  # by scrapbook, whose `glue` prints then
+            for step in steps:
+                cells, known = code_cells(step)
+                names: dict[str, Any] = {"__name__": "__main__"}
+                for code, sets_parameters in cells:
+                    exec(code, names)  # noqa: S102 (our own notebooks)
+                    if sets_parameters:  # where papermill injects its cell
+                        names.update({name: value for name, value in given.items() if name in known})
+
+    def run_with_papermill(
+        self, folder: Path, day: date | str | None = None, steps: Iterable[str] = STEPS, **parameters: Any
+    ) -> None:
+        """Run the notebooks as Airflow's tasks do, each in a kernel of its own, archived in the folder."""
+        given = {"event_date": str(self.day if day is None else day), **parameters}
+        for step in steps:
+            own = {name: value for name, value in given.items() if name in code_cells(step)[1]}
+            notebooks.run(FOLDER / f"{step}.ipynb", str(folder / f"{step}.ipynb"), own, environment=self.environment)
+
+    # --- tables out --------------------------------------------------------------------------------------------------
+
+    def published(self, day: date | None = None) -> Tables:
+        """What is in the three tables for a day."""
+        select = "select * from {} where event_date = {{day:Date}}"
+        return sorted_tables(*(self.db.read(select.format(table), day=day or self.day) for table in Tables._fields))
+
+    def everything(self) -> pd.DataFrame:
+        """Rows, and a hash over all of them, of each of the three tables: equal where the tables are."""
+        one = "select '{0}' as target, count() as rows, sum(cityHash64(tuple(*))) as hash from {0}"
+        found = self.db.read(" union all ".join(one.format(table) for table in Tables._fields))
+        return found.sort_values("target", ignore_index=True)
+
+    def expected(self, day: date | None = None, **options: Any) -> Tables:
+        """The same tables from the same raw rows by `reference`."""
+        feed, messages = (
+            self.source.read(f"select {', '.join(columns)} from {table}")  # noqa: S608
+            for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES))
+        )
+        given = (feed, messages, day or self.day, self.zone)
+        return Tables(
+            reference.expected_user_activity(*given, **options),
+            reference.expected_dimension_activity(*given, **options),
+            reference.expected_daily_metrics(*given, **options),
+        )
+
+    def slices(self, day: date | None = None) -> pd.DataFrame:
+        """The day's dimension activity by (dimension, value)."""
+        return self.published(day).dimension_activity.set_index(["dimension", "dimension_value"])
+
+    def users(self, day: date | None = None) -> pd.DataFrame:
+        """The day's user activity by user."""
+        return self.published(day).user_activity.set_index("user_id")
+
+    def attributes(self, day: date | None = None) -> dict[int, tuple[str, str, str]]:
+        """Each user's os, gender and age that day."""
+        users = self.published(day).user_activity
+        return dict(
+            zip(users["user_id"], users[["os", "gender", "age"]].itertuples(index=False, name=None), strict=True)
+        )
+
+    def metrics(self, day: date | None = None) -> dict[str, Any]:
+        """The day's metrics by name, None where there is none."""
+        row = self.published(day).daily_metrics.iloc[0]
+        return {name: None if pd.isna(value) else value for name, value in row.items()}
+
+    def tables(self) -> set[str]:
+        """The tables and views that are there."""
+        return set(self.db.read("select name from system.tables where database = currentDatabase()")["name"])
+
+    def staging(self) -> set[str]:
+        """Those of them that a run makes for itself."""
+        return {name for name in self.tables() if "__" in name}
+
+
+@cache
+def code_cells(step: str) -> tuple[list[tuple[Any, bool]], set[str]]:
+    """A notebook's code cells, each with whether it is the one with the parameters; and the parameters' names."""
+    cells, parameters = [], set()
+    for index, cell in enumerate(nbformat.read(FOLDER / f"{step}.ipynb", as_version=4).cells):
+        if cell.cell_type == "code":
+            tagged = "parameters" in cell.metadata.get("tags", [])
+            cells.append((compile(cell.source, f"{step}.ipynb, cell {index}", "exec"), tagged))
+            if tagged:
+                targets = [node.targets[0] for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+                parameters = {target.id for target in targets if isinstance(target, ast.Name)}
+    return cells, parameters
+
+
+def sorted_tables(users: pd.DataFrame, slices: pd.DataFrame, metrics: pd.DataFrame) -> Tables:
+    """A day's rows in the order of `Tables`."""
+    return Tables(
+        users.sort_values("user_id", ignore_index=True),
+        slices.sort_values(["dimension", "dimension_value"], ignore_index=True),
+        metrics.reset_index(drop=True),
+    )
+
+
+def assert_equal(found: Tables, expected: Tables) -> None:
+    """Say which table differs and where; types of integers and strings aside."""
+    for name, left, right in zip(Tables._fields, found, expected, strict=True):
+        pd.testing.assert_frame_equal(left, right, check_dtype=False, check_exact=True, obj=name)

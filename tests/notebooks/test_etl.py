@@ -1,0 +1,946 @@
+"""The ETL gives the numbers that the specification means: by hand on small days, by pandas on days like real ones."""
+
+import dataclasses
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import nbformat
+import pandas as pd
+import pytest
+
+from notebooks.etl import FEED, MESSAGES, STEPS, Etl, Tables, assert_equal
+from pulse.clickhouse import ClickHouseError
+from pulse.notebooks import CheckError, NotebookError
+from pulse.sandbox.clickhouse import Server
+from pulse.sandbox.events import App, fill
+from pulse.settings import SettingsError
+
+DAY = date(2025, 3, 12)
+IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
+
+# --- the shape -------------------------------------------------------------------------------------------------------
+
+SHAPES = {
+    "dimension_activity": {
+        "event_date": "Date",
+        "dimension": "String",
+        "dimension_value": "String",
+        "views": "UInt64",
+        "likes": "UInt64",
+        "messages_received": "UInt64",
+        "messages_sent": "UInt64",
+        "users_received": "UInt64",
+        "users_sent": "UInt64",
+    },
+    "user_activity": {
+        "event_date": "Date",
+        "user_id": "UInt64",
+        "os": "LowCardinality(String)",
+        "gender": "LowCardinality(String)",
+        "age": "LowCardinality(String)",
+        "views": "UInt64",
+        "likes": "UInt64",
+        "messages_received": "UInt64",
+        "messages_sent": "UInt64",
+        "users_received": "UInt64",
+        "users_sent": "UInt64",
+        "feed_active": "Bool",
+    },
+    "daily_metrics": {
+        "event_date": "Date",
+        "feed_users": "UInt64",
+        "messenger_users": "UInt64",
+        "app_users": "UInt64",
+        "both_users": "UInt64",
+        "views": "UInt64",
+        "likes": "UInt64",
+        "ctr": "Nullable(Float64)",
+        "messages_sent": "UInt64",
+        "messages_received": "UInt64",
+        "sent_per_received": "Nullable(Float64)",
+    },
+}
+
+
+@pytest.mark.parametrize("table", SHAPES)
+def test_a_table_has_these_columns_in_this_order(story: Etl, table: str) -> None:
+    columns = story.db.read(f"describe table {table}")
+    assert list(zip(columns["name"], columns["type"], strict=True)) == list(SHAPES[table].items())
+
+
+# --- one day by hand -------------------------------------------------------------------------------------------------
+
+ANNA, BORIS, CLARA, DENIS, ELENA, FEDOR, GLEB, HELEN = range(1, 9)
+
+
+@pytest.fixture(scope="module")
+def story(clickhouse_server: Server) -> Iterator[Etl]:
+    """A day in the life of eight users, computed."""
+    with Etl.fresh(clickhouse_server, DAY) as etl:
+        etl.feed(
+            # Anna reads on one phone, and writes from another one in the evening.
+            (ANNA, "view", "09:00", "iOS", "female", 25),
+            (ANNA, "view", "09:05", "iOS", "female", 25),
+            (ANNA, "like", "09:06", "iOS", "female", 25),
+            # Boris does it the other way round: he writes first, and then reads.
+            (BORIS, "view", "22:00", "iOS", "male", 40),
+            # Clara did something the day before, but nothing that day; Helen left her gender out when she last did.
+            (CLARA, "view", "2025-03-11 10:00", "iOS", "female", 31),
+            (HELEN, "view", "2025-03-09 10:00", "Android", "female", 19),
+            (HELEN, "like", "2025-03-10 10:00", "Android", None, 20),
+            # Fedor neither viewed nor liked, yet he was there.
+            (FEDOR, "share", "12:00", "Android", "male", 25),
+            (FEDOR, "hide", "12:01", "Android", "male", 25),
+        )
+        etl.messages(
+            (ANNA, BORIS, "21:00", "Android", "female", 25),
+            (ANNA, BORIS, "21:01", "Android", "female", 25),
+            (ANNA, CLARA, "21:02", "Android", "female", 25),
+            (BORIS, BORIS, "08:00", "Android", "male", 40),  # a note to himself
+            (CLARA, ANNA, "2025-03-10 10:00", "Android", "female", 30),  # earlier than what Clara viewed
+            # Denis told the app nothing about himself.
+            (DENIS, BORIS, "10:00", None, "", 0),
+            (DENIS, CLARA, "10:01", None, "", 0),
+            (DENIS, ELENA, "10:02", None, "", 0),
+            (DENIS, GLEB, "10:03", None, "", 0),  # of whom nobody has heard before
+            (DENIS, HELEN, "10:04", None, "", 0),
+            (ELENA, ANNA, "2025-02-09 10:00", "iOS", "female", 50),  # 31 days before
+        )
+        etl.run()
+        yield etl
+
+
+def test_the_day_is_as_pandas_computes_it(story: Etl) -> None:
+    assert_equal(story.published(), story.expected())
+
+
+def test_a_user_with_two_phones_has_the_attributes_of_the_latest_action_in_either_source(story: Etl) -> None:
+    assert story.attributes()[ANNA] == ("Android", "female", "25")
+    assert story.attributes()[BORIS] == ("iOS", "male", "40")
+
+
+def test_a_user_who_only_received_has_the_latest_earlier_attributes(story: Etl) -> None:
+    assert story.attributes()[CLARA] == ("iOS", "female", "31")
+
+
+def test_what_the_latest_earlier_action_does_not_say_is_unknown(story: Etl) -> None:
+    assert story.attributes()[HELEN] == ("Android", "unknown", "20")
+
+
+def test_null_empty_and_zero_are_unknown(story: Etl) -> None:
+    assert story.attributes()[DENIS] == ("unknown", "unknown", "unknown")
+
+
+def test_a_user_whom_the_window_does_not_reach_or_who_never_acted_is_unknown(story: Etl) -> None:
+    assert story.attributes()[ELENA] == ("unknown", "unknown", "unknown")
+    assert story.attributes()[GLEB] == ("unknown", "unknown", "unknown")
+
+
+def test_each_user_is_there_once_with_what_they_did(story: Etl) -> None:
+    users = story.users()[[*SLICE, "feed_active"]]
+    assert dict(zip(users.index, users.itertuples(index=False, name=None), strict=True)) == {
+        # views, likes, messages received and sent, users received and sent, in the feed
+        ANNA: (2, 1, 0, 3, 0, 2, True),
+        BORIS: (1, 0, 4, 1, 3, 1, True),  # from Anna twice, from Denis, from himself
+        CLARA: (0, 0, 2, 0, 2, 0, False),
+        DENIS: (0, 0, 0, 5, 0, 5, False),
+        ELENA: (0, 0, 1, 0, 1, 0, False),
+        FEDOR: (0, 0, 0, 0, 0, 0, True),
+        GLEB: (0, 0, 1, 0, 1, 0, False),
+        HELEN: (0, 0, 1, 0, 1, 0, False),
+    }
+
+
+SLICE = ["views", "likes", "messages_received", "messages_sent", "users_received", "users_sent"]
+
+
+def test_a_sender_who_wrote_to_two_users_of_a_slice_counts_once_for_it(story: Etl) -> None:
+    # Boris and Clara got six messages, from Anna, Denis and Boris himself. Adding up would give five senders.
+    assert story.slices().loc[("os", "iOS"), SLICE].tolist() == [1, 0, 6, 1, 3, 1]
+
+
+def test_a_receiver_from_two_users_of_a_slice_counts_once_for_it(story: Etl) -> None:
+    # By gender, Anna and Clara are female: three messages, of which two to Boris. Anna, Boris and Fedor told their age.
+    assert story.slices().loc[("gender", "female"), SLICE].tolist() == [2, 1, 2, 3, 2, 2]
+    # Denis wrote five; of the other two who are unknown, Elena and Gleb, each got one of these.
+    assert story.slices().loc[("os", "unknown"), SLICE].tolist() == [0, 0, 2, 5, 1, 5]
+
+
+def test_what_the_users_of_a_slice_did_is_added_up(story: Etl) -> None:
+    assert story.slices().loc[("age", "25"), SLICE].tolist() == [2, 1, 0, 3, 0, 2]  # Anna, and Fedor who adds nothing
+
+
+def test_there_is_a_row_for_every_value_that_a_user_of_the_day_has_and_no_other(story: Etl) -> None:
+    assert set(story.slices().index) == {
+        *(("os", value) for value in ("iOS", "Android", "unknown")),
+        *(("gender", value) for value in ("female", "male", "unknown")),
+        *(("age", value) for value in ("20", "25", "31", "40", "unknown")),
+    }
+
+
+def test_the_slices_of_each_dimension_add_up_to_the_same(story: Etl) -> None:
+    counts = story.slices()[["views", "likes", "messages_received", "messages_sent"]].groupby("dimension").sum()
+    assert counts.drop_duplicates().to_numpy().tolist() == [[3, 1, 9, 9]]
+
+
+def test_the_days_metrics(story: Etl) -> None:
+    assert story.metrics() == {
+        "event_date": pd.Timestamp(DAY),
+        "feed_users": 3,  # Anna, Boris, Fedor
+        "messenger_users": 3,  # Anna, Boris, Denis
+        "app_users": 4,
+        "both_users": 2,
+        "views": 3,
+        "likes": 1,
+        "ctr": 1 / 3,
+        "messages_sent": 9,
+        "messages_received": 4,  # by Boris: the others who were written to were not there
+        "sent_per_received": 9 / 4,
+    }
+
+
+# --- days like real ones ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(clickhouse_server: Server) -> Iterator[Etl]:
+    """A small app's three weeks, not computed yet."""
+    with Etl.fresh(clickhouse_server, DAY) as etl:
+        for table in ("feed_actions", "message_actions"):
+            etl.source.execute(f"drop table {table}")
+        app = App(etl.zone, etl.source.database, events_per_day=6_000, users=4_000)
+        fill(clickhouse_server, app, until=DAY + timedelta(days=3), days=21)
+        yield etl
+
+
+def test_demo_days_in_any_order_are_as_pandas_computes_them(demo: Etl) -> None:
+    days = [DAY, DAY - timedelta(days=1), DAY + timedelta(days=1)]
+    for day in days:
+        demo.run(day)
+    for day in days:
+        expected = demo.expected(day)
+        assert len(expected.user_activity) > 150
+        assert (expected.user_activity["os"] == "unknown").any()
+        assert_equal(demo.published(day), expected)
+
+
+@pytest.fixture(scope="module")
+def archive(demo: Etl, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the four notebooks, executed by papermill for the demo's last day."""
+    folder = tmp_path_factory.mktemp("archive")
+    demo.run_with_papermill(folder, DAY + timedelta(days=2), run="papermill", lookback_days=7)
+    return folder
+
+
+def test_papermill_gives_the_same(demo: Etl, archive: Path) -> None:
+    day = DAY + timedelta(days=2)
+    assert_equal(demo.published(day), demo.expected(day, lookback_days=7))
+
+
+def test_each_executed_notebook_hands_on_what_it_counted(demo: Etl, archive: Path) -> None:
+    expected = demo.expected(DAY + timedelta(days=2), lookback_days=7)
+    users, metrics = expected.user_activity, expected.daily_metrics.iloc[0]
+    messages_sent = users["messages_sent"].sum()
+    assert {step: glued(archive / f"{step}.ipynb") for step in STEPS} == {
+        "extract_feed": {
+            "feed_users": users["feed_active"].sum(),
+            "views": users["views"].sum(),
+            "likes": users["likes"].sum(),
+        },
+        "extract_messages": {
+            "senders": (users["messages_sent"] > 0).sum(),
+            "receivers": (users["messages_received"] > 0).sum(),
+            "messages_sent": messages_sent,
+        },
+        "transform": {
+            "app_users": metrics["app_users"],
+            "views": metrics["views"],
+            "likes": metrics["likes"],
+            "messages_sent": messages_sent,
+        },
+        "load": {
+            "rows": len(expected.dimension_activity),
+            "app_users": metrics["app_users"],
+            "views": metrics["views"],
+            "messages_sent": messages_sent,
+        },
+    }
+
+
+def glued(path: Path) -> dict[str, Any]:
+    """What an executed notebook hands on, by name."""
+    outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
+    scraps = [output.get("data", {}).get("application/scrapbook.scrap.json+json") for output in outputs]
+    return {scrap["name"]: scrap["data"] for scrap in scraps if scrap}
+
+
+# --- whose attributes ------------------------------------------------------------------------------------------------
+
+
+def test_of_two_actions_at_the_same_moment_the_same_one_wins_with_all_its_attributes(etl: Etl) -> None:
+    """Whichever was written first, whichever was in the feed, and whether it was that day or before."""
+    etl.feed((1, "view", "12:00", *IOS), (2, "view", "12:00", *ANDROID))
+    etl.messages((1, 1, "12:00", *ANDROID), (2, 2, "12:00", *IOS))
+    etl.feed((3, "view", "12:00", *IOS), (3, "view", "12:00", *ANDROID))
+    etl.feed((4, "view", "12:00", *ANDROID), (4, "view", "12:00", *IOS))
+    etl.feed((5, "view", "2025-03-11 12:00", *IOS), (6, "view", "2025-03-11 12:00", *ANDROID))
+    etl.messages((5, 1, "2025-03-11 12:00", *ANDROID), (6, 1, "2025-03-11 12:00", *IOS))
+    etl.messages((1, 5, "11:00", *IOS), (1, 6, "11:00", *IOS))
+    etl.run()
+    winners = etl.attributes()
+    assert winners[1] in (("iOS", "female", "25"), ("Android", "male", "40"))
+    assert winners == dict.fromkeys([1, 2, 3, 4, 5, 6], winners[1])
+
+
+def test_attributes_that_differ_in_one_place_only_are_kept_apart(etl: Etl) -> None:
+    spelled = [(os, gender, age) for os in (None, "", "iOS") for gender in (None, "", "iOS") for age in (None, 0, 1)]
+    etl.feed(*((user, "view", "12:00", *attributes) for user, attributes in enumerate(spelled)))
+    etl.messages((99, 99, "12:00"))
+    etl.run()
+    assert_equal(etl.published(), etl.expected())
+    assert len(etl.published().user_activity.value_counts(["os", "gender", "age"])) == 2 * 2 * 2
+
+
+# User 1 writes to the others, who do nothing that day; this is what they did on other days.
+LOOKBACK = {
+    2: [("view", "2025-03-11 23:59:59", "yesterday")],
+    3: [("view", "2025-03-11 10:00", "in the feed"), ("message", "2025-03-11 11:00", "in the messenger")],
+    4: [("message", "2025-03-10 10:00", "in the messenger"), ("view", "2025-03-10 11:00", "in the feed")],
+    5: [("view", "2025-02-10 00:00:00", "30 days before")],
+    6: [("view", "2025-02-09 23:59:59", "31 days before")],
+    7: [("view", "2025-03-13 00:00:00", "the day after")],
+    8: [("view", "2025-03-11 10:00", "before"), ("message", "2025-03-13 10:00", "after")],
+}
+
+
+@pytest.mark.parametrize(
+    ("lookback_days", "found"),
+    [
+        (30, ["yesterday", "in the messenger", "in the feed", "30 days before", "unknown", "unknown", "before"]),
+        (31, ["yesterday", "in the messenger", "in the feed", "30 days before", "31 days before", "unknown", "before"]),
+        (1, ["yesterday", "in the messenger", "unknown", "unknown", "unknown", "unknown", "before"]),
+        (0, ["unknown"] * 7),
+    ],
+)
+def test_earlier_attributes_come_from_whole_days_before(etl: Etl, lookback_days: int, found: list[str]) -> None:
+    for user, actions in LOOKBACK.items():
+        etl.messages((1, user, "12:00", *IOS))
+        for action, moment, phone in actions:
+            if action == "message":
+                etl.messages((user, 1, moment, phone))
+            else:
+                etl.feed((user, action, moment, phone))
+    etl.run(lookback_days=lookback_days, allow_empty=True)
+    assert [etl.attributes()[user][0] for user in LOOKBACK] == found
+    assert_equal(etl.published(), etl.expected(lookback_days=lookback_days))
+
+
+def test_whoever_acted_that_day_is_not_looked_up(etl: Etl) -> None:
+    etl.feed((1, "view", "2025-03-11 12:00", *IOS), (1, "view", "12:00", None, None, None))
+    etl.messages((2, 2, "2025-03-11 12:00", *IOS), (2, 1, "12:00", None, "male", None))
+    etl.run()
+    assert etl.attributes() == {1: ("unknown", "unknown", "unknown"), 2: ("unknown", "male", "unknown")}
+
+
+# --- nothing there ---------------------------------------------------------------------------------------------------
+
+
+def test_nobody_viewed_so_there_is_no_ctr_and_nobody_was_there_to_receive(etl: Etl) -> None:
+    etl.feed((1, "like", "12:00", *IOS))
+    etl.messages((2, 3, "12:00", *IOS))
+    etl.run()
+    metrics = etl.metrics()
+    assert (metrics["views"], metrics["likes"], metrics["ctr"]) == (0, 1, None)
+    assert etl.db.value("select ctr is null and sent_per_received is null from daily_metrics") == 1  # not inf, not nan
+    assert (metrics["messages_sent"], metrics["messages_received"], metrics["sent_per_received"]) == (1, 0, None)
+
+
+def test_an_empty_messenger_where_that_is_allowed(etl: Etl) -> None:
+    etl.feed((1, "view", "12:00", *IOS), (1, "like", "12:01", *IOS), (2, "view", "12:00", *ANDROID))
+    etl.run(allow_empty=True)
+    assert_equal(etl.published(), etl.expected())
+    assert etl.slices().loc[("os", "iOS"), SLICE].tolist() == [1, 1, 0, 0, 0, 0]
+    assert etl.metrics()["messenger_users"] == 0
+
+
+def test_an_empty_feed_where_that_is_allowed(etl: Etl) -> None:
+    etl.messages((1, 2, "12:00", *IOS), (2, 1, "12:01", *ANDROID))
+    etl.run(allow_empty=True)
+    assert_equal(etl.published(), etl.expected())
+    assert (etl.metrics()["feed_users"], etl.metrics()["app_users"], etl.metrics()["sent_per_received"]) == (0, 2, 1)
+
+
+NO_FEED = (
+    "No feed actions on 2025-03-12 in {database}.feed_actions; wait for the source and run again, or set allow_empty"
+)
+NO_MESSAGES = (
+    "No messages on 2025-03-12 in {database}.message_actions; wait for the source and run again, or set allow_empty"
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "step", "sentence"),
+    [("feed_actions", "extract_feed", NO_FEED), ("message_actions", "extract_messages", NO_MESSAGES)],
+)
+def test_an_empty_source_stops_its_extract_and_what_was_published_stays(
+    etl: Etl, table: str, step: str, sentence: str
+) -> None:
+    etl.feed((1, "view", "12:00", *IOS))
+    etl.messages((1, 2, "12:00", *IOS))
+    etl.run()
+    before = etl.everything()
+    etl.source.execute(f"truncate table {table}")
+    with pytest.raises(CheckError) as caught:
+        etl.run(steps=[step])
+    assert str(caught.value).startswith(sentence.format(database=etl.source.database))
+    pd.testing.assert_frame_equal(etl.everything(), before)
+
+
+def test_papermill_fails_with_the_sentence_too(etl: Etl, tmp_path: Path) -> None:
+    with pytest.raises(NotebookError) as caught:
+        etl.run_with_papermill(tmp_path, steps=["extract_feed"])
+    assert NO_FEED.format(database=etl.source.database) in str(caught.value)
+
+
+# --- where a day begins and ends -------------------------------------------------------------------------------------
+
+
+def test_a_day_is_from_midnight_to_midnight_on_the_local_clock(etl: Etl) -> None:
+    etl.feed(
+        (1, "view", "2025-03-11 23:59:59", *IOS),
+        (2, "view", "2025-03-12 00:00:00", *IOS),
+        (3, "view", "2025-03-12 23:59:59", *IOS),
+        (4, "view", "2025-03-13 00:00:00", *IOS),
+    )
+    etl.messages(
+        (5, 1, "2025-03-11 23:59:59", *IOS),
+        (6, 1, "2025-03-12 00:00:00", *IOS),
+        (7, 1, "2025-03-12 23:59:59", *IOS),
+        (8, 1, "2025-03-13 00:00:00", *IOS),
+    )
+    etl.run()
+    assert set(etl.attributes()) == {1, 2, 3, 6, 7}
+    assert etl.metrics()["app_users"] == 4
+
+
+@pytest.mark.parametrize(
+    ("timezone", "day", "hours"),
+    [
+        ("Europe/Moscow", date(2025, 3, 12), 24),
+        ("Europe/Berlin", date(2026, 3, 29), 23),
+        ("Europe/Berlin", date(2025, 10, 26), 25),
+        ("Africa/Cairo", date(2025, 4, 25), 23),  # it begins at one o'clock: the clocks go forward at midnight
+        ("America/Havana", date(2025, 11, 2), 25),  # it has two midnights
+        ("Asia/Kathmandu", date(2025, 3, 12), 24),  # 5:45 ahead of UTC
+    ],
+)
+def test_a_day_has_as_many_hours_as_on_the_local_clock(etl: Etl, timezone: str, day: date, hours: int) -> None:
+    etl = dataclasses.replace(etl, timezone=timezone, day=day)
+    first = datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(days=1)
+    quarters = [str(first + timedelta(minutes=15 * number)) for number in range(3 * 24 * 4)]
+    etl.feed(*((1, "view", quarter, *IOS) for quarter in quarters))
+    etl.messages(*((1, 2, quarter, *IOS) for quarter in quarters))
+    etl.run()
+    assert (etl.metrics()["views"], etl.metrics()["messages_sent"]) == (4 * hours, 4 * hours)
+    assert_equal(etl.published(), etl.expected())
+
+
+def test_the_hour_that_comes_twice_counts_twice(etl: Etl) -> None:
+    etl = dataclasses.replace(etl, timezone="Europe/Berlin", day=date(2025, 10, 26))
+    etl.feed(
+        (1, "view", "2025-10-26 02:30:00+02:00", *IOS),
+        (1, "view", "2025-10-26 02:30:00+01:00", *ANDROID),  # an hour later, by the same clock
+    )
+    etl.run(allow_empty=True)
+    assert etl.metrics()["views"] == 2
+    assert etl.attributes()[1] == ("Android", "male", "40")
+
+
+def test_yesterday_is_the_day_before_in_the_configured_time_zone(etl: Etl) -> None:
+    # One of these two is always on another date than UTC.
+    for timezone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
+        local = dataclasses.replace(
+            etl, timezone=timezone, day=datetime.now(ZoneInfo(timezone)).date() - timedelta(days=1)
+        )
+        local.feed((1, "view", "00:00:00", *IOS), (1, "like", "23:59:59", *IOS))
+        local.run("yesterday", allow_empty=True)
+        assert local.metrics()["likes"] >= 1
+        assert_equal(local.published(), local.expected())
+
+
+YESTERDAY_OR_EARLIER = r"has not ended yet in Europe/Moscow; give \d{4}-\d\d-\d\d or earlier\.$"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_bad_date_stops_in_one_sentence(etl: Etl, step: str) -> None:
+    today = datetime.now(etl.zone).date()
+    for text, sentence in [
+        ("2026-13-45", r"^'2026-13-45' is no date; give one such as \d{4}-\d\d-\d\d, or yesterday\.$"),
+        ("ystrday", "^'ystrday' is no date; "),
+        ("", "^'' is no date; "),
+        (str(today), f"^{today} {YESTERDAY_OR_EARLIER}"),
+        (str(today + timedelta(days=1)), f"^{today + timedelta(days=1)} {YESTERDAY_OR_EARLIER}"),
+    ]:
+        with pytest.raises(SettingsError, match=sentence):
+            etl.run(text, steps=[step])
+
+
+# --- sources as they really are --------------------------------------------------------------------------------------
+
+OS_ENUM = "Enum8('iOS' = 1, 'Android' = 2)"
+GENDER_ENUM = "Enum8('female' = 0, 'male' = 1)"
+
+
+@pytest.mark.parametrize(
+    ("feed", "messages"),
+    [
+        pytest.param({"user_id": "UInt64"}, {"user_id": "UInt8", "receiver_id": "UInt16"}, id="widths"),
+        pytest.param({"user_id": "Int32"}, {"user_id": "Int64", "receiver_id": "Int32"}, id="signed"),
+        pytest.param(
+            {"user_id": "Nullable(Int64)", "action": "Nullable(String)", "time": "Nullable(DateTime)"},
+            {"user_id": "Nullable(UInt32)", "receiver_id": "Nullable(UInt64)", "time": "Nullable(DateTime)"},
+            id="nullable",
+        ),
+        pytest.param({"action": "Enum8('view' = 1, 'like' = 2)"}, {}, id="action enum"),
+        pytest.param({"action": "Enum16('like' = -1, 'view' = 300, 'share' = 2)"}, {}, id="action enum16"),
+        pytest.param({"action": "LowCardinality(Nullable(String))"}, {}, id="action low cardinality"),
+        pytest.param({"os": "String", "gender": "Nullable(String)"}, {"os": "LowCardinality(String)"}, id="strings"),
+        pytest.param({"os": OS_ENUM}, {"os": OS_ENUM}, id="enums"),
+        pytest.param({"os": f"Nullable({OS_ENUM})"}, {}, id="nullable enum"),
+        pytest.param({"gender": GENDER_ENUM}, {"gender": "String"}, id="gender enum"),
+        pytest.param({"age": "Int16"}, {"age": "Nullable(Int16)"}, id="age signed"),
+        pytest.param({"age": "UInt64"}, {"age": "String"}, id="age text"),
+        pytest.param({"time": "DateTime64(3)"}, {"time": "DateTime64(6, 'UTC')"}, id="fractions of seconds"),
+        pytest.param({"time": "DateTime('Asia/Tokyo')"}, {"time": "DateTime64(3, 'America/New_York')"}, id="zones"),
+    ],
+)
+def test_the_types_of_the_source_make_no_difference(etl: Etl, feed: dict[str, str], messages: dict[str, str]) -> None:
+    etl.create_source("feed_actions", FEED | feed)
+    etl.create_source("message_actions", MESSAGES | messages)
+    etl.feed(
+        (1, "view", "2025-03-12 00:00:00", *IOS),
+        (1, "like", "12:00", *IOS),
+        (2, "view", "2025-03-12 23:59:59", *ANDROID),
+        (3, "view", "2025-03-11 23:59:59", *ANDROID),
+        (4, "view", "2025-03-11 12:00", *IOS),
+        (4, "view", "2025-03-13 00:00:00", *IOS),
+    )
+    etl.messages(
+        (1, 2, "2025-03-12 00:00:00", *IOS),
+        (2, 3, "12:00", *ANDROID),
+        (2, 4, "2025-03-12 23:59:59", *ANDROID),
+        (5, 4, "12:00", *IOS),
+        (6, 4, "12:00", *ANDROID),
+        (3, 1, "2025-03-13 00:00:00", *ANDROID),
+    )
+    etl.run()
+    female, male = ("iOS", "female", "25"), ("Android", "male", "40")
+    assert etl.attributes() == {1: female, 2: male, 3: male, 4: female, 5: female, 6: male}
+    assert (
+        etl.slices()[SLICE].loc[[("os", "iOS"), ("gender", "female"), ("age", "25")]].to_numpy().tolist()
+        == [
+            [1, 1, 3, 2, 3, 2]  # to 4 from 2, 5 and 6; from 1 to 2, and from 5 to 4
+        ]
+        * 3
+    )
+    assert (
+        etl.slices()[SLICE].loc[[("os", "Android"), ("gender", "male"), ("age", "40")]].to_numpy().tolist()
+        == [
+            [1, 0, 2, 3, 2, 2]  # to 2 and 3 from 1 and 2; from 2 to 3 and 4, and from 6 to 4 as well
+        ]
+        * 3
+    )
+    assert etl.metrics()["views"] == 2
+
+
+def test_the_largest_user_ids_are_not_rounded(etl: Etl) -> None:
+    largest = 2**64 - 1
+    etl.create_source("feed_actions", FEED | {"user_id": "UInt64"})
+    etl.create_source("message_actions", MESSAGES | {"user_id": "UInt64", "receiver_id": "UInt64"})
+    etl.feed((largest, "view", "12:00", *IOS), (0, "view", "12:00", *ANDROID))
+    etl.messages((largest - 1, largest, "12:00", *IOS))
+    etl.run()
+    assert list(etl.attributes()) == [0, largest - 1, largest]
+    assert_equal(etl.published(), etl.expected())
+
+
+def test_later_within_the_same_second_is_later(etl: Etl) -> None:
+    for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES)):
+        etl.create_source(table, columns | {"time": "DateTime64(3)"})
+    etl.feed((1, "view", "12:00:00.123", *IOS), (2, "view", "12:00:00.124", *IOS))
+    etl.messages((1, 1, "12:00:00.124", *ANDROID), (2, 2, "12:00:00.123", *ANDROID))
+    etl.run()
+    assert etl.attributes() == {1: ("Android", "male", "40"), 2: ("iOS", "female", "25")}
+
+
+def test_the_last_millisecond_of_a_day_is_in_it(etl: Etl) -> None:
+    etl.create_source("feed_actions", FEED | {"time": "DateTime64(3)"})
+    etl.feed(
+        (1, "view", "2025-03-11 23:59:59.999"), (2, "view", "23:59:59.999"), (3, "view", "2025-03-13 00:00:00.000")
+    )
+    etl.run(allow_empty=True)
+    assert list(etl.attributes()) == [2]
+
+
+def test_rows_that_do_not_say_who_are_left_out(etl: Etl) -> None:
+    etl.create_source("feed_actions", FEED | {"user_id": "Nullable(UInt32)", "action": "Nullable(String)"})
+    etl.create_source("message_actions", MESSAGES | {"user_id": "Nullable(UInt32)", "receiver_id": "Nullable(UInt32)"})
+    etl.feed((None, "view", "12:00", *IOS), (1, "view", "12:00", *IOS), (2, None, "12:00", *ANDROID))
+    etl.messages((None, 1, "12:00", *IOS), (1, None, "12:00", *ANDROID), (1, 2, "12:00", *IOS))
+    etl.run()
+    assert_equal(etl.published(), etl.expected())
+    metrics = etl.metrics()
+    assert (metrics["feed_users"], metrics["views"], metrics["messages_sent"]) == (2, 1, 1)  # 2 did something unnamed
+
+
+@pytest.mark.parametrize("kind", ["UInt8", "Nullable(Int8)", "LowCardinality(String)"])
+def test_a_coded_gender_gets_its_name(etl: Etl, kind: str) -> None:
+    etl.create_source("feed_actions", FEED | {"gender": kind})
+    etl.feed((1, "view", "12:00", "iOS", 0), (2, "view", "12:00", "iOS", 1), (3, "view", "12:00", "iOS", 2))
+    names = {"0": "female", "1": 'it\'s \\ "male"\t{1}'}
+    etl.run(allow_empty=True, gender_names=names)
+    assert [gender for _, gender, _ in etl.attributes().values()] == ["female", names["1"], "2"]
+    assert_equal(etl.published(), etl.expected(gender_names=names))
+    etl.run(allow_empty=True)
+    assert [gender for _, gender, _ in etl.attributes().values()] == ["0", "1", "2"]
+
+
+def test_a_gender_coded_in_one_source_and_named_in_the_other(etl: Etl) -> None:
+    etl.create_source("feed_actions", FEED | {"gender": "UInt8"})
+    etl.create_source("message_actions", MESSAGES | {"gender": "Enum8('male' = 0, 'female' = 1)"})
+    etl.feed((1, "view", "12:00", "iOS", 0, 30), (2, "view", "12:00", "iOS", 1, 30))
+    etl.messages((3, 3, "12:00", "iOS", "female", 30), (4, 4, "12:00", "iOS", "male", 30))
+    etl.run(gender_names={"0": "female", "1": "male"})
+    genders = {user: gender for user, (_, gender, _) in etl.attributes().items()}
+    assert genders == {1: "female", 2: "male", 3: "female", 4: "male"}
+
+
+def test_an_enum_that_the_two_sources_number_differently(etl: Etl) -> None:
+    etl.create_source("feed_actions", FEED | {"os": "Enum8('iOS' = 1, 'Android' = 2)"})
+    etl.create_source("message_actions", MESSAGES | {"os": "Enum8('Android' = 1, 'iOS' = 2)"})
+    etl.feed((1, "view", "12:00", "iOS", "male", 30), (2, "view", "12:00", "Android", "male", 30))
+    etl.messages((3, 3, "12:00", "iOS", "male", 30), (4, 4, "12:00", "Android", "male", 30))
+    etl.run()
+    assert [os for os, _, _ in etl.attributes().values()] == ["iOS", "Android", "iOS", "Android"]
+
+
+AWKWARD = [
+    "it's", 'say "hi"', "a\tb", "back\\slash", "\\N", "{brace}", "{os:String}", "%s", "🐈‍⬛", "Android\n14", "\r", "\0",
+    " ", "NULL", "Android ", "android", "İstanbul", "long " * 100, "<b>&amp;</b>", "'; drop table feed_actions; --",
+]  # fmt: skip
+
+
+def test_awkward_names_come_through_unchanged(etl: Etl) -> None:
+    etl.feed(*((user, "view", "12:00", os, os, 30) for user, os in enumerate(AWKWARD)))
+    etl.messages(
+        *((user, 100 + user, "2025-03-11 12:00", os) for user, os in enumerate(AWKWARD, 100)), (0, 100, "12:00")
+    )
+    etl.messages((0, 0, "12:00:01", AWKWARD[0], AWKWARD[0], 30))
+    etl.run()
+    assert [os for os, _, _ in etl.attributes().values()] == [*AWKWARD, AWKWARD[0]]
+    assert_equal(etl.published(), etl.expected())
+
+
+def test_other_columns_are_ignored_whatever_they_are_called(etl: Etl) -> None:
+    kinds = {"country": "String", "exp_group": "UInt8", "awkward {name}": "Array(String)", "views": "Nullable(Float32)"}
+    ours = {"attributes": "UInt8", "latest": "DateTime", "partner": "UInt64", "day": "Date", "event_date": "Date"}
+    other = kinds | ours
+    etl.create_source("feed_actions", other | FEED | {"receiver_id": "UInt32"})
+    etl.create_source("message_actions", MESSAGES | other | {"action": "String"})
+    etl.feed((1, "view", "12:00", *IOS), (1, "like", "12:01", *ANDROID), (2, "view", "2025-03-11 12:00", *IOS))
+    etl.messages((1, 2, "12:02", *IOS))
+    etl.run()
+    assert_equal(etl.published(), etl.expected())
+    assert etl.attributes() == {1: ("iOS", "female", "25"), 2: ("iOS", "female", "25")}
+
+
+@pytest.mark.parametrize("table", ["feed_actions", "message_actions"])
+def test_a_source_table_that_is_missing_is_named(etl: Etl, table: str) -> None:
+    etl.source.execute(f"drop table {table}")
+    for step in STEPS:
+        with pytest.raises(ClickHouseError, match=rf"\b{table}\b.*Check PULSE_SOURCE_DATABASE"):
+            etl.run(steps=[step])
+
+
+def test_a_source_database_that_is_missing_is_named(etl: Etl) -> None:
+    etl.source.execute("drop database {name:Identifier}", name=etl.source.database)
+    with pytest.raises(ClickHouseError, match=rf"\b{etl.source.database}\b.*Check PULSE_SOURCE_DATABASE"):
+        etl.run(steps=["extract_feed"])
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [*(("feed_actions", name) for name in FEED), *(("message_actions", name) for name in MESSAGES)]
+)
+def test_a_source_column_that_is_missing_is_named(etl: Etl, table: str, column: str) -> None:
+    columns = dict(FEED if table == "feed_actions" else MESSAGES)
+    del columns[column]
+    etl.create_source(table, columns)
+    with pytest.raises(ClickHouseError, match=rf"\b{column}\b.*[Cc]heck that the source tables have the columns"):
+        etl.run(steps=["extract_feed" if table == "feed_actions" else "extract_messages"])
+
+
+# --- again, in any order, at the same time ---------------------------------------------------------------------------
+
+
+def write_three_days(etl: Etl) -> list[date]:
+    """Three days on which users act, and others are written to who act on one of the other days."""
+    days = [etl.day - timedelta(days=1), etl.day, etl.day + timedelta(days=1)]
+    for number, day in enumerate(days):
+        etl.feed((number, "view", f"{day} 10:00", *IOS), (9, "like", f"{day} 11:00", f"phone {number}"))
+        etl.messages(*((9, receiver, f"{day} 12:00", *ANDROID) for receiver in range(3)))
+    return days
+
+
+def test_a_rerun_gives_the_same_rows_and_each_once(etl: Etl) -> None:
+    days = write_three_days(etl)
+    for day in days:
+        etl.run(day)
+    before = etl.everything()
+    for day in days:
+        etl.run(day, run="again")
+    pd.testing.assert_frame_equal(etl.everything(), before)
+    for day in days:
+        assert_equal(etl.published(day), etl.expected(day))
+
+
+def test_the_order_of_days_makes_no_difference(clickhouse_server: Server) -> None:
+    contents = []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        with Etl.fresh(clickhouse_server, DAY) as etl:
+            days = write_three_days(etl)
+            for number in order:
+                etl.run(days[number])
+            contents.append(etl.everything())
+    pd.testing.assert_frame_equal(*contents)
+
+
+def test_a_rerun_replaces_the_day_and_no_other(etl: Etl) -> None:
+    yesterday, day, tomorrow = write_three_days(etl)
+    for each in (yesterday, day, tomorrow):
+        etl.run(each)
+    others = [etl.published(yesterday), etl.published(tomorrow)]
+    delete_feed_of(etl, 1)
+    etl.feed((8, "view", "10:00", "Symbian", "male", 70))
+    etl.run(day)
+    assert "Symbian" in etl.slices(day).loc["os"].index
+    assert etl.users(day).loc[1, "views"] == 0
+    assert_equal(etl.published(day), etl.expected(day))
+    for each, before in zip((yesterday, tomorrow), others, strict=True):
+        assert_equal(etl.published(each), before)
+
+
+def delete_feed_of(etl: Etl, user: int) -> None:
+    """Take what a user did in the feed out of the source."""
+    # The database is named, since chDB looks for the table of a deletion in another one.
+    statement = "delete from {database:Identifier}.feed_actions where user_id = {user:UInt64}"
+    etl.source.execute(statement, database=etl.source.database, user=user)
+
+
+def test_a_user_who_was_there_by_mistake_is_gone_after_the_rerun(etl: Etl) -> None:
+    etl.feed((1, "view", "12:00", *IOS), (2, "view", "12:00", *ANDROID))
+    etl.run(allow_empty=True)
+    delete_feed_of(etl, 2)
+    etl.run(allow_empty=True)
+    assert list(etl.attributes()) == [1]
+    assert set(etl.slices().loc["os"].index) == {"iOS"}
+
+
+def test_two_runs_of_a_day_whose_steps_alternate_do_not_mix(etl: Etl) -> None:
+    """Each publishes what it extracted, as a whole; the last one stays."""
+    etl.feed((1, "view", "10:00", *IOS))
+    etl.messages((1, 2, "10:00", *IOS))
+    extracts = STEPS[:2]
+    etl.run(steps=extracts, run="early")
+    early = etl.expected()
+    etl.feed((3, "like", "11:00", *ANDROID))
+    etl.messages((3, 1, "11:00", *ANDROID))
+    etl.run(steps=extracts, run="late")
+    late = etl.expected()
+    etl.run(steps=["transform"], run="late")
+    etl.run(steps=["transform"], run="early")
+    etl.run(steps=["load"], run="late")
+    assert_equal(etl.published(), late)
+    etl.run(steps=["load"], run="early")
+    assert_equal(etl.published(), early)
+
+
+def test_runs_in_two_processes_at_once(etl: Etl) -> None:
+    """Of the same day first, with the project's tables not there yet; then of the days around it."""
+    yesterday, today, tomorrow = write_three_days(etl)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        each = [today, today, yesterday, tomorrow]
+        for done in [pool.submit(etl.run, each[number], run=f"run_{number}") for number in range(4)]:
+            done.result()
+    for day in {*each}:
+        assert_equal(etl.published(day), etl.expected(day))
+    assert etl.staging() == set()
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+AGAIN_WITHOUT_COUNTS = "select * replace (0 as views, 0 as likes, 0 as messages_received, 0 as messages_sent)"
+DIFFERENT_TOTALS = "The totals of 2025-03-12 differ between users and slices; nothing is published"
+MORE_THAN_ONCE = "Rows of 2025-03-12 are there more than once; nothing is published"
+
+# What may be wrong with the staged tables of a run, and what `load` says to it.
+WRONG = {
+    "a user is there twice": (
+        f"insert into user_activity__wrong {AGAIN_WITHOUT_COUNTS} from user_activity__wrong limit 1",
+        MORE_THAN_ONCE,
+    ),
+    "a slice is there twice": (
+        f"insert into dimension_activity__wrong {AGAIN_WITHOUT_COUNTS} from dimension_activity__wrong limit 1",
+        MORE_THAN_ONCE,
+    ),
+    "the metrics are there twice": (
+        "insert into daily_metrics__wrong select * from daily_metrics__wrong",
+        MORE_THAN_ONCE,
+    ),
+    "a user has more views than were extracted": (
+        "alter table {database}.user_activity__wrong update views = views + 1 where user_id = 1"
+        " settings mutations_sync = 1",
+        DIFFERENT_TOTALS,
+    ),
+    "a slice has fewer messages": (
+        "alter table {database}.dimension_activity__wrong update messages_sent = 0 where dimension_value = 'iOS'"
+        " settings mutations_sync = 1",
+        DIFFERENT_TOTALS,
+    ),
+    "a slice is missing": (
+        "alter table {database}.dimension_activity__wrong delete where dimension_value = 'iOS'"
+        " settings mutations_sync = 1",
+        DIFFERENT_TOTALS,
+    ),
+    "a dimension is missing": (
+        "alter table {database}.dimension_activity__wrong delete where dimension = 'age' settings mutations_sync = 1",
+        DIFFERENT_TOTALS,
+    ),
+    "a row is of another day": (
+        "insert into user_activity__wrong select * replace (event_date + 1 as event_date) from user_activity__wrong",
+        "where 2025-03-12 was expected; run extract and transform for 2025-03-12 first",
+    ),
+    "the slices are of another day": (
+        "insert into dimension_activity__wrong select * replace (event_date - 1 as event_date)"
+        " from dimension_activity__wrong",
+        "where 2025-03-12 was expected; run extract and transform for 2025-03-12 first",
+    ),
+    "the metrics are empty": (
+        "truncate table daily_metrics__wrong",
+        "daily_metrics__wrong holds nothing where 2025-03-12 was expected",
+    ),
+    "the users are gone": ("drop table user_activity__wrong", "user_activity__wrong"),
+    "what was extracted is gone": ("drop table feed_users__wrong", "feed_users__wrong"),
+}
+
+
+@pytest.fixture(scope="module")
+def standing(clickhouse_server: Server) -> Iterator[tuple[Etl, pd.DataFrame]]:
+    """A published day, and what is in the tables then; since, the source has got more rows of that day."""
+    with Etl.fresh(clickhouse_server, DAY) as etl:
+        etl.feed((1, "view", "10:00", *IOS), (2, "view", "10:00", *ANDROID))
+        etl.messages((1, 2, "10:00", *IOS), (2, 1, "10:00", *ANDROID))
+        etl.run()
+        etl.feed((3, "like", "11:00", *IOS))
+        yield etl, etl.everything()
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_load_publishes_nothing_where(standing: tuple[Etl, pd.DataFrame], what: str) -> None:
+    etl, before = standing
+    statement, sentence = WRONG[what]
+    etl.run(steps=STEPS[:3], run="wrong")
+    etl.db.execute(statement.format(database=etl.db.database))
+    with pytest.raises((CheckError, ClickHouseError)) as caught:
+        etl.run(steps=["load"], run="wrong")
+    assert sentence in str(caught.value)
+    pd.testing.assert_frame_equal(etl.everything(), before)
+
+
+def test_load_refuses_another_day_than_the_staged_one(standing: tuple[Etl, pd.DataFrame]) -> None:
+    etl, before = standing
+    etl.run(steps=STEPS[:3], run="other_day")
+    for day in (DAY - timedelta(days=1), DAY + timedelta(days=1)):
+        with pytest.raises(CheckError, match=f"user_activity__other_day holds {DAY} where {day} was expected"):
+            etl.run(day, steps=["load"], run="other_day")
+    pd.testing.assert_frame_equal(etl.everything(), before)
+
+
+def test_transform_without_its_extracts_publishes_nothing(standing: tuple[Etl, pd.DataFrame]) -> None:
+    etl, before = standing
+    for missing in STEPS[:2]:
+        run = f"without_{missing}"
+        etl.run(steps=[step for step in STEPS[:2] if step != missing], run=run)
+        with pytest.raises(ClickHouseError, match=rf"{missing.removeprefix('extract_').rstrip('s')}_\w+__{run}\b"):
+            etl.run(steps=STEPS[2:], run=run)
+    with pytest.raises(CheckError, match=r"^lookback_days is -1; give 0 to 366$"):
+        etl.run(lookback_days=-1, run="negative")
+    pd.testing.assert_frame_equal(etl.everything(), before)
+
+
+def test_a_run_that_failed_is_repaired_by_repeating_it(etl: Etl) -> None:
+    etl.feed((1, "view", "10:00", *IOS))
+    etl.messages((1, 2, "10:00", *IOS))
+    etl.run(steps=STEPS[:3])
+    etl.db.execute("truncate table dimension_activity__by_hand")
+    with pytest.raises(CheckError):
+        etl.run(steps=["load"])
+    assert etl.everything()["rows"].tolist() == [0, 0, 0]
+    etl.run()
+    assert_equal(etl.published(), etl.expected())
+
+
+def test_daily_metrics_say_that_all_of_the_day_is_published(etl: Etl) -> None:
+    """Publishing breaks off at the slices: there is no row of metrics then, and a repeat completes the day."""
+    etl.feed((1, "view", "10:00", *IOS))
+    etl.run(steps=STEPS[:3], allow_empty=True)
+    etl.db.execute("alter table dimension_activity__by_hand add column other UInt8")
+    with pytest.raises(ClickHouseError):
+        etl.run(steps=["load"])
+    assert etl.published().daily_metrics.empty
+    etl.db.execute("alter table dimension_activity__by_hand drop column other")
+    etl.run(steps=["load"])
+    assert_equal(etl.published(), etl.expected())
+
+
+# --- what is left behind ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_nothing_but_the_projects_tables(etl: Etl) -> None:
+    etl.feed((1, "view", "10:00", *IOS))
+    etl.run(steps=["extract_feed"], run="first")  # makes them
+    there = etl.tables() - etl.staging()
+    etl.run(allow_empty=True, run="first")
+    assert etl.tables() == there
+    assert there >= set(Tables._fields)
+
+
+def test_staging_of_other_runs_goes_after_a_week_and_nothing_else_does(etl: Etl) -> None:
+    etl.feed((1, "view", "10:00", *IOS))
+    etl.run(steps=STEPS[:3], allow_empty=True, run="forgotten")
+    forgotten = etl.staging()
+    assert len(forgotten) > 5
+    for name in forgotten:
+        etl.db.execute(f"create table {name.replace('forgotten', 'waiting')} as {name}")
+    etl.db.execute("create table my__notes (text String) engine = MergeTree order by ()")
+    for name in (*forgotten, "my__notes"):
+        make_older(etl, name, timedelta(days=7, minutes=1))
+    waiting = etl.staging() - forgotten - {"my__notes"}
+    for name in waiting:
+        make_older(etl, name, timedelta(days=6, hours=23))
+    etl.run(allow_empty=True)
+    assert etl.staging() == waiting | {"my__notes"}
+
+
+def make_older(etl: Etl, table: str, age: timedelta) -> None:
+    """Let a table look as if it had been made that long ago."""
+    place = "select metadata_path from system.tables where database = currentDatabase() and name = {table:String}"
+    (path,) = etl.server.data.glob(f"*/{etl.db.value(place, table=table)}")
+    then = time.time() - age.total_seconds()
+    os.utime(path, (then, then))
