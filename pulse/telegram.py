@@ -1,0 +1,667 @@
+"""Sending: the only module through which messages leave, each of them recorded before and after in `pulse.deliveries`.
+
+A report of an event date reaches each chat once. Running it again does nothing when it says the same, and edits the
+message in place when it says something else, with a line that says so. What nobody knows (no answer came) is never sent
+again: the operator looks into the chat and settles it, see `arrived` and `resend`.
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from html import escape, unescape
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import tenacity
+
+from pulse import PulseError, clickhouse
+from pulse.clickhouse import ClickHouse, ClickHouseError
+from pulse.deliveries import Claim, Content, Key, Ledger, LedgerError, Row, Standing
+from pulse.settings import SANDBOX_TELEGRAM_API_URL, SANDBOX_TELEGRAM_TOKEN, Settings, load
+
+# The client takes a quarter of a second to import; who only reads the ledger should not wait for it.
+if TYPE_CHECKING:
+    from pulse.bot import Bot, Migrated, NotSent, Refused, Timeouts
+
+T = TypeVar("T")
+
+API_URL = "https://api.telegram.org"
+MAX_TEXT, MAX_CAPTION = 4096, 1024  # UTF-16 code units, formatting not counted
+MAX_PHOTO_BYTES = 10 * 1024 * 1024
+
+
+class TelegramError(PulseError):
+    """A message cannot be sent as things are; the text says why and what to do."""
+
+
+class DeliveryError(TelegramError):
+    """Some chats did not get their message; the others did. `deliveries` holds all of them."""
+
+    def __init__(self, text: str, deliveries: "Sequence[Delivery]") -> None:
+        super().__init__(text)
+        self.deliveries = list(deliveries)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as it is to stand in the chat.
+
+    Args:
+        text: Telegram's HTML; every value in it escaped with `html.escape`. With a photo at most 1,024 characters are
+            shown, of which about 150 are best left for the line that tells of a correction.
+        photo: PNG or JPEG.
+        numbers: the headline numbers, label to value as shown; a later run says which of them changed.
+        silent: without a notification.
+        reply_to: the report and event date whose message in the same chat this one answers.
+    """
+
+    text: str
+    photo: bytes | None = None
+    numbers: Mapping[str, str | float | None] = field(default_factory=dict)
+    silent: bool = False
+    reply_to: tuple[str, date] | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message to one chat, and how it stands."""
+
+    report: str
+    event_date: date
+    chat: str
+    state: Literal["sent", "failed", "unknown", "claimed"]
+    ref: str = ""  # for `pulse deliveries`
+    did: Literal["sent", "edited", "nothing"] = "nothing"  # what this run did
+    message_id: int = 0
+    error: str = ""  # for failed and unknown: what happened and what to do
+    run: str = ""
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long things may take, in seconds, and how many messages may go out.
+
+    Within a lease a message is sent, retried and waited for; a process that died holds its claim for as long.
+    """
+
+    lease: float = 300.0
+    bid: float = 30.0
+    connect: float = 10.0
+    answer: float = 30.0
+    request: float = 60.0
+    # Telegram's own: messages and seconds, to one chat, to one group, and in all.
+    to_chat: tuple[int, float] = (1, 1.0)
+    to_group: tuple[int, float] = (20, 60.0)
+    to_all: tuple[int, float] = (30, 1.0)
+
+
+TEXTS = {
+    "en": {
+        "corrected": "corrected {time}: {changes}",
+        "more": "and {count} more",
+        "updated": "updated {time}",
+        "no photo": "The chart could not be attached ({reason}).",
+        "old photo": "The chart above is the earlier one ({reason}).",
+        "no new photo": "there is no new one",
+        "long": "the text is too long for a caption",
+        "big": "it is larger than 10 MB",
+        "test": "Test message of Pulse: reports will arrive here.",
+        ",": ",",
+        ".": ".",
+    },
+    "ru": {
+        "corrected": "исправлено {time}: {changes}",
+        "more": "и ещё {count}",
+        "updated": "обновлено {time}",
+        "no photo": "График не удалось приложить ({reason}).",
+        "old photo": "График выше прежний ({reason}).",
+        "no new photo": "нового нет",
+        "long": "текст слишком длинный для подписи",
+        "big": "он больше 10 МБ",
+        "test": "Проверочное сообщение Pulse: отчёты будут приходить сюда.",
+        ",": "\N{NO-BREAK SPACE}",
+        ".": ",",
+    },
+}
+
+
+# --- delivering -------------------------------------------------------------------------------------------------------
+
+
+def deliver(
+    report: str,
+    event_date: date,
+    message: Message,
+    chats: str | Sequence[str],
+    *,
+    run: str = "",
+    settings: Settings | None = None,
+    db: ClickHouse | None = None,
+    limits: Limits | None = None,
+) -> list[Delivery]:
+    """Bring a report to its chats: send it, correct what stands there, or do nothing where it stands already.
+
+    Args:
+        report: its name; with the event date and the chat it makes the key of a delivery. What is sent several times a
+            day has the hour in its name, unless it is to be one message that is kept up to date.
+        event_date: the day it is about.
+        message: what it says.
+        chats: `id` or `id/thread`, as a list or separated by commas.
+        run: which run this is, for the ledger.
+        settings: read from the environment unless given.
+        db: where the ledger is; the settings' ClickHouse unless given.
+        limits: of time and rate.
+
+    Returns:
+        One delivery a chat, in the order of the chats, every one of them `sent`.
+
+    Raises:
+        TelegramError: nothing was sent: no chat, a wrong one, a text too long, a malformed token or address.
+        LedgerError: nothing was sent: the ledger cannot be read.
+        DeliveryError: every chat was tried, and some did not get it; the text names each with what to do.
+    """
+    settings, limits = settings or load(), limits or Limits()
+    recipients = chat_list(chats)
+    _check_text(message)
+    _access(settings)
+    desk = _Desk(report, event_date, message, run, settings, _ledger(settings, db, limits), limits)
+    deliveries = asyncio.run(desk.deliver_to(recipients))
+    missing = [each for each in deliveries if each.state != "sent"]
+    if missing:
+        what = f"{len(missing)} of {len(deliveries)} chats did not get {report} of {event_date}."
+        raise DeliveryError("\n".join([what, *(f"{each.chat}: {each.error}" for each in missing)]), deliveries)
+    return deliveries
+
+
+def chat_list(chats: str | Sequence[str]) -> list[str]:
+    """Chats as `id`, `id/thread` or `@channel`, without repetitions.
+
+    Raises:
+        TelegramError: there is none, or one that is none of these.
+    """
+    listed = chats.split(",") if isinstance(chats, str) else chats
+    found = list(dict.fromkeys(chat.strip() for chat in listed if chat.strip()))
+    if not found:
+        raise TelegramError("There is no chat to send to: set TELEGRAM_REPORT_CHATS, _LIVE_CHATS or _ALERT_CHATS.")
+    for chat in found:
+        if not re.fullmatch(r"(-?\d+|@\w+)(/\d+)?", chat):
+            raise TelegramError(
+                f"{chat!r} is not a chat: expected an id such as -1001234567890, or id/thread for a topic."
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What an attempt left in the chat."""
+
+    message_id: int
+    recipient: str
+    photo: bool
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """One report of one event date on its way to its chats."""
+
+    report: str
+    event_date: date
+    message: Message
+    run: str
+    settings: Settings
+    ledger: Ledger
+    limits: Limits
+
+    async def deliver_to(self, chats: Sequence[str]) -> list[Delivery]:
+        """Serve all chats at once; no chat waits for another, and none fails because of another."""
+        from pulse.bot import connected
+
+        pace = Pace(self.limits, self.ledger.recent())
+        homes = self.ledger.homes()
+        async with connected(*_access(self.settings), _timeouts(self.limits)) as bot:
+            ends = await asyncio.gather(
+                *(self._deliver(bot, pace, chat, homes.get(chat, chat)) for chat in chats), return_exceptions=True
+            )
+        # What goes wrong with one chat is in its delivery; an exception is a mistake in here, told once all are served.
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        return [end for end in ends if isinstance(end, Delivery)]
+
+    async def _deliver(self, bot: "Bot", pace: "Pace", chat: str, recipient: str) -> Delivery:
+        key = Key(self.report, self.event_date, chat)
+        try:
+            reply_to = await self._replied(chat)
+            await pace.turn(recipient)
+            claim = await self.ledger.claim(key, self._content(), self.run, recipient)
+        except LedgerError as error:
+            return Delivery(*_fields(key), "failed", error=f"nothing was sent: {error}", run=self.run)
+        if isinstance(claim, Standing):
+            row = claim.unknown or claim.last
+            assert row is not None
+            return _row_delivery(row, unknown=row is claim.unknown)
+        try:
+            return await self._carry_out(bot, claim, reply_to)
+        except asyncio.CancelledError:
+            self.ledger.abandon(claim, "the run was stopped while it was sending")
+            raise
+
+    async def _carry_out(self, bot: "Bot", claim: Claim, reply_to: int) -> Delivery:
+        """Do what was claimed and write down how it ended."""
+        from pulse.bot import Migrated, NotSent, Refused, Unknown
+
+        editing = claim.row.action == "edit"
+        try:
+            outcome = await self._publish(bot, claim, reply_to)
+        except (NotSent, Refused, Migrated) as error:
+            sentence = _failure(error, claim.row.claim)
+            return await self._ended(claim, "failed", error=sentence)
+        except Unknown as error:
+            if editing:
+                # Telegram shows the earlier message or the new one; the next run makes sure of it.
+                sentence = f"the message may still show the earlier numbers ({error}): run it again"
+                return await self._ended(claim, "failed", error=sentence)
+            return await self._ended(claim, "unknown", error=str(error))
+        shown = replace(claim.row.content, photo=outcome.photo)
+        place = {"message_id": outcome.message_id, "recipient": outcome.recipient}
+        return await self._ended(claim, "sent", error=outcome.remark, content=shown, **place)
+
+    async def _ended(self, claim: Claim, state: Literal["sent", "failed", "unknown"], **outcome: Any) -> Delivery:
+        did: Literal["sent", "edited", "nothing"] = "nothing"
+        if state == "sent":
+            did = "edited" if claim.row.action == "edit" else "sent"
+        try:
+            row = await self.ledger.end(claim, state, **outcome)
+        except LedgerError as error:
+            # Left as it is, the claim will count as unknown.
+            words = {
+                "sent": f"it was sent: `pulse deliveries arrived {{ref}} --message {outcome.get('message_id', 0)}`",
+                "failed": "nothing was sent: `pulse deliveries resend {ref}`",
+                "unknown": _riddle(claim.row),
+            }
+            sentence = f"{words[state].format(ref=claim.row.claim)}, once ClickHouse takes it again ({error})"
+            return Delivery(*_fields(claim.row.key), "unknown", claim.row.claim, did, error=sentence, run=self.run)
+        return replace(_row_delivery(row), did=did)
+
+    async def _publish(self, bot: "Bot", claim: Claim, reply_to: int) -> _Outcome:
+        """Send or edit, following a migrated chat, and without the photo where Telegram will not have it."""
+        from pulse.bot import Migrated, Refused
+
+        photo, missing = self._photo(claim)
+        recipient = claim.row.recipient
+        while True:
+            html = self._html(claim, photo is not None, missing)
+            try:
+                message_id = await self._request(bot, claim, recipient, html, photo, reply_to)
+                kept = _had_photo(claim) or photo is not None
+                return _Outcome(message_id, recipient, kept, f"without the photo: {missing}" if missing else "")
+            except Migrated as migrated:
+                chat, slash, thread = recipient.partition("/")
+                if chat == str(migrated.chat):
+                    raise
+                recipient = f"{migrated.chat}{slash}{thread}"
+            except Refused as refusal:
+                if photo is None or not _is_about_photo(refusal):
+                    raise
+                photo, missing = None, str(refusal)
+
+    async def _request(
+        self, bot: "Bot", claim: Claim, recipient: str, html: str, photo: bytes | None, reply_to: int
+    ) -> int:
+        """One request, repeated while that is safe and the claim holds; gives the message's id."""
+        from pulse.bot import NotSent, Refused, Unknown
+
+        editing, message_id = claim.row.action == "edit", claim.row.message_id
+        if editing and not message_id:
+            raise Refused(400, "message to edit not found")
+
+        async def request() -> int:
+            if claim.left < self.limits.request:
+                raise NotSent("this run was held up for too long")
+            if not editing:
+                return await bot.send(recipient, html, photo, self.message.silent, reply_to)
+            await bot.edit(recipient, message_id, html, photo, _had_photo(claim))
+            return message_id
+
+        # Editing twice is the same as editing once, so an edit may be repeated even when no answer came.
+        return await _repeated(request, (NotSent, Unknown) if editing else (NotSent,), claim, self.limits)
+
+    async def _replied(self, chat: str) -> int:
+        if self.message.reply_to is None:
+            return 0
+        here = await self.ledger.look(Key(*self.message.reply_to, chat))
+        return here.last.message_id if here.last else 0
+
+    def _content(self) -> Content:
+        numbers = {label: self._shown(value) for label, value in self.message.numbers.items()}
+        digest = hashlib.sha256(json.dumps([self.message.text, numbers], ensure_ascii=False).encode())
+        digest.update(self.message.photo or b"")
+        return Content(digest.hexdigest()[:32], numbers, self.message.photo is not None)
+
+    def _photo(self, claim: Claim) -> tuple[bytes | None, str]:
+        """The photo to send, or None and the reason why the one there is cannot be sent."""
+        photo = self.message.photo
+        if photo is None:
+            return None, self._words("no new photo") if _had_photo(claim) else ""
+        if length(self.message.text) > MAX_CAPTION:
+            return None, self._words("long")
+        if len(photo) > MAX_PHOTO_BYTES:
+            return None, self._words("big")
+        return photo, ""
+
+    def _html(self, claim: Claim, photo: bool, missing: str) -> str:
+        """The text with what has to be said about it: that it was corrected, that the photo is missing or old."""
+        caption = photo or _had_photo(claim)
+        notes = []
+        if missing:
+            notes.append(self._words("old photo" if _had_photo(claim) else "no photo", reason=missing))
+        room = (MAX_CAPTION if caption else MAX_TEXT) - length(self.message.text) - sum(map(length, notes)) - 4
+        if claim.standing.last:
+            notes.insert(0, self._correction(claim.standing, room))
+        marked = [f"<i>{escape(note, quote=False)}</i>" for note in notes if note]
+        return "\n".join([self.message.text, "", *marked]) if marked else self.message.text
+
+    def _correction(self, standing: Standing, room: int) -> str:
+        """`corrected 12:40: DAU 15,210 → 15,384`, against what was first published: editing notifies nobody."""
+        now = datetime.now(self.settings.zone)
+        first = standing.first or standing.last
+        assert first is not None
+        same_day = first.at.astimezone(self.settings.zone).date() == now.date()
+        moment = f"{now:%H:%M}" if same_day else f"{now:%Y-%m-%d %H:%M}"
+        before, after = first.content.numbers, self._content().numbers
+        labels = list(dict.fromkeys([*after, *before]))
+        changes = [
+            f"{label} {before.get(label, '–')} → {after.get(label, '–')}"
+            for label in labels
+            if before.get(label) != after.get(label)
+        ]
+        for kept in range(len(changes), 0, -1):
+            left_out = len(changes) - kept
+            listed = [*changes[:kept], *([self._words("more", count=str(left_out))] if left_out else [])]
+            line = self._words("corrected", time=moment, changes=", ".join(listed))
+            if length(escape(line)) <= room:
+                return line
+        line = self._words("updated", time=moment)
+        return line if length(line) <= room else ""
+
+    def _words(self, name: str, **values: str) -> str:
+        return TEXTS[self.settings.language][name].format(**values)
+
+    def _shown(self, value: str | float | None) -> str:
+        if value is None:
+            return "–"
+        if isinstance(value, str):
+            return value
+        whole = f"{value:,.2f}" if isinstance(value, float) and not value.is_integer() else f"{value:,.0f}"
+        return whole.translate(str.maketrans({",": self._words(","), ".": self._words(".")}))
+
+
+async def _repeated(
+    request: Callable[[], Awaitable[int]], safe: tuple[type[Exception], ...], claim: Claim, limits: Limits
+) -> int:
+    """Make a request until it succeeds, fails for good, or another one would outlast the claim."""
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        asked = getattr(state.outcome and state.outcome.exception(), "wait", None)
+        # Waiting exactly as told would make every run that was told the same come back at the same moment.
+        jitter = random.uniform(0, 0.5)  # noqa: S311
+        return float(asked) + jitter if asked is not None else min(0.25 * 2**state.attempt_number, 30.0) + jitter
+
+    def stop(state: tenacity.RetryCallState) -> bool:
+        return claim.left - state.upcoming_sleep < limits.request
+
+    attempts = tenacity.AsyncRetrying(retry=tenacity.retry_if_exception_type(safe), wait=wait, stop=stop, reraise=True)
+    return await attempts(request)
+
+
+class Pace:
+    """Keeps Telegram's rate limits; what other processes sent in the last minute counts too."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        recent: Sequence[tuple[str, float]] = (),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Begin with messages sent before, each as its recipient and its age in seconds."""
+        self._limits, self._clock, self._sleep = limits, clock, sleep
+        self._sent: list[tuple[str, float]] = sorted(
+            ((_chat(recipient), clock() - age) for recipient, age in recent), key=lambda each: each[1]
+        )
+
+    async def turn(self, recipient: str) -> None:
+        """Wait until a message may go to this recipient, and count it."""
+        chat = _chat(recipient)
+        while (wait := self._wait(chat)) > 0:
+            await self._sleep(wait)
+        self._sent.append((chat, self._clock()))
+
+    def _wait(self, chat: str) -> float:
+        limits = [(self._limits.to_all, None), (self._limits.to_chat, chat)]
+        if chat.startswith(("-", "@")):
+            limits.append((self._limits.to_group, chat))
+        return max(self._until_free(count, seconds, only) for (count, seconds), only in limits)
+
+    def _until_free(self, count: int, seconds: float, only: str | None) -> float:
+        now = self._clock()
+        recent = [at for chat, at in self._sent if only in (None, chat) and at > now - seconds]
+        return recent[-count] + seconds - now if len(recent) >= count else 0.0
+
+
+# --- settling, for the operator ---------------------------------------------------------------------------------------
+
+
+def pending(settings: Settings | None = None, db: ClickHouse | None = None) -> list[Delivery]:
+    """The deliveries that need somebody: unknown, failed, or claimed at this moment; latest first.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    found = []
+    for standing in _ledger(settings, db).standings().values():
+        claimed = next((row for row in standing.rivals if row.state == "claimed"), None)
+        if row := standing.unknown or claimed or standing.failed:
+            found.append(_row_delivery(row, unknown=row is standing.unknown))
+    return sorted(found, key=lambda each: (each.event_date, str(each.at)), reverse=True)
+
+
+def arrived(
+    ref: str, message: str | int = "", *, settings: Settings | None = None, db: ClickHouse | None = None
+) -> Delivery:
+    """Settle an unknown delivery: the message is in the chat.
+
+    Args:
+        ref: the delivery's reference, or its first characters.
+        message: the message's id or its link (in Telegram: Copy Message Link); without it the message stands, but
+            cannot be corrected later.
+        settings: read from the environment unless given.
+        db: where the ledger is.
+
+    Raises:
+        LedgerError: no such delivery, or there is nothing to settle.
+        TelegramError: the message is neither an id nor a link.
+    """
+    found = re.search(r"(\d+)/?(?:\?.*)?$", str(message))
+    if message and not found:
+        raise TelegramError(f"{message!r} is not a message: expected its id, or its link as Telegram copies it.")
+    message_id = int(found[1]) if found else 0
+    return _row_delivery(_ledger(settings, db).settle(ref, "sent", "the operator saw it", message_id))
+
+
+def resend(ref: str, *, settings: Settings | None = None, db: ClickHouse | None = None) -> Delivery:
+    """Settle an unknown delivery, or take back a sent one: the next run of its report sends it as a new message.
+
+    Raises:
+        LedgerError: no such delivery, or it was not sent in the first place.
+    """
+    return _row_delivery(_ledger(settings, db).settle(ref, "failed", "to be sent again, as the operator decided"))
+
+
+# --- setting up -------------------------------------------------------------------------------------------------------
+
+
+def check(chat: str, settings: Settings | None = None) -> str:
+    """Send a test message to a chat; gives a sentence that says where it arrived.
+
+    Raises:
+        TelegramError: it did not arrive; the text says what is wrong and what to do.
+    """
+    settings, recipient = settings or load(), chat_list([chat])[0]
+
+    async def test(bot: "Bot") -> str:
+        name = await bot.name()
+        await bot.send(recipient, TEXTS[settings.language]["test"], silent=True)
+        return f"The test message arrived in “{await bot.title(recipient)}” ({recipient}) from @{name}."
+
+    return asyncio.run(_ask(settings, test, recipient))
+
+
+def heard_from(settings: Settings | None = None) -> list[tuple[str, str]]:
+    """The chats that lately wrote to the bot, as `id` or `id/thread` with their names: to find a chat's id.
+
+    Raises:
+        TelegramError: Telegram cannot be asked.
+    """
+    return asyncio.run(_ask(settings or load(), lambda bot: bot.heard_from(), "the bot's chats"))
+
+
+async def _ask(settings: Settings, question: "Callable[[Bot], Awaitable[T]]", recipient: str) -> T:
+    """Ask the Bot API once: no ledger, no retries."""
+    from pulse.bot import Migrated, NotSent, Refused, Unknown, connected
+
+    try:
+        async with connected(*_access(settings), _timeouts(Limits())) as bot:
+            return await question(bot)
+    except (NotSent, Refused, Migrated) as error:
+        raise TelegramError(f"{recipient}: {_failure(error)}") from None
+    except Unknown as error:
+        raise TelegramError(f"{recipient}: no answer from Telegram ({error}); look whether it arrived.") from None
+
+
+# --- words and small parts --------------------------------------------------------------------------------------------
+
+# What Telegram says, and what to do about it; the first that occurs counts.
+ADVICE = {
+    "unauthorized": "set TELEGRAM_BOT_TOKEN to the token that @BotFather gave",
+    "chat not found": (
+        "check the id, and let the bot in: a person presses Start in a chat with it, a group adds it as a member "
+        "(`pulse telegram chats` lists the chats it has heard from)"
+    ),
+    "initiate conversation": "the person has to press Start in a chat with the bot first",
+    "blocked by the user": "the person has to unblock the bot, or take the chat out of the setting",
+    "deactivated": "the account is gone, take the chat out of the setting",
+    "kicked": "add the bot to the group again, or take the chat out of the setting",
+    "not a member": "add the bot to the group or channel, or take the chat out of the setting",
+    "not enough rights": "allow the bot to send messages and photos there",
+    "no rights": "allow the bot to send messages and photos there",
+    "forbidden": "allow the bot to send messages and photos there",
+    "thread not found": "there is no such topic, check the part after the slash",
+    "topic_": "the topic is closed or gone, check the part after the slash",
+    "message to edit not found": "the message is gone, `pulse deliveries resend {ref}` and another run send it anew",
+    "can't be edited": "`pulse deliveries resend {ref}` and another run send it anew",
+    "can't parse entities": "the text is not Telegram's HTML, escape the values in it with html.escape",
+    "too long": "shorten the text",
+    "message_too_long": "shorten the text",
+}
+BY_CODE = {
+    404: "check TELEGRAM_BOT_TOKEN and TELEGRAM_API_URL",
+    409: "another program uses this bot's getUpdates, stop it",
+    413: "the message is too large, make the photo smaller",
+}
+ABOUT_PHOTO = ("photo", "image", "too big", "request entity too large")
+
+
+def _failure(error: "NotSent | Refused | Migrated", ref: str = "") -> str:
+    """What went wrong and what to do, of an attempt that certainly sent nothing."""
+    from pulse.bot import Refused
+
+    reason = str(error).rstrip(".")
+    if isinstance(error, Refused):
+        said = reason.lower()
+        advice = next((advice for key, advice in ADVICE.items() if key in said), BY_CODE.get(error.code, ""))
+        return f"Telegram refused: {reason} ({error.code}){': ' + advice.format(ref=ref) if advice else ''}."
+    return f"nothing was sent: {reason}; run it again later."
+
+
+def _riddle(row: Row) -> str:
+    """What nobody knows, and the two ways out."""
+    reason = row.error or "the run that sent it ended in the middle"
+    return (
+        f"it is not known whether the message arrived ({reason}): look into the chat, then "
+        f"`pulse deliveries arrived {row.claim}` if it is there, or `pulse deliveries resend {row.claim}` if it is not."
+    )
+
+
+def _is_about_photo(refusal: "Refused") -> bool:
+    return any(word in str(refusal).lower() for word in ABOUT_PHOTO)
+
+
+def _row_delivery(row: Row, unknown: bool = False) -> Delivery:
+    """A row as the outside sees it; `unknown` where its lease has run out."""
+    state: Any = "unknown" if unknown else row.state
+    error = {"unknown": _riddle(row), "failed": row.error}.get(state, "")
+    return Delivery(*_fields(row.key), state, row.claim, "nothing", row.message_id, error, row.run, row.at)
+
+
+def _fields(key: Key) -> tuple[str, date, str]:
+    return key.report, key.event_date, key.chat
+
+
+def _had_photo(claim: Claim) -> bool:
+    return claim.standing.last is not None and claim.standing.last.content.photo
+
+
+def _chat(recipient: str) -> str:
+    """The chat of a recipient: its topics share its limits."""
+    return recipient.partition("/")[0]
+
+
+def _check_text(message: Message) -> None:
+    size = length(message.text)
+    if not message.text.strip():
+        raise TelegramError("The message has no text.")
+    if size > MAX_TEXT:
+        raise TelegramError(f"The text has {size:,} characters, Telegram takes {MAX_TEXT:,}: shorten it.")
+
+
+def _access(settings: Settings) -> tuple[str, str]:
+    """The Bot API's address and the token; the sandbox's where no token is set."""
+    token = settings.telegram_bot_token.get_secret_value()
+    api = settings.telegram_api_url or (SANDBOX_TELEGRAM_API_URL if token == SANDBOX_TELEGRAM_TOKEN else API_URL)
+    # Both go into an address: a malformed one would be refused with a riddle, or not at all.
+    if not re.fullmatch(r"\d+:[A-Za-z0-9_-]{20,}", token):
+        raise TelegramError("TELEGRAM_BOT_TOKEN is not a bot's token: expected digits, a colon and letters.")
+    if urlsplit(api).scheme not in ("http", "https") or not urlsplit(api).hostname:
+        raise TelegramError("TELEGRAM_API_URL is not an address: expected http(s)://host, or nothing for Telegram.")
+    return api, token
+
+
+def _timeouts(limits: Limits) -> "Timeouts":
+    from pulse.bot import Timeouts
+
+    return Timeouts(connect=limits.connect, write=limits.answer, read=limits.answer, whole=limits.request)
+
+
+def _ledger(settings: Settings | None, db: ClickHouse | None, limits: Limits | None = None) -> Ledger:
+    limits = limits or Limits()
+    if db is None:
+        db = clickhouse.connect(settings)
+        try:
+            clickhouse.create_tables(db)  # a notice may be the first thing ever to be sent
+        except ClickHouseError as error:
+            raise LedgerError(f"The ledger of deliveries cannot be kept: {error}") from None
+    return Ledger(db, limits.lease, limits.bid)
+
+
+def length(html: str) -> int:
+    """The length of a text as Telegram counts it: without formatting, in UTF-16 code units."""
+    return len(unescape(re.sub(r"<[^>]*>", "", html)).encode("utf-16-le")) // 2

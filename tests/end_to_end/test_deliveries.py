@@ -1,0 +1,705 @@
+"""Deliveries: once to each chat, corrected in place, never twice, never silently lost, whatever fails.
+
+The real client over HTTP to the stand-in for Telegram, the ledger in the sandbox's ClickHouse, real processes that are
+really killed.
+"""
+
+import io
+import logging
+import multiprocessing
+import os
+import random
+import re
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+import pytest
+from PIL import Image
+from telegram_chats import Telegram
+
+from pulse import clickhouse, deliveries, telegram
+from pulse.sandbox.clickhouse import Server
+from pulse.settings import SANDBOX_TELEGRAM_TOKEN, Settings
+from pulse.telegram import DeliveryError, Limits, Message
+
+DAY = date(2026, 3, 16)
+# Long enough for a busy machine, short enough to wait for; no rates, which have a test of their own.
+FAST = Limits(
+    lease=10, bid=4, connect=2, answer=3, request=4, to_chat=(999, 1.0), to_group=(999, 60.0), to_all=(999, 1.0)
+)
+FORK = multiprocessing.get_context("fork")
+
+
+def png(shade: int = 200, width: int = 60, height: int = 40) -> bytes:
+    content = io.BytesIO()
+    Image.new("L", (width, height), shade).save(content, "PNG")
+    return content.getvalue()
+
+
+def report(dau: int, photo: bytes | None = None) -> Message:
+    """A report whose headline number is `dau`; its chart changes with it."""
+    return Message(f"<b>DAU {dau:,}</b>", photo or png(dau % 256), {"DAU": dau, "CTR": "20.4%"})
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """The product's side: settings, ledger, and deliveries of one report."""
+
+    settings: Settings
+    db: clickhouse.ClickHouse
+    name: str
+    limits: Limits = FAST
+
+    def deliver(self, message: Message, chats: str | Sequence[str], **how: Any) -> list[telegram.Delivery]:
+        given = {"settings": self.settings, "db": self.db, "limits": self.limits, "run": "test"}
+        return telegram.deliver(how.pop("name", self.name), DAY, message, chats, **(given | how))
+
+    def fails(self, message: Message, chats: str | Sequence[str], **how: Any) -> DeliveryError:
+        with pytest.raises(DeliveryError) as raised:
+            self.deliver(message, chats, **how)
+        return raised.value
+
+    def pending(self) -> list[telegram.Delivery]:
+        found = telegram.pending(self.settings, self.db)
+        return [each for each in found if each.report == self.name]
+
+    def arrived(self, ref: str, message: str | int = "") -> telegram.Delivery:
+        return telegram.arrived(ref, message, settings=self.settings, db=self.db)
+
+    def resend(self, ref: str) -> telegram.Delivery:
+        return telegram.resend(ref, settings=self.settings, db=self.db)
+
+
+@pytest.fixture(scope="session")
+def db(clickhouse_server: Server) -> clickhouse.ClickHouse:
+    found = clickhouse.connect(Settings(CLICKHOUSE_URL=clickhouse_server.url))
+    clickhouse.create_tables(found)
+    return found
+
+
+@pytest.fixture
+def pulse(
+    db: clickhouse.ClickHouse, clickhouse_server: Server, chats: Telegram, request: pytest.FixtureRequest
+) -> Pulse:
+    settings = Settings(CLICKHOUSE_URL=clickhouse_server.url, TELEGRAM_API_URL=chats.server.url)
+    return Pulse(settings, db, request.node.name)
+
+
+# --- what happens when all is well ------------------------------------------------------------------------------------
+
+
+def test_a_report_is_one_photo_with_a_caption(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    (delivery,) = pulse.deliver(report(15_210), chat)
+    assert (delivery.state, delivery.did) == ("sent", "sent")
+    (message,) = chats.messages(chat)
+    assert message["text"] == "DAU 15,210"
+    assert message["entities"] == [{"type": "bold", "offset": 0, "length": 10}]
+    assert (message["photo"]["width"], message["id"]) == (60, delivery.message_id)
+    assert pulse.pending() == []
+
+
+def test_one_chat_is_served_in_a_second(pulse: Pulse, chats: Telegram) -> None:
+    pulse.deliver(report(1), chats.new_chat())
+    began = time.monotonic()
+    pulse.deliver(report(1), chats.new_chat())
+    assert time.monotonic() - began < 1
+
+
+def test_the_same_report_again_does_nothing(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    first = pulse.deliver(report(15_210), chat)
+    again = pulse.deliver(report(15_210), chat)
+    assert [each.did for each in again] == ["nothing"]
+    assert again[0].message_id == first[0].message_id
+    assert chats.messages(chat)[0]["edited"] is None
+    assert len(chats.messages(chat)) == 1
+
+
+@pytest.mark.parametrize(
+    ("language", "line"), [("en", "corrected {}: DAU 15,210 → 15,384"), ("ru", "исправлено {}: DAU 15 210 → 15 384")]
+)
+def test_other_numbers_correct_the_message_in_place_and_say_so(
+    pulse: Pulse, chats: Telegram, language: str, line: str
+) -> None:
+    pulse = replace(pulse, settings=pulse.settings.model_copy(update={"language": language}))
+    chat = chats.new_chat()
+    pulse.deliver(report(15_210), chat)
+    (delivery,) = pulse.deliver(report(15_384), chat)
+    assert delivery.did == "edited"
+    (message,) = chats.messages(chat)
+    assert message["edited"]
+    first, _, last = message["text"].splitlines()
+    assert first == "DAU 15,384"
+    assert re.fullmatch(line.format(r"\d\d:\d\d"), last.replace("\N{NO-BREAK SPACE}", " "))
+
+
+def test_corrections_are_told_against_what_was_first_published(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    for dau in (15_210, 15_384, 15_390):
+        pulse.deliver(report(dau), chat)
+    assert "DAU 15,210 → 15,390" in chats.texts(chat)[0]
+    pulse.deliver(report(15_210), chat)
+    assert re.search(r"\nupdated \d\d:\d\d$", chats.texts(chat)[0])
+
+
+def test_a_correction_with_many_numbers_keeps_to_the_caption(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    for version in (1, 2):
+        numbers = {f"Metric number {n}": n * version for n in range(1, 60)}
+        pulse.deliver(Message(f"{version}" + "x" * 800, png(), numbers), chat)
+    last = chats.texts(chat)[0].splitlines()[-1]
+    assert re.search(r"Metric number 1 1 → 2, .*, and \d+ more$", last)
+
+
+def test_chats_and_topics_get_their_own_messages(pulse: Pulse, chats: Telegram) -> None:
+    group, person = chats.new_chat(t5="Daily", t6="Alerts"), chats.new_chat("private")
+    pulse.deliver(report(1), f"{group}/5, {group}/6 ,{person}")
+    assert sorted(message["thread"] for message in chats.messages(group)) == [5, 6]
+    assert len(chats.messages(person)) == 1
+
+
+def test_twenty_chats_of_which_one_fails(pulse: Pulse, chats: Telegram) -> None:
+    many = [chats.new_chat() for _ in range(20)]
+    chats.fault("kicked", many[7])
+    error = pulse.fails(report(1), many)
+    assert str(error).startswith(f"1 of 20 chats did not get {pulse.name} of 2026-03-16.\n{many[7]}: ")
+    assert "add the bot to the group again" in str(error)
+    assert [len(chats.messages(chat)) for chat in many] == [1] * 7 + [0] + [1] * 12
+    assert [each.state for each in error.deliveries] == ["sent"] * 7 + ["failed"] + ["sent"] * 12
+    assert [each.did for each in pulse.deliver(report(1), many)] == ["nothing"] * 7 + ["sent"] + ["nothing"] * 12
+
+
+def test_an_answer_to_an_earlier_message(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    (began,) = pulse.deliver(Message("likes fell"), chat)
+    pulse.deliver(Message("it is over", silent=True, reply_to=(pulse.name, DAY)), chat, name=f"{pulse.name} over")
+    assert chats.messages(chat)[1]["reply_to"] == began.message_id
+    assert chats.messages(chat)[1]["silent"]
+
+
+def test_text_and_photo_change_into_each_other(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    pulse.deliver(Message("one"), chat)
+    pulse.deliver(Message("two", png()), chat)
+    assert chats.messages(chat)[0]["photo"]
+    pulse.deliver(Message("three"), chat)
+    (message,) = chats.messages(chat)
+    assert message["text"].startswith("three\n")
+    assert "The chart above is the earlier one (there is no new one)." in message["text"]
+
+
+# --- each way in which Telegram fails ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "there"), [("lost_before", 0), ("lost_after", 1), ("500", 0), ("502", 0), ("garbage", 1)]
+)
+def test_without_an_answer_nobody_knows_and_nothing_is_sent_again(
+    pulse: Pulse, chats: Telegram, kind: str, there: int
+) -> None:
+    chat = chats.new_chat()
+    chats.fault(kind, chat)
+    for _ in range(2):  # the second time nothing fails, and still nothing is sent
+        error = pulse.fails(report(1), chat)
+        (delivery,) = error.deliveries
+        assert delivery.state == "unknown"
+        assert f"pulse deliveries arrived {delivery.ref}" in str(error)
+        assert f"pulse deliveries resend {delivery.ref}" in str(error)
+        assert len(chats.messages(chat)) == there
+    assert [(each.state, each.ref) for each in pulse.pending()] == [("unknown", delivery.ref)]
+
+
+def test_an_answer_that_comes_too_late_is_unknown(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    chats.fault("slow", chat, seconds=2)
+    error = pulse.fails(report(1), chat, limits=replace(FAST, answer=0.5))
+    assert error.deliveries[0].state == "unknown"
+    assert "no answer within 0.5 s" in str(error)
+    assert len(chats.messages(chat)) == 1
+
+
+def test_the_operator_saw_it(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    chats.fault("lost_after", chat)
+    (unknown,) = pulse.fails(report(1), chat).deliveries
+    link = f"https://t.me/c/10001/{chats.messages(chat)[0]['id']}"
+    assert pulse.arrived(unknown.ref[:6], link).state == "sent"
+    assert pulse.pending() == []
+    assert pulse.deliver(report(1), chat)[0].did == "nothing"
+    assert pulse.deliver(report(2), chat)[0].did == "edited"
+    assert "DAU 1 → 2" in chats.texts(chat)[0]
+
+
+def test_the_operator_did_not_see_it(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    chats.fault("lost_before", chat)
+    (unknown,) = pulse.fails(report(1), chat).deliveries
+    assert pulse.resend(unknown.ref).state == "failed"
+    assert pulse.deliver(report(1), chat)[0].did == "sent"
+    assert chats.texts(chat) == ["DAU 1"]
+    assert pulse.pending() == []
+
+
+def test_settling_what_is_not_unknown_is_refused(pulse: Pulse, chats: Telegram) -> None:
+    (sent,) = pulse.deliver(report(1), chats.new_chat())
+    with pytest.raises(deliveries.LedgerError, match="not unknown"):
+        pulse.arrived(sent.ref)
+    with pytest.raises(deliveries.LedgerError, match="no delivery with the reference 'zzz'"):
+        pulse.resend("zzz")
+
+
+def test_a_flood_is_waited_out_as_told(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    chats.fault("429", chat, seconds=2)
+    began = time.monotonic()
+    assert pulse.deliver(report(1), chat)[0].did == "sent"
+    assert time.monotonic() - began >= 2
+    assert len(chats.messages(chat)) == 1
+
+
+def test_a_flood_that_outlasts_the_claim_fails_without_waiting(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    chats.fault("429", chat, seconds=900)
+    began = time.monotonic()
+    error = pulse.fails(report(1), chat)
+    assert time.monotonic() - began < 3
+    assert error.deliveries[0].state == "failed"
+    assert "Telegram asks to wait 900 s" in str(error)
+    assert pulse.deliver(report(1), chat)[0].did == "sent"
+
+
+def test_a_refused_connection_is_tried_again(pulse: Pulse, chats: Telegram) -> None:
+    """The port opens only after a second: nothing was sent before, so all of it is safe to repeat."""
+    chat = chats.new_chat()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    settings = pulse.settings.model_copy(update={"telegram_api_url": f"http://127.0.0.1:{port}"})
+    forward = FORK.Process(target=_forward, args=(port, chats.server.port, 1.0), daemon=True)
+    forward.start()
+    try:
+        assert pulse.deliver(report(1), chat, settings=settings)[0].did == "sent"
+    finally:
+        forward.kill()
+    assert len(chats.messages(chat)) == 1
+
+
+def _forward(port: int, target: int, after: float) -> None:
+    """Listen on a port after a while, and pass one request on."""
+    time.sleep(after)
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        while True:
+            inner, _ = listening.accept()
+            outer = socket.create_connection(("127.0.0.1", target))
+            inner.settimeout(0.3)
+            try:
+                while data := inner.recv(1 << 20):
+                    outer.sendall(data)
+            except TimeoutError:
+                inner.sendall(outer.recv(1 << 20))
+            inner.close()
+            outer.close()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
+def test_what_cannot_be_reached_fails_and_certainly_sent_nothing(pulse: Pulse, chats: Telegram, url: str) -> None:
+    chat = chats.new_chat()
+    settings = pulse.settings.model_copy(update={"telegram_api_url": url})
+    error = pulse.fails(report(1), chat, settings=settings, limits=replace(FAST, lease=3, request=1))
+    assert "nothing was sent: no connection" in str(error)
+    assert pulse.deliver(report(1), chat)[0].did == "sent"
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("blocked", "unblock the bot"),
+        ("kicked", "add the bot to the group again"),
+        ("not_started", "press Start"),
+        ("conflict", "another program uses this bot's getUpdates"),
+    ],
+)
+def test_a_refusal_fails_at_once_and_says_what_to_do(pulse: Pulse, chats: Telegram, kind: str, advice: str) -> None:
+    chat = chats.new_chat()
+    chats.fault(kind, chat)
+    began = time.monotonic()
+    error = pulse.fails(report(1), chat)
+    assert time.monotonic() - began < 2
+    assert error.deliveries[0].state == "failed"
+    assert advice in str(error)
+    assert [each.state for each in pulse.pending()] == ["failed"]
+    assert pulse.deliver(report(1), chat)[0].did == "sent"
+    assert pulse.pending() == []
+
+
+def test_an_unknown_chat_topic_or_token_says_what_to_do(pulse: Pulse, chats: Telegram) -> None:
+    assert "presses Start" in str(pulse.fails(report(1), "-404"))
+    assert "no such topic" in str(pulse.fails(report(1), f"{chats.new_chat()}/9"))
+    wrong = pulse.settings.model_copy(update={"telegram_bot_token": _secret("1:" + "x" * 35)})
+    assert "the token that @BotFather gave" in str(pulse.fails(report(1), chats.new_chat(), settings=wrong))
+    malformed = pulse.settings.model_copy(update={"telegram_bot_token": _secret("secret")})
+    with pytest.raises(telegram.TelegramError, match="TELEGRAM_BOT_TOKEN is not a bot's token"):
+        pulse.deliver(report(1), chats.new_chat(), settings=malformed)
+
+
+def _secret(value: str) -> Any:
+    from pydantic import SecretStr
+
+    return SecretStr(value)
+
+
+def test_malformed_html_says_to_escape(pulse: Pulse, chats: Telegram) -> None:
+    assert "html.escape" in str(pulse.fails(Message("1 < 2"), chats.new_chat()))
+
+
+def test_a_migrated_chat_is_followed_and_remembered(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat("group")
+    new = f"-100{chat[1:]}"
+    chats.fault("migrated", chat, to=int(new))
+    (delivery,) = pulse.deliver(report(1), chat)
+    assert (delivery.did, len(chats.messages(chat)), len(chats.messages(new))) == ("sent", 0, 1)
+    assert pulse.deliver(report(2), chat)[0].did == "edited"
+    pulse.deliver(report(1), chat, name=f"{pulse.name} next")
+    assert len(chats.messages(new)) == 2
+    # The setting was corrected meanwhile: it is still the same delivery.
+    assert pulse.deliver(report(2), new)[0].did == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("photo", "reason"),
+    [
+        (png(width=2100, height=100), "Photo_invalid_dimensions"),
+        (b"not a picture", "Image_process_failed"),
+        (png() + bytes(telegram.MAX_PHOTO_BYTES), "it is larger than 10 MB"),
+    ],
+)
+def test_without_a_photo_that_telegram_takes_the_text_goes_alone_and_says_so(
+    pulse: Pulse, chats: Telegram, photo: bytes, reason: str
+) -> None:
+    chat = chats.new_chat()
+    pulse.deliver(report(1, photo), chat)
+    (message,) = chats.messages(chat)
+    assert message["photo"] is None
+    assert message["text"] == f"DAU 1\n\nThe chart could not be attached ({reason})."
+    assert pulse.deliver(report(1, photo), chat)[0].did == "nothing"
+
+
+def test_a_text_too_long_for_a_caption_goes_without_the_photo(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    pulse.deliver(Message("x" * 1100, png()), chat)
+    assert "the text is too long for a caption" in chats.texts(chat)[0]
+    with pytest.raises(telegram.TelegramError, match="4,097 characters"):
+        pulse.deliver(Message("x" * 4097), chat, name="longer")
+
+
+@pytest.mark.parametrize("kind", ["lost_before", "lost_after", "500", "429"])
+def test_an_edit_is_repeated_since_that_does_no_harm(pulse: Pulse, chats: Telegram, kind: str) -> None:
+    chat = chats.new_chat()
+    pulse.deliver(report(1), chat)
+    chats.fault(kind, chat)
+    assert pulse.deliver(report(2), chat)[0].did == "edited"
+    assert chats.texts(chat)[0].startswith("DAU 2")
+    assert len(chats.messages(chat)) == 1
+
+
+def test_an_edit_that_failed_is_made_up_for_even_by_the_earlier_numbers(pulse: Pulse, chats: Telegram) -> None:
+    """The edit arrived though nobody knows: a rerun with the first numbers must not take the message for unchanged."""
+    chat = chats.new_chat()
+    pulse.deliver(report(1), chat)
+    chats.fault("500", chat, processed=True)
+    chats.fault("500", chat, count=99)
+    assert "run it again" in str(pulse.fails(report(2), chat))
+    chats.no_more_faults()
+    assert pulse.deliver(report(1), chat)[0].did == "edited"
+    assert chats.texts(chat)[0].startswith("DAU 1\n")
+
+
+def test_a_message_deleted_in_the_chat_is_not_posted_anew_unasked(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    (sent,) = pulse.deliver(report(1), chat)
+    chats.post("delete", chat=int(chat), message=sent.message_id)
+    error = pulse.fails(report(2), chat)
+    ref = error.deliveries[0].ref
+    assert f"pulse deliveries resend {ref}" in str(error)
+    pulse.resend(ref)
+    assert pulse.deliver(report(2), chat)[0].did == "sent"
+    assert chats.texts(chat) == ["DAU 2"]
+
+
+def test_rate_limits_are_kept(pulse: Pulse, chats: Telegram) -> None:
+    chats.post("limits", on=True)
+    try:
+        group = chats.new_chat(t1="a", t2="b", t3="c")
+        patient = replace(Limits(), lease=30, request=4)
+        began = time.monotonic()
+        pulse.deliver(report(1), [f"{group}/{topic}" for topic in (1, 2, 3)], limits=patient)
+        # Another run right after it knows of the message that was just sent.
+        pulse.deliver(report(1), f"{group}/1", name="another", limits=patient)
+        assert time.monotonic() - began >= 3
+        assert len(chats.messages(group)) == 4
+    finally:
+        chats.post("limits", on=False)
+
+
+# --- the token --------------------------------------------------------------------------------------------------------
+
+
+def test_the_token_is_in_no_log_and_no_error(
+    pulse: Pulse, chats: Telegram, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    said = []
+    for kind in ("blocked", "500", "lost_before", "garbage", "429", "conflict"):
+        chat = chats.new_chat()
+        chats.fault(kind, chat, seconds=900)
+        said += _whole_story(lambda chat=chat: pulse.deliver(report(1), chat))
+    unreachable = pulse.settings.model_copy(update={"telegram_api_url": "http://127.0.0.1:9"})
+    short = replace(FAST, lease=2, request=1)
+    said += _whole_story(lambda: pulse.deliver(report(1), "-5", settings=unreachable, limits=short))
+    said += _whole_story(lambda: telegram.check("-404", pulse.settings))
+    text = "\n".join([*said, caplog.text, *capfd.readouterr()])
+    assert "sendPhoto" in caplog.text  # the client's own log is there
+    for secret in (SANDBOX_TELEGRAM_TOKEN, SANDBOX_TELEGRAM_TOKEN.partition(":")[2]):
+        assert secret not in text
+
+
+def _whole_story(attempt: Callable[[], object]) -> list[str]:
+    """Everything an error can show: its text, its representation, and the traceback with all causes and contexts."""
+    with pytest.raises(telegram.TelegramError) as raised:
+        attempt()
+    error: BaseException | None = raised.value
+    told = ["".join(traceback.format_exception(raised.value))]
+    while error is not None:
+        told += [repr(error), str(error.args), str(vars(error))]
+        error = error.__cause__ or error.__context__
+    return told
+
+
+# --- setting up -------------------------------------------------------------------------------------------------------
+
+
+def test_a_check_says_where_the_test_message_arrived_or_why_not(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    assert telegram.check(chat, pulse.settings) == (
+        f"The test message arrived in “Chat {chat}” ({chat}) from @pulse_sandbox_bot."
+    )
+    with pytest.raises(telegram.TelegramError, match="-404: Telegram refused: Chat not found"):
+        telegram.check("-404", pulse.settings)
+
+
+def test_a_chat_that_wrote_to_the_bot_is_found(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat("private")
+    chats.post("say", chat=int(chat), text="/start")
+    assert (chat, f"Chat {chat}") in telegram.heard_from(pulse.settings)
+
+
+# --- crashes: processes killed with SIGKILL ---------------------------------------------------------------------------
+
+# Where a run is killed: around its steps in the ledger and around the request.
+POINTS = [f"{moment} {step}" for step in ("bid", "claimed", "request", "outcome") for moment in ("before", "after")]
+
+
+def _run(pulse: Pulse, message: Message, chats: Sequence[str], point: str = "", skip: int = 0) -> None:
+    """In a process of its own: deliver, and be killed when a point is reached for the time after `skip`."""
+    from pulse import bot
+
+    # A handler of the tests' process has no business in here.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    left = [skip]
+
+    def pass_by(moment: str, step: str) -> None:
+        if point == f"{moment} {step}":
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    insert, send, edit = deliveries.Ledger._insert, bot.Bot.send, bot.Bot.edit
+
+    def watched_insert(self: deliveries.Ledger, rows: Sequence[deliveries.Row]) -> None:
+        step = rows[0].state if rows[0].state in ("bid", "claimed", "withdrawn") else "outcome"
+        pass_by("before", step)
+        insert(self, rows)
+        pass_by("after", step)
+
+    async def watched_send(self: bot.Bot, *args: Any, **kwargs: Any) -> int:
+        pass_by("before", "request")
+        found = await send(self, *args, **kwargs)
+        pass_by("after", "request")
+        return found
+
+    async def watched_edit(self: bot.Bot, *args: Any, **kwargs: Any) -> None:
+        pass_by("before", "request")
+        await edit(self, *args, **kwargs)
+        pass_by("after", "request")
+
+    deliveries.Ledger._insert, bot.Bot.send, bot.Bot.edit = watched_insert, watched_send, watched_edit  # type: ignore[method-assign]
+    try:
+        pulse.deliver(message, chats)
+    except DeliveryError:
+        os._exit(3)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(4)
+    os._exit(0)
+
+
+def _started(pulse: Pulse, message: Message, chats: Sequence[str], point: str = "", skip: int = 0) -> Any:
+    process = FORK.Process(target=_run, args=(pulse, message, chats, point, skip))
+    process.start()
+    return process
+
+
+def _ended(*processes: Any) -> list[int]:
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_killed_anywhere_neither_repeats_nor_loses_the_message(pulse: Pulse, chats: Telegram, point: str) -> None:
+    chat = chats.new_chat()
+    pulse = replace(pulse, limits=replace(FAST, lease=6, bid=2))
+    assert _ended(_started(pulse, report(1), [chat], point)) == [-signal.SIGKILL]
+    there = len(chats.messages(chat))
+    assert there == (point in ("after request", "before outcome", "after outcome"))
+    in_the_dark = point in ("after claimed", "before request", "after request", "before outcome")
+    if not in_the_dark:
+        assert pulse.deliver(report(1), chat)[0].state == "sent"
+        assert len(chats.messages(chat)) == 1
+        return
+    # The claim of the dead run holds until its lease is over; after that, nobody knows.
+    (unknown,) = pulse.fails(report(1), chat).deliveries
+    assert unknown.state == "unknown"
+    assert "the run that sent it ended in the middle" in unknown.error
+    assert len(chats.messages(chat)) == there
+
+
+def test_a_run_killed_while_editing_is_made_up_for(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    pulse = replace(pulse, limits=replace(FAST, lease=6, bid=2))
+    pulse.deliver(report(1), chat)
+    assert _ended(_started(pulse, report(2), [chat], "after request")) == [-signal.SIGKILL]
+    assert pulse.deliver(report(1), chat)[0].did == "edited"
+    assert chats.texts(chat)[0].startswith("DAU 1\n")
+    assert len(chats.messages(chat)) == 1
+
+
+# --- runs at once -----------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_at_once_send_one_message(pulse: Pulse, chats: Telegram) -> None:
+    for _ in range(5):
+        chat = chats.new_chat()
+        assert _ended(*(_started(pulse, report(1), [chat]) for _ in range(2))) == [0, 0]
+        assert len(chats.messages(chat)) == 1
+
+
+def test_eight_runs_at_once_over_four_chats_send_four_messages(pulse: Pulse, chats: Telegram) -> None:
+    many = [chats.new_chat() for _ in range(4)]
+    assert _ended(*(_started(pulse, report(1), many) for _ in range(8))) == [0] * 8
+    assert [len(chats.messages(chat)) for chat in many] == [1] * 4
+    assert pulse.pending() == []
+
+
+def test_runs_at_once_with_different_numbers_leave_one_message_with_one_of_them(pulse: Pulse, chats: Telegram) -> None:
+    chat = chats.new_chat()
+    assert set(_ended(*(_started(pulse, report(dau), [chat]) for dau in (1, 2, 3)))) == {0}
+    (message,) = chats.messages(chat)
+    shown = int(re.match(r"DAU (\d)", message["text"])[1])  # type: ignore[index]
+    assert pulse.deliver(report(shown), chat)[0].did == "nothing"
+
+
+# --- chance -----------------------------------------------------------------------------------------------------------
+
+SCENARIOS, BATCH, AT_ONCE, SEED = 200, 10, 5, 20260316
+FAULTS = [
+    "429",
+    "500",
+    "502",
+    "lost_before",
+    "lost_after",
+    "slow",
+    "garbage",
+    "blocked",
+    "kicked",
+    "too_large",
+    "migrated",
+]
+
+
+def _new_id(chat: str) -> str:
+    return f"-100{chat[1:]}"
+
+
+def _play(pulse: Pulse, chats: Telegram, many: Sequence[str], seed: int) -> None:
+    """A round or two over a batch of chats: random numbers, a fault for every second chat, crashes, double runs."""
+    dice = random.Random(seed)  # noqa: S311
+    for _ in range(dice.choice([1, 2])):
+        for chat in many:
+            if dice.random() < 0.5:
+                kind = dice.choice(FAULTS)
+                twice = dice.choice([1, 1, 2])
+                chats.fault(kind, chat, count=twice, seconds=1, to=int(_new_id(chat)), processed=dice.random() < 0.5)
+        runs = []
+        for _ in range(dice.choice([1, 1, 1, 2])):
+            point, skip = (dice.choice(POINTS), dice.randrange(BATCH)) if dice.random() < 0.6 else ("", 0)
+            runs.append(_started(pulse, report(dice.choice([1, 2, 3])), many, point, skip))
+        _ended(*runs)
+
+
+@pytest.mark.timeout(240)
+def test_whatever_happens_no_report_arrives_twice_and_none_is_lost(pulse: Pulse, chats: Telegram) -> None:
+    """200 deliveries in random trouble: each ends up once in its chat, or is shown as unknown or failed."""
+    print(f"seed {SEED}")
+    pulse = replace(pulse, limits=replace(FAST, lease=5, bid=5, answer=1, request=2))
+    many = [chats.new_chat("group") for _ in range(SCENARIOS)]
+    batches = [many[first : first + BATCH] for first in range(0, SCENARIOS, BATCH)]
+    players = [FORK.Process(target=_play, args=(pulse, chats, batch, SEED + n)) for n, batch in enumerate(batches)]
+    for n, player in enumerate(players):
+        if n >= AT_ONCE:
+            _ended(players[n - AT_ONCE])
+        player.start()
+    assert set(_ended(*players)) == {0}
+    chats.no_more_faults()
+
+    def there(chat: str) -> list[dict[str, Any]]:
+        return chats.messages(chat) + chats.messages(_new_id(chat))
+
+    # Without any more trouble, whatever can be known is put right.
+    calm = replace(pulse, limits=replace(FAST, lease=120, bid=60, answer=20, request=30))
+    try:
+        ended = calm.deliver(report(7), many)
+    except DeliveryError as error:
+        ended = error.deliveries
+    states = {each.chat: each.state for each in ended}
+    for chat in many:
+        found = there(chat)
+        assert len(found) <= 1, f"{chat} got its report {len(found)} times"
+        if states[chat] == "sent":
+            assert [message["text"].split("\n")[0] for message in found] == ["DAU 7"]
+        elif states[chat] == "failed":
+            # The group migrated after the message was sent, and what is in the old group cannot be corrected.
+            assert len(found) == 1
+    shown = pulse.pending()
+    assert {each.chat: each.state for each in shown} == {chat: s for chat, s in states.items() if s != "sent"}
+    assert 0 < len(shown) < SCENARIOS  # the dice did roll
+
+    # The operator looks into the chats and says what is there; then every report is there, once.
+    for each in shown:
+        found = there(each.chat) if each.state == "unknown" else chats.messages(_new_id(each.chat))
+        if found:
+            pulse.arrived(each.ref, found[0]["id"])
+        else:
+            pulse.resend(each.ref)
+    assert {each.state for each in calm.deliver(report(7), many)} == {"sent"}
+    for chat in many:
+        now = there(chat) if states[chat] != "failed" else chats.messages(_new_id(chat))
+        assert [message["text"].split("\n")[0] for message in now] == ["DAU 7"]
+    assert pulse.pending() == []

@@ -1,0 +1,206 @@
+"""The pure parts of sending: what rows of the ledger mean, the pace, chats, lengths."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from pulse.deliveries import Claim, Content, Key, Ledger, Row, standing
+from pulse.telegram import Limits, Pace, TelegramError, chat_list, length
+
+KEY = Key("daily_report", date(2026, 3, 16), "-1")
+NOON = datetime(2026, 3, 17, 12, tzinfo=UTC)
+OLD, NEW = Content("old"), Content("new")
+
+
+def row(claim: str, step: int, state: str, seconds: float, action: str = "send", content: Content = OLD) -> Row:
+    """A row written so many seconds after noon; bids and claims hold for a minute."""
+    at = NOON + timedelta(seconds=seconds)
+    return Row(KEY, claim, step, state, action, "-1", content, message_id=5, lease=60, at=at)  # type: ignore[arg-type]
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_written_settles_nothing() -> None:
+    assert not standing([], NOON).settles(OLD)
+
+
+def test_a_bid_or_claim_holds_until_its_lease_is_over() -> None:
+    for state in ("bid", "claimed"):
+        rows = [row("a", 1, state, 0)]
+        assert [rival.claim for rival in standing(rows, NOON + timedelta(seconds=59)).rivals] == ["a"]
+        assert standing(rows, NOON + timedelta(seconds=60)).rivals == ()
+
+
+def test_a_claim_without_an_end_is_unknown_but_a_bid_is_nothing() -> None:
+    later = NOON + timedelta(hours=1)
+    assert standing([row("a", 1, "bid", 0)], later).unknown is None
+    lost = standing([row("a", 1, "bid", 0), row("a", 2, "claimed", 1)], later)
+    assert lost.unknown is not None
+    assert lost.settles(NEW)  # whatever is to be sent: nobody may
+
+
+def test_an_edit_without_an_end_is_done_again() -> None:
+    rows = [row("a", 3, "sent", 0), row("b", 2, "claimed", 10, "edit", NEW)]
+    here = standing(rows, NOON + timedelta(hours=1))
+    assert here.unknown is None
+    assert here.doubtful
+    assert not here.settles(OLD)
+    assert not here.settles(NEW)
+
+
+def test_the_last_step_of_a_claim_counts_whenever_it_was_written() -> None:
+    """A row given up on may arrive after the one that replaced it."""
+    here = standing([row("a", 3, "withdrawn", 1), row("a", 2, "claimed", 2)], NOON + timedelta(hours=1))
+    assert here.unknown is None
+    assert here.rivals == ()
+
+
+def test_what_stands_in_the_chat_is_the_last_thing_sent() -> None:
+    rows = [row("a", 3, "sent", 0), row("b", 3, "sent", 10, "edit", NEW)]
+    here = standing(rows, NOON + timedelta(minutes=1))
+    assert here.settles(NEW)
+    assert not here.settles(OLD)
+    assert here.first is not None
+    assert here.first.content == OLD
+
+
+def test_the_operators_word_is_the_last() -> None:
+    unknown = row("a", 3, "unknown", 0)
+    assert standing([unknown], NOON).settles(NEW)
+    assert standing([unknown, replace(unknown, step=4, state="sent")], NOON).settles(OLD)
+    assert not standing([unknown, replace(unknown, step=4, state="failed")], NOON).settles(OLD)
+
+
+@dataclass(frozen=True)
+class Shuffled(Ledger):
+    """A ledger in memory in which everything takes a random number of turns.
+
+    As in ClickHouse, a row is stamped before it becomes visible, so rows appear in another order than that of their
+    stamps; and once a write has returned, every later read sees it.
+    """
+
+    dice: random.Random = field(default_factory=random.Random)
+    rows: list[Row] = field(default_factory=list)
+
+    async def _turns(self) -> None:
+        for _ in range(self.dice.choice([0, 1, 1, 2, 5])):
+            await asyncio.sleep(0)
+
+    async def _write(self, row: Row) -> None:
+        await self._turns()
+        stamped = replace(row, at=datetime.now(UTC))
+        await self._turns()
+        self.rows.append(stamped)
+        await self._turns()
+
+    async def _rows(self, key: Key) -> tuple[list[Row], datetime]:
+        await self._turns()
+        found = list(self.rows)
+        await self._turns()
+        return found, datetime.now(UTC)
+
+
+@pytest.mark.parametrize("contents", [[OLD, OLD], [OLD, OLD, OLD, OLD], [OLD, NEW, OLD]])
+def test_never_two_at_once_whatever_the_order_of_events(
+    contents: list[Content], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pulse.deliveries.FIRST_LOOK", 0)
+    monkeypatch.setattr("pulse.deliveries.LAST_LOOK", 0)
+
+    async def contest(ledger: Shuffled) -> list[str]:
+        sending: list[str] = []
+        done: list[str] = []
+
+        async def run(content: Content) -> None:
+            claim = await ledger.claim(KEY, content, "")
+            if isinstance(claim, Claim):
+                assert sending == [], "two runs are sending at once"
+                sending.append(claim.row.claim)
+                await ledger._turns()
+                await ledger._turns()
+                sending.clear()
+                done.append(claim.row.action)
+                await ledger.end(claim, "sent", message_id=1)
+
+        await asyncio.gather(*(run(content) for content in contents))
+        return done
+
+    for seed in range(300):
+        done = asyncio.run(contest(Shuffled(db=None, dice=random.Random(seed))))  # type: ignore[arg-type]  # noqa: S311
+        assert done.count("send") == 1, f"seed {seed}"
+        assert done[0] == "send"
+
+
+# --- the pace ---------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def minutes(recipients: list[str], recent: list[tuple[str, float]] | None = None) -> list[float]:
+    """When each message may go, in seconds from now."""
+    clock = Clock()
+    pace = Pace(Limits(), recent or [], clock, clock.sleep)
+
+    async def go() -> list[float]:
+        times = []
+        for recipient in recipients:
+            await pace.turn(recipient)
+            times.append(round(clock.now - 1000, 3))
+        return times
+
+    return asyncio.run(go())
+
+
+def test_a_chat_gets_a_message_a_second_and_its_topics_share_it() -> None:
+    assert minutes(["5", "6", "5", "5"]) == [0, 0, 1, 2]
+    assert minutes(["-7/1", "-7/2"]) == [0, 1]
+
+
+def test_a_group_gets_twenty_messages_a_minute() -> None:
+    assert minutes(["-7"] * 21)[-2:] == [19, 60]
+    assert minutes(["7"] * 21)[-1] == 20  # a person is not a group
+
+
+def test_all_chats_together_get_thirty_a_second() -> None:
+    assert minutes([str(chat) for chat in range(31)])[-2:] == [0, 1]
+
+
+def test_what_others_sent_counts() -> None:
+    assert minutes(["5"], [("5", 0.4)]) == [0.6]
+    assert minutes(["-7/2"], [("-7/1", 50.0 - n) for n in range(20)]) == [10]
+
+
+# --- small parts ------------------------------------------------------------------------------------------------------
+
+
+def test_chats_are_listed_once_each() -> None:
+    assert chat_list(" -1001, 5/7,@news , -1001,") == ["-1001", "5/7", "@news"]
+    assert chat_list(["-1"]) == ["-1"]
+
+
+@pytest.mark.parametrize("chats", ["", " , ", "team", "1/", "1/x", "--1"])
+def test_what_is_not_a_chat_is_refused(chats: str) -> None:
+    with pytest.raises(TelegramError):
+        chat_list(chats)
+
+
+@pytest.mark.parametrize(
+    ("html", "size"), [("<b>1</b> &lt; 2 &amp; 3", 9), ("📈", 2), ('<a href="https://a.b/?x=1">DAU</a>', 3), ("", 0)]
+)
+def test_a_text_is_as_long_as_telegram_counts_it(html: str, size: int) -> None:
+    assert length(html) == size
