@@ -34,7 +34,7 @@ lint: install ## the checks that a commit must pass
 	ruff format --check .
 	ruff check .
 	sqlfluff lint --disable-progress-bar pulse
-	nbstripout --verify $$(git ls-files 'notebooks/*.ipynb')
+	nbstripout --keep-id --verify $$(git ls-files 'notebooks/*.ipynb')
 
 lock: install ## pin the newest versions that pyproject.toml allows
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header --no-annotate \

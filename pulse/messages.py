@@ -1,0 +1,362 @@
+"""The words and numbers of what is sent, in English and Russian: data in, Telegram's HTML out. Nothing is sent here.
+
+A metric is one line: its number, the change since each of the days it is compared with, its name. The lines are the
+same and in the same order every day, so that a reader finds each number at its place.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from html import escape
+from itertools import groupby
+from typing import Literal, TypeAlias
+from urllib.parse import quote
+
+Language: TypeAlias = Literal["en", "ru"]
+Part: TypeAlias = Literal["app", "feed", "messenger"]
+Unit: TypeAlias = Literal["users", "count", "share", "ratio"]
+Row: TypeAlias = Mapping[str, float | None]
+"""The metrics of a day by column; None or nan where one cannot be computed."""
+
+DASH = "–"
+GAP = "\N{NO-BREAK SPACE}"
+BETWEEN = " · "
+MOST_CHANGE = 1000  # a change of more than that says only that there was next to nothing before
+MOST_REASON = 1000  # characters of an error: the whole of it stands in the log
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as readers see it: a line of the text, a panel of the chart.
+
+    Args:
+        part: what it is about; a part's metrics stand together.
+        column: where a row holds it.
+        unit: `users` and `count` are whole numbers, their change in percent; a `share` is shown in percent, its change
+            in percentage points; a `ratio` has two decimals, as has its change.
+        en: its name in English, short: a phone has room for some ten letters beside the numbers.
+        ru: its name in Russian.
+    """
+
+    part: Part
+    column: str
+    unit: Unit
+    en: str
+    ru: str
+
+    def label(self, language: Language) -> str:
+        """Its name."""
+        return {"en": self.en, "ru": self.ru}[language]
+
+
+# The squares have the colours of the chart.
+SQUARES: dict[Part, str] = {"app": "🟦", "feed": "🟧", "messenger": "🟩"}
+PARTS: dict[Language, dict[Part, str]] = {
+    "en": {"app": "App", "feed": "Feed", "messenger": "Messenger"},
+    "ru": {"app": "Приложение", "feed": "Лента", "messenger": "Мессенджер"},
+}
+
+TEXTS = {
+    "en": {
+        ",": ",",
+        ".": ".",
+        "pp": "pp",
+        "vs": "vs",
+        "long date": "{weekday} {day} {month} {year}",
+        "so far": "{weekday} {day} {month}, by {time}",
+        "provisional": "Provisional: the day is not over.",
+        "silent": "No events yet today: {parts}.",
+        "missing": "No data for {days}: {list}.",
+        "dashboard": "Dashboard for {day}",
+        "late": "The report for {day} is late: the ETL has not published the day by {time}. "
+        "It follows as soon as the data is there.",
+        "failed": "<b>{name} failed</b>: {reason}",
+        "failed day": "<b>{name} failed</b> for {day}: {reason}",
+        "users": "users",
+    },
+    "ru": {
+        ",": GAP,
+        ".": ",",
+        "pp": "пп",
+        "vs": "к",
+        "long date": "{weekday}, {day} {month} {year}",
+        "so far": "{weekday}, {day} {month}, к {time}",
+        "provisional": "Предварительно: день ещё идёт.",
+        "silent": "Сегодня ещё нет событий: {parts}.",
+        "missing": "Нет данных за {days}: {list}.",
+        "dashboard": "Дашборд за {day}",
+        "late": "Отчёт за {day} задерживается: к {time} данные за этот день ещё не опубликованы. "
+        "Он придёт, как только они появятся.",
+        "failed": "<b>{name}: сбой</b>. {reason}",
+        "failed day": "<b>{name}: сбой</b> за {day}. {reason}",
+        "users": "чел.",
+    },
+}
+POWERS = {"en": ("M", "B", "T"), "ru": (f"{GAP}млн", f"{GAP}млрд", f"{GAP}трлн")}
+DAYS = {"en": ("day", "days", "days"), "ru": ("день", "дня", "дней")}
+
+WEEKDAYS = {
+    "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+    "ru": ("понедельник", "вторник", "среда", "четверг", "пятница", "суббота", "воскресенье"),
+}
+SHORT_WEEKDAYS = {
+    "en": ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
+    "ru": ("пн", "вт", "ср", "чт", "пт", "сб", "вс"),
+}
+MONTHS = {
+    "en": (
+        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "December",
+    ),
+    "ru": (
+        "января", "февраля", "марта", "апреля", "мая", "июня", "июля", "августа", "сентября", "октября", "ноября",
+        "декабря",
+    ),
+}  # fmt: skip
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def daily_report(
+    day: date, metrics: Sequence[Metric], days: Mapping[date, Row], language: Language, link: str = ""
+) -> str:
+    """The report of a day: each metric with its change against the day before and the same day of the week before.
+
+    Args:
+        day: the event date, one of `days`.
+        metrics: what to show, in this order.
+        days: the rows of the event date and, as far as they are there, of the seven days before.
+        language: of the text.
+        link: the dashboard's address for that day, if there is one.
+
+    Returns:
+        Telegram's HTML. The nine metrics of the daily report fit a caption whatever the numbers.
+    """
+    earlier = {before: days[before] for before in compared(day) if before in days}
+    missing = [before for before in _days_before(day, 7) if before not in days]
+    lines = [f"<b>{capital(long_date(day, language))}</b>", *_table(metrics, days[day], earlier, language)]
+    if missing or link:
+        lines.append("")
+    if missing:
+        counted = f"{len(missing)} {plural(len(missing), DAYS[language], language)}"
+        lines.append(word("missing", language, days=counted, list=_list_of(missing, language)))
+    if link:
+        words = word("dashboard", language, day=day_and_month(day, language))
+        lines.append(f'<a href="{escape(link)}">{escape(words)}</a>')
+    return "\n".join(lines)
+
+
+def live_metrics(
+    moment: datetime,
+    metrics: Sequence[Metric],
+    now: Row,
+    earlier: Mapping[date, Row],
+    language: Language,
+    silent: Collection[Part] = (),
+) -> str:
+    """Today so far, each metric with its change against earlier days up to the same time.
+
+    Args:
+        moment: until when, in local time.
+        metrics: what to show, in this order.
+        now: today's row.
+        earlier: the rows to compare with.
+        language: of the text.
+        silent: the parts in which nothing has happened yet today.
+    """
+    title = word("so far", language, **_date_words(moment.date(), language), time=f"{moment:%H:%M}")
+    lines = [f"<b>{capital(title)}</b>", *_table(metrics, now, earlier, language), ""]
+    if silent:
+        lines.append(word("silent", language, parts=", ".join(PARTS[language][part] for part in silent)))
+    return "\n".join([*lines, f"<i>{word('provisional', language)}</i>"])
+
+
+def late_notice(day: date, deadline: time, language: Language) -> str:
+    """What stands in the report's place while its data is not there."""
+    return word("late", language, day=day_and_month(day, language), time=f"{deadline:%H:%M}")
+
+
+def failure_notice(name: str, reason: str, language: Language, day: date | None = None) -> str:
+    """That a DAG failed, and its error; the day it was about, if it was about one."""
+    reason = reason.strip()
+    shown = reason if len(reason) <= MOST_REASON else f"{reason[: MOST_REASON - 1].rstrip()}…"
+    about = {"name": _escaped(name), "reason": _escaped(shown)}
+    if day is None:
+        return word("failed", language, **about)
+    return word("failed day", language, **about, day=day_and_month(day, language))
+
+
+def headline(metrics: Sequence[Metric], row: Row, language: Language) -> dict[str, str]:
+    """The numbers as shown by what they are called, to tell what a correction changed.
+
+    A name that occurs again bears its part: `DAU`, then `DAU (feed)`.
+    """
+    named: dict[str, str] = {}
+    for metric in metrics:
+        label = metric.label(language)
+        name = f"{label} ({PARTS[language][metric.part].lower()})" if label in named else label
+        named[name] = number(row[metric.column], metric.unit, language)
+    return named
+
+
+def dashboard_link(superset_url: str, day: date) -> str:
+    """The address of the Superset dashboard `pulse` on a day; empty where there is no Superset.
+
+    The dashboard's date filter has the id `NATIVE_FILTER-event_date`; its state travels in the address (in rison).
+    """
+    if not superset_url:
+        return ""
+    span = f"'{day} : {day + timedelta(days=1)}'"
+    name = "NATIVE_FILTER-event_date"
+    state = f"({name}:(extraFormData:(time_range:{span}),filterState:(value:{span}),id:{name},ownState:()))"
+    return f"{superset_url.rstrip('/')}/superset/dashboard/pulse/?native_filters={quote(state, safe='():,')}"
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, unit: Unit, language: Language) -> str:
+    """A number as readers see it: `13,533`, `19.4%`, `1.07`; a dash for one that is not there."""
+    if value is None or math.isnan(value):
+        return DASH
+    text = {"share": f"{value:,.1%}", "ratio": f"{value:,.2f}"}.get(unit, f"{round(value):,}")
+    return _localised(text, language)
+
+
+def change(value: float | None, before: float | None, unit: Unit, language: Language) -> str:
+    """How a number changed: `+2.1%`, of a share `−0.3pp`, of a ratio `+0.02`; a dash where that cannot be computed."""
+    if value is None or before is None or math.isnan(value) or math.isnan(before):
+        return DASH
+    now, then = float(value), float(before)  # the difference of two unsigned integers would be one, too
+    if unit == "ratio":
+        difference, decimals, ending = now - then, 2, ""
+    elif unit == "share":
+        difference, decimals, ending = 100 * (now - then), 1, word("pp", language)
+    elif then == 0:
+        return DASH
+    else:
+        difference, decimals, ending = 100 * (now - then) / then, 1, "%"
+    if abs(difference) >= MOST_CHANGE:
+        return f"{'>+' if difference > 0 else '<−'}{MOST_CHANGE - 1}{ending}"
+    shown = f"{abs(difference):.{decimals}f}"
+    sign = "" if float(shown) == 0 else "+" if difference > 0 else "−"
+    return _localised(f"{sign}{shown}{ending}", language)
+
+
+def compact(value: float | None, unit: Unit, language: Language) -> str:
+    """A number where there is little room: in full below a million, then `1.2M`, `35B`, and at last a power of ten."""
+    scale, ending = (100, "%") if unit == "share" else (1, "")
+    if unit == "ratio" and value is not None and abs(value) >= 1000:
+        unit = "count"  # its decimals say nothing any more
+    if value is None or math.isnan(value) or abs(scale * value) < 1e6:
+        return number(value, unit, language)
+    for power, name in reversed(list(enumerate(POWERS[language], start=2))):
+        mantissa = scale * value / 1000**power
+        if 0.9995 <= abs(mantissa) < 999.5:
+            return _localised(f"{mantissa:.3g}", language) + name + ending
+    return _localised(f"{scale * value:.1e}{ending}", language)
+
+
+def plural(count: int, forms: tuple[str, str, str], language: Language) -> str:
+    """The form of a word that goes with a number: for 1, for 2 to 4, for 5 and more, as each language counts."""
+    if language == "en":
+        return forms[0] if count == 1 else forms[1]
+    if count % 10 == 1 and count % 100 != 11:
+        return forms[0]
+    return forms[1] if count % 10 in (2, 3, 4) and count % 100 not in (12, 13, 14) else forms[2]
+
+
+# --- dates ------------------------------------------------------------------------------------------------------------
+
+
+def short_date(day: date, language: Language) -> str:
+    """`Mon 16`."""
+    return f"{SHORT_WEEKDAYS[language][day.weekday()]} {day.day}"
+
+
+def day_and_month(day: date, language: Language) -> str:
+    """`16 November`."""
+    return f"{day.day} {MONTHS[language][day.month - 1]}"
+
+
+def long_date(day: date, language: Language) -> str:
+    """`Monday 16 November 2026`."""
+    return word("long date", language, **_date_words(day, language))
+
+
+# --- small parts ------------------------------------------------------------------------------------------------------
+
+
+def _table(metrics: Sequence[Metric], now: Row, earlier: Mapping[date, Row], language: Language) -> list[str]:
+    """The days compared with, then a heading a part and a line a metric: its number, its changes, its name.
+
+    Only the numbers are set in columns: on a small phone the whole line would not fit in letters of one width.
+    """
+    numbers = [number(now[metric.column], metric.unit, language) for metric in metrics]
+    width = max(map(len, numbers))
+    lines = []
+    if earlier:
+        lines.append(f"{word('vs', language)} {BETWEEN.join(short_date(day, language) for day in earlier)}")
+    for part, group in groupby(zip(metrics, numbers, strict=True), key=lambda pair: pair[0].part):
+        lines.append(f"{SQUARES[part]} <b>{PARTS[language][part]}</b>")
+        for metric, shown in group:
+            changes = (
+                change(now[metric.column], row[metric.column], metric.unit, language) for row in earlier.values()
+            )
+            words = " ".join(filter(None, [BETWEEN.join(changes), metric.label(language)]))
+            lines.append(f"<code>{_escaped(shown.rjust(width, GAP))}</code> {_escaped(words)}")
+    return lines
+
+
+def compared(day: date) -> tuple[date, date]:
+    """The days that a day is compared with: the one before, and the same day of the week before."""
+    return day - timedelta(days=1), day - timedelta(days=7)
+
+
+def _days_before(day: date, count: int) -> list[date]:
+    return [day - timedelta(days=back) for back in range(count, 0, -1)]
+
+
+def _list_of(days: Sequence[date], language: Language) -> str:
+    """Days as `Wed 18, Thu 19`, three or more in a row as `Mon 16 – Wed 18`."""
+    runs: list[list[date]] = []
+    for day in days:
+        if runs and day - runs[-1][-1] == timedelta(days=1):
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    shown = []
+    for run in runs:
+        names = [short_date(day, language) for day in run]
+        shown += [f"{names[0]} {DASH} {names[-1]}"] if len(run) > 2 else names
+    return ", ".join(shown)
+
+
+def _date_words(day: date, language: Language) -> dict[str, str]:
+    return {
+        "weekday": WEEKDAYS[language][day.weekday()],
+        "day": str(day.day),
+        "month": MONTHS[language][day.month - 1],
+        "year": str(day.year),
+    }
+
+
+def word(name: str, language: Language, /, **values: str) -> str:
+    """One of `TEXTS`, with its values put in."""
+    return TEXTS[language][name].format(**values)
+
+
+def _localised(text: str, language: Language) -> str:
+    marks = {mark: word(mark, language) for mark in (",", ".")}
+    return "".join(marks.get(character, character) for character in text)
+
+
+def capital(text: str) -> str:
+    """With a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def _escaped(text: str) -> str:
+    return escape(text, quote=False)

@@ -1,0 +1,347 @@
+"""The report notebooks say what the tables hold: by hand, and by pandas on the same rows; nothing leaves a notebook."""
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import nbformat
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from notebooks.etl import FEED, MESSAGES, Etl
+from pulse import clickhouse, notebooks
+from pulse.messages import GAP, PARTS
+from pulse.notebooks import CheckError, NotebookError
+from pulse.sandbox.clickhouse import Server
+from pulse.settings import ROOT, SettingsError
+from pulse.telegram import MAX_CAPTION, length
+
+FOLDER = ROOT / "notebooks" / "reports"
+DAY = date(2025, 3, 12)  # a Wednesday
+WEEK = [DAY - timedelta(days=back) for back in range(7, -1, -1)]
+COUNTS = ("feed_users", "messenger_users", "app_users", "both_users", "views", "likes", "messages_sent")
+
+PERCENT, POINTS, PLAIN = "%", "pp", ""
+REPORTED = [  # column, how its change is told, its name
+    ("app_users", PERCENT, "DAU"),
+    ("both_users", PERCENT, "in both"),
+    ("feed_users", PERCENT, "DAU"),
+    ("views", PERCENT, "views"),
+    ("likes", PERCENT, "likes"),
+    ("ctr", POINTS, "CTR"),
+    ("messenger_users", PERCENT, "DAU"),
+    ("messages_sent", PERCENT, "messages"),
+    ("sent_per_received", PLAIN, "sent / received"),
+]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a report as it is read."""
+
+    number: float | None
+    changes: list[float | None]
+    name: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a notebook handed on, or has in its variables."""
+
+    text: str
+    names: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> list[Line]:
+        """The lines with numbers."""
+        return [_line(line) for line in self.text.splitlines() if line.startswith("<code>")]
+
+
+def rows(app: Etl, days: list[date] = WEEK) -> pd.DataFrame:
+    """Publish a row for each of these days and give them; no two numbers are equal."""
+    clickhouse.create_tables(app.db, app.source.database)
+    found = []
+    for place, day in enumerate(days):
+        row: dict[str, Any] = {
+            name: 1_000 * (place + 3) + 137 * each * each for each, name in enumerate(COUNTS, start=1)
+        }
+        row["views"] *= 7
+        received = row["messages_sent"] - 211 * (place + 1)
+        row |= {"ctr": row["likes"] / row["views"], "sent_per_received": row["messages_sent"] / received}
+        found.append({"event_date": day, **row, "messages_received": received})
+    app.db.write(found, "daily_metrics")
+    return pd.DataFrame(found).set_index("event_date")
+
+
+def by_hand(app: Etl, notebook: str, **parameters: Any) -> Report:
+    """Run the code cells one after the other in this process: what an analyst sees, quicker than with a kernel."""
+    cells = [
+        cell for cell in nbformat.read(FOLDER / f"{notebook}.ipynb", as_version=4).cells if cell.cell_type == "code"
+    ]
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with patch.dict(os.environ, app.environment):
+        for cell in cells[:-1]:  # the last one hands on
+            exec(compile(cell.source, notebook, "exec"), names)  # noqa: S102 (our own notebooks)
+            if "parameters" in cell.metadata.get("tags", []):
+                assert set(parameters) <= set(names)
+                names.update(parameters)
+    return Report(names["text"], names)
+
+
+def by_papermill(
+    app: Etl, path: Path, notebook: str, environment: Mapping[str, str] | None = None, **given: Any
+) -> Report:
+    """Run it as Airflow does, and read what the archived notebook hands on."""
+    where = {**app.environment, **(environment or {})}
+    notebooks.run(FOLDER / f"{notebook}.ipynb", str(path), given, environment=where)
+    handed = notebooks.scraps(str(path))
+    return Report(handed["text"], handed)
+
+
+# --- the daily report -------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_and_changes_are_those_of_pandas(etl: Etl, tmp_path: Path) -> None:
+    published = rows(etl)
+    report = by_papermill(etl, tmp_path / "report.ipynb", "daily_report", event_date=str(DAY))
+    assert report.text.startswith("<b>Wednesday 12 March 2025</b>\nvs Tue 11 · Wed 5\n")
+    assert "No data" not in report.text
+    assert "href" not in report.text
+    assert length(report.text) <= MAX_CAPTION
+
+    now = published.loc[DAY]
+    for line, (column, told, name) in zip(report.lines, REPORTED, strict=True):
+        assert line.name == name
+        assert line.number == round(now[column] * (100 if column == "ctr" else 1), 1 if column == "ctr" else 2)
+        for shown, back in zip(line.changes, (1, 7), strict=True):
+            before = published.loc[DAY - timedelta(days=back), column]
+            expected = {PERCENT: 100 * (now[column] / before - 1), POINTS: 100 * (now[column] - before)}.get(
+                told, now[column] - before
+            )
+            assert shown == pytest.approx(expected, abs=0.0501 if told else 0.00501)
+
+    assert dict(report.names["numbers"]).keys() == {
+        "DAU", "in both", "DAU (feed)", "views", "likes", "CTR", "DAU (messenger)", "messages", "sent / received",
+    }  # fmt: skip
+    assert dict(report.names["numbers"])["views"] == f"{now['views']:,.0f}"
+    chart = imread(BytesIO(report.names["chart"]))
+    assert chart.shape[1] == 1080
+    assert chart.shape[0] / chart.shape[1] < 1.3
+
+
+def test_it_is_in_russian_with_a_link_where_the_settings_say_so(etl: Etl, tmp_path: Path) -> None:
+    rows(etl)
+    russian = {"PULSE_LANGUAGE": "ru", "SUPERSET_URL": "https://bi.example.com"}
+    report = by_papermill(etl, tmp_path / "report.ipynb", "daily_report", russian, event_date=str(DAY))
+    assert report.text.startswith("<b>Среда, 12 марта 2025</b>\nк вт 11 · ср 5\n")
+    assert all(part in report.text for part in PARTS["ru"].values())
+    assert '<a href="https://bi.example.com/superset/dashboard/pulse/?native_filters=' in report.text
+    assert report.text.endswith(">Дашборд за 12 марта</a>")
+    assert not re.search(r"\d,\d{3}|[A-Za-z]{4,}", re.sub(r"<[^>]*>", "", report.text))
+    assert "DAU (лента)" in dict(report.names["numbers"])
+
+
+def test_the_language_may_be_another_than_the_settings(etl: Etl) -> None:
+    rows(etl)
+    assert by_hand(etl, "daily_report", event_date=str(DAY), language="ru").text.startswith("<b>Среда")
+    with pytest.raises(CheckError, match="language is 'de'; give en or ru, or nothing for the setting"):
+        by_hand(etl, "daily_report", event_date=str(DAY), language="de")
+
+
+def test_the_chart_shows_the_seven_days(etl: Etl) -> None:
+    published = rows(etl)
+    chart = by_hand(etl, "daily_report", event_date=str(DAY)).names["chart"]
+    assert isinstance(chart, Figure)
+    panels = [axis for axis in chart.axes if axis.get_title(loc="left")]
+    for axis, (column, _, _) in zip(panels, REPORTED, strict=True):
+        assert list(axis.get_lines()[0].get_ydata()) == pytest.approx(published.loc[WEEK[1:], column].tolist())
+
+
+def test_the_most_a_server_can_count_fits_the_caption_exactly(etl: Etl) -> None:
+    most = 2**64 - 1
+    clickhouse.create_tables(etl.db, etl.source.database)
+    row = {**dict.fromkeys(COUNTS, most), "messages_received": most, "ctr": 1.0, "sent_per_received": 1.0}
+    etl.db.write([{"event_date": DAY, **row}, {"event_date": WEEK[0], **dict.fromkeys(row, 1)}], "daily_metrics")
+    text = by_hand(etl, "daily_report", event_date=str(DAY)).text
+    assert text.count("18,446,744,073,709,551,615") == len(COUNTS)
+    assert length(text) <= MAX_CAPTION - 150
+
+
+def test_a_day_without_views_and_without_a_yesterday(etl: Etl) -> None:
+    rows(etl, [day for day in WEEK[:-1] if day != DAY - timedelta(days=1)])
+    quiet = {**dict.fromkeys(COUNTS, 5), "views": 0, "likes": 0, "ctr": None, "sent_per_received": None}
+    etl.db.write([{"event_date": DAY, **quiet, "messages_received": 0}], "daily_metrics")
+    report = by_hand(etl, "daily_report", event_date=str(DAY))
+    found = {line.name: (line.number, line.changes) for line in report.lines}
+    assert found["views"] == (0, [-100.0])
+    assert found["CTR"] == found["sent / received"] == (None, [None])
+    assert "\nvs Wed 5\n" in report.text
+    assert report.text.endswith("\n\nNo data for 1 day: Tue 11.")
+    assert "nan" not in report.text.lower()
+
+
+def test_a_day_that_is_not_published_is_a_sentence(etl: Etl, tmp_path: Path) -> None:
+    rows(etl, WEEK[:-1])
+    with pytest.raises(NotebookError) as found:
+        by_papermill(etl, tmp_path / "report.ipynb", "daily_report", event_date=str(DAY))
+    assert "2025-03-12 is not published: daily_metrics has no row for it; wait for the ETL" in str(found.value)
+    assert "(The event date and the week before it)" in str(found.value)
+    with pytest.raises(CheckError, match="is not published"):
+        by_hand(etl, "daily_report", event_date="2024-01-01")
+
+
+def test_a_database_without_any_table_is_the_same_sentence(etl: Etl) -> None:
+    with pytest.raises(CheckError, match="2025-03-12 is not published"):
+        by_hand(etl, "daily_report", event_date=str(DAY))
+
+
+def test_a_wrong_date_is_a_sentence(etl: Etl) -> None:
+    with pytest.raises(SettingsError, match=r"'12\.03\.2025' is no date"):
+        by_hand(etl, "daily_report", event_date="12.03.2025")
+
+
+def test_the_report_takes_eight_seconds_at_most(etl: Etl, tmp_path: Path) -> None:
+    rows(etl)
+    by_papermill(etl, tmp_path / "warm.ipynb", "daily_report", event_date=str(DAY))
+    began = time.monotonic()
+    by_papermill(etl, tmp_path / "report.ipynb", "daily_report", event_date=str(DAY))
+    taken = time.monotonic() - began
+    queries = sum(query["seconds"] for query in _about(tmp_path / "report.ipynb")["queries"])
+    assert taken - queries <= 8
+
+
+# --- live metrics -----------------------------------------------------------------------------------------------------
+
+
+def so_far(app: Etl, moments: Mapping[str, str]) -> pd.DataFrame:
+    """The live metrics by pandas from the raw rows: each day from its midnight up to the moment given for it."""
+    feed, sent = (
+        app.source.read(f"select {', '.join(columns)} from {table}")  # noqa: S608
+        for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES))
+    )
+    found = {}
+    for day, end in moments.items():
+        start, until = pd.Timestamp(day, tz=app.zone), pd.Timestamp(end)
+        seen, wrote = (frame[(frame["time"] >= start) & (frame["time"] < until)] for frame in (feed, sent))
+        actions = seen["action"].value_counts()
+        views, likes = actions.get("view", 0), actions.get("like", 0)
+        found[day] = [seen["user_id"].nunique(), views, likes, 100 * likes / views if views else None]
+        found[day] += [wrote["user_id"].nunique(), len(wrote)]
+    return pd.DataFrame(found, index=["users", "views", "likes", "ctr", "senders", "messages"]).T
+
+
+def today_and_before(app: Etl) -> None:
+    """A few events on the day, the day before and a week before, around 15:00 in Moscow."""
+    for day, users in (("2025-03-12", 6), ("2025-03-11", 4), ("2025-03-05", 5)):
+        app.feed(*[(user, "view", f"{day} {9 + user:02}:00") for user in range(1, users + 1)])
+        app.feed(*[(user, "like", f"{day} {9 + user:02}:30") for user in range(2, users + 1)])
+        app.feed((90, "view", f"{day} 14:59:59"), (91, "view", f"{day} 15:00:00"), (92, "like", f"{day} 00:00:00"))
+        app.messages(*[(user, 1, f"{day} 1{user}:10") for user in range(2, users + 1)], (2, 3, f"{day} 23:00"))
+
+
+def test_live_metrics_are_those_of_pandas(etl: Etl, tmp_path: Path) -> None:
+    today_and_before(etl)
+    report = by_papermill(etl, tmp_path / "live.ipynb", "live_metrics", as_of="2025-03-12T15:00")
+    assert report.text.startswith("<b>Wednesday 12 March, by 15:00</b>\nvs Tue 11 · Wed 5\n🟧 <b>Feed</b>\n")
+    assert report.text.endswith("<i>Provisional: the day is not over.</i>")
+
+    days = ("2025-03-12", "2025-03-11", "2025-03-05")
+    expected = so_far(etl, {day: f"{day}T15:00+03:00" for day in days})
+    now = expected.loc[days[0]]
+    assert (now["users"], now["views"]) == (7, 6)  # 6 and 91 came at 15:00 sharp, which is not in any more
+    for line, name in zip(report.lines, expected.columns, strict=True):
+        assert line.number == pytest.approx(now[name], abs=0.05)
+        for shown, day in zip(line.changes, days[1:], strict=True):
+            before = expected.loc[day, name]
+            change = now[name] - before if name == "ctr" else 100 * (now[name] / before - 1)
+            assert shown == pytest.approx(change, abs=0.0501)
+    assert report.names["so_far"]["active users"] == "7"
+    assert "numbers" not in report.names  # every hour has others: that is no correction
+
+
+def test_live_metrics_in_russian(etl: Etl) -> None:
+    today_and_before(etl)
+    text = by_hand(etl, "live_metrics", as_of="2025-03-12T15:00", language="ru").text
+    assert text.startswith("<b>Среда, 12 марта, к 15:00</b>\nк вт 11 · ср 5\n🟧 <b>Лента</b>\n")
+    assert not re.search(r"[A-Za-z]{4,}", re.sub(r"<[^>]*>", "", text))
+
+
+def test_a_moment_may_have_an_offset(etl: Etl) -> None:
+    today_and_before(etl)
+    local = by_hand(etl, "live_metrics", as_of="2025-03-12T15:00")
+    assert by_hand(etl, "live_metrics", as_of="2025-03-12T12:00:07.5+00:00").text == local.text
+
+
+def test_sources_without_a_row_today_are_said(etl: Etl) -> None:
+    today_and_before(etl)
+    report = by_hand(etl, "live_metrics", as_of="2025-03-12T00:30")
+    assert "\n\nNo events yet today: Messenger.\n" in report.text
+    found = {line.name: (line.number, line.changes) for line in report.lines}
+    assert found["messages"] == (0, [None, None])
+    assert found["CTR"] == (None, [None, None])
+    assert "nan" not in report.text.lower()
+
+
+def test_days_without_anything_are_not_compared_with(etl: Etl) -> None:
+    etl.feed((1, "view", "2025-03-12 10:00"))
+    report = by_hand(etl, "live_metrics", as_of="2025-03-12T15:00")
+    assert "vs" not in report.text
+    assert [line.changes for line in report.lines] == [[]] * 6
+
+
+@pytest.mark.parametrize(
+    ("moment", "spans"),
+    [
+        # On 30 March 2025 Berlin goes from 02:00 to 03:00, on 26 October from 03:00 back to 02:00.
+        ("2025-03-30T12:00", {"2025-03-30": 11, "2025-03-29": 12, "2025-03-23": 12}),
+        ("2025-03-31T12:00", {"2025-03-31": 12, "2025-03-30": 11, "2025-03-24": 12}),
+        ("2025-10-26T12:00", {"2025-10-26": 13, "2025-10-25": 12, "2025-10-19": 12}),
+        ("2025-11-02T12:00", {"2025-11-02": 12, "2025-11-01": 12, "2025-10-26": 13}),
+    ],
+)
+def test_the_same_time_is_the_walls_where_clocks_change(
+    clickhouse_server: Server, moment: str, spans: dict[str, int]
+) -> None:
+    with Etl.fresh(clickhouse_server, date.fromisoformat(moment[:10]), "Europe/Berlin") as app:
+        for day in spans:
+            midnight = datetime.fromisoformat(day).replace(tzinfo=app.zone).astimezone(UTC)
+            hours = [midnight + timedelta(hours=hour) for hour in range(23)]
+            app.feed(*[(place, "view", hour.isoformat()) for place, hour in enumerate(hours)])
+        report = by_hand(app, "live_metrics", as_of=moment)
+        assert list(report.names["feed"]["views"]) == list(spans.values())
+
+
+def test_now_is_the_default_and_what_is_no_moment_is_a_sentence(etl: Etl) -> None:
+    assert f"by {datetime.now(etl.zone):%H}:" in by_hand(etl, "live_metrics").text
+    with pytest.raises(CheckError, match="'noon' is no moment; give one such as "):
+        by_hand(etl, "live_metrics", as_of="noon")
+    with pytest.raises(CheckError, match="2999-01-01T00:00 is still to come in Europe/Moscow"):
+        by_hand(etl, "live_metrics", as_of="2999-01-01T00:00")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _line(line: str) -> Line:
+    """`<code>  1,100</code> +10.0% · – DAU`, taken apart."""
+    found = re.fullmatch(r"<code>(.+)</code> ((?:[−+\d.,%p–]+(?: · |(?= )))*) ?(.+)", line.replace(GAP, " "))
+    assert found, line
+    return Line(_value(found[1]), [_value(text) for text in found[2].split(" · ") if text], found[3])
+
+
+def _value(text: str) -> float | None:
+    bare = re.sub(r"[%p, ]", "", text).replace("−", "-")
+    return None if bare == "–" else float(bare)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    return nbformat.read(path, as_version=4).metadata["pulse"]
