@@ -1,24 +1,39 @@
 """Notebooks as Airflow tasks; the only module that imports Airflow."""
 
-from collections.abc import Callable
-from datetime import date, timedelta
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
+
+from asgiref.sync import sync_to_async
 
 from pulse import PulseError, notebooks, settings
 
 with notebooks.light_import():  # the provider imports papermill, and that every cloud's SDK
     from airflow.providers.papermill.operators.papermill import PapermillOperator
-from airflow.sdk import BaseHook, Param
+from airflow.providers.standard.operators.branch import BaseBranchOperator
+from airflow.sdk import BaseHook, BaseOperator, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+Chats = Literal["report", "live", "alert"]
 
 EVENT_DATE = "{{ event_date(dag_run, params) }}"
 """The event date of a run, for a DAG that has `MACROS` and the parameter `event_date`."""
 
 RUN = "{{ run_name(dag_run) }}"
 """The run's name as tables and folders bear it, for a DAG that has `MACROS`."""
+
+
+TODAY = "{{ as_of(dag_run).date() }}"
+"""The local day on which a run ends its interval, for a DAG that has `MACROS`."""
+
+AS_OF = "{{ as_of(dag_run).isoformat() }}"
+"""The moment at which a run's interval ends, for a DAG that has `MACROS`."""
 
 
 def event_date(dag_run: Any, params: dict[str, Any], zone: ZoneInfo | None = None) -> str:
@@ -33,13 +48,19 @@ def event_date(dag_run: Any, params: dict[str, Any], zone: ZoneInfo | None = Non
     return str(day - timedelta(days=1))
 
 
+def as_of(dag_run: Any, zone: ZoneInfo | None = None) -> datetime:
+    """The moment up to which a run looks, in the configured time zone: its interval's end, or when it was to run."""
+    end = getattr(dag_run, "data_interval_end", None) or dag_run.run_after
+    return datetime.fromtimestamp(end.timestamp(), zone or settings.load().zone)
+
+
 def run_name(dag_run: Any) -> str:
     """A run's id as tables and folders bear it."""
     return notebooks.safe_name(dag_run.run_id)
 
 
-MACROS: dict[str, Callable[..., Any]] = {"event_date": event_date, "run_name": run_name}
-"""What `EVENT_DATE` and `RUN` call: a DAG's `user_defined_macros`."""
+MACROS: dict[str, Callable[..., Any]] = {"as_of": as_of, "event_date": event_date, "run_name": run_name}
+"""What `EVENT_DATE`, `RUN`, `TODAY` and `AS_OF` call: a DAG's `user_defined_macros`."""
 
 
 def event_date_param() -> Param:
@@ -89,7 +110,7 @@ class NotebookOperator(PapermillOperator):
             AirflowFailException: running it again would not help (a wrong parameter, date or setting).
             AirflowException: the notebook failed.
         """
-        try:
+        with _for_airflow():
             config = connected_settings()
             day = self.parameters.get("event_date")
             if day:
@@ -119,14 +140,226 @@ class NotebookOperator(PapermillOperator):
                 secrets=[*config.secrets, *settings.load().secrets],
                 cell_seconds=self.cell_seconds,
             )
-        except (notebooks.ParameterError, settings.SettingsError) as error:
-            raise AirflowFailException(str(error)) from None
-        except PulseError as error:
-            raise AirflowException(str(error)) from None
         queries = sum(query.get("seconds", 0) for query in done.queries)
         self.log.info("%s succeeded in %.1f s, %.1f of them in ClickHouse", self.notebook, done.seconds, queries)
         self.log.info("Archived at %s", done.path)
         return done.path
+
+
+def is_published(day: str) -> bool:
+    """Whether the ETL has published a day.
+
+    Raises:
+        ClickHouseError: no server answers.
+    """
+    from pulse import clickhouse
+
+    config = connected_settings()
+    sql = "select count() from daily_metrics where event_date = {day:Date}"
+    try:
+        return bool(clickhouse.connect(config).value(sql, day=config.event_day(day)))
+    except clickhouse.ClickHouseError as error:
+        if error.code in (60, 81):  # the ETL, which creates the table, has never run
+            return False
+        raise
+
+
+class DayPublished(BaseTrigger):
+    """Waits, in the triggerer and in nobody's slot, until a day is published or a moment has come.
+
+    Its event says which: True where the day is published.
+    """
+
+    def __init__(self, event_date: str, until: str, seconds: float = 30.0) -> None:
+        super().__init__()
+        self.event_date = event_date
+        self.until = until
+        self.seconds = seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "pulse.airflow.DayPublished", {
+            "event_date": self.event_date,
+            "until": self.until,
+            "seconds": self.seconds,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        until = datetime.fromisoformat(self.until)
+        while True:
+            try:
+                published = await sync_to_async(is_published)(self.event_date)
+            except PulseError as error:  # the server may come back before the time is over
+                self.log.warning("%s", error)
+                published = False
+            if published or datetime.now(UTC) >= until:
+                yield TriggerEvent(published)
+                return
+            await asyncio.sleep(min(self.seconds, max(0.1, (until - datetime.now(UTC)).total_seconds())))
+
+
+class WaitForDay(BaseBranchOperator):
+    """Goes on when the event date is published; deferred until then, for as long as `wait`.
+
+    Args:
+        event_date: the day, templated.
+        wait: how long.
+        then: the task to go on with.
+        otherwise: the task for when the time is over; None: this task fails.
+    """
+
+    template_fields = ("event_date",)
+
+    def __init__(
+        self, *, event_date: str, wait: timedelta, then: str, otherwise: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.event_date = event_date
+        self.wait = wait
+        self.then = then
+        self.otherwise = otherwise
+
+    def execute(self, context: Any) -> Any:
+        """Look once, then defer.
+
+        Raises:
+            AirflowFailException: the event date is none.
+            AirflowException: no server answers.
+        """
+        with _for_airflow():
+            if is_published(self.event_date):
+                return self.do_branch(context, self.then)
+        until = datetime.now(UTC) + self.wait
+        self.log.info("%s is not published; waiting until %s", self.event_date, until.isoformat(timespec="minutes"))
+        trigger = DayPublished(self.event_date, until.isoformat())
+        return self.defer(trigger=trigger, method_name="resume")
+
+    def resume(self, context: Any, event: bool) -> Any:
+        """What the trigger found.
+
+        Raises:
+            AirflowFailException: the time is over and there is nothing to go on with.
+        """
+        if event:
+            return self.do_branch(context, self.then)
+        if self.otherwise:
+            return self.do_branch(context, self.otherwise)
+        raise AirflowFailException(
+            f"{self.event_date} was not published within {self.wait}; repair etl, then trigger this DAG with that date."
+        )
+
+
+class _ToChats(BaseOperator):
+    """What operators that send share: which chats, about which day, and what the log says of it."""
+
+    def __init__(self, *, event_date: str, chats: Chats, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.event_date = event_date
+        self.chats = chats
+
+    def send(self, report: str, message: Any, context: Any) -> list[str]:
+        """Deliver a message to the chats; gives the references of the deliveries."""
+        from pulse import telegram
+
+        config = connected_settings()
+        recipients = {
+            "report": config.telegram_report_chats,
+            "live": config.telegram_live_chats,
+            "alert": config.telegram_alert_chats,
+        }[self.chats]
+        run = context["dag_run"].run_id
+        day = date.fromisoformat(self.event_date)
+        done = telegram.deliver(report, day, message, recipients, run=run, settings=config)
+        for each in done:
+            did = "nothing to do, it stands there already" if each.did == "nothing" else each.did
+            self.log.info("%s of %s to chat %s: %s (%s)", report, day, each.chat, did, each.ref)
+        return [each.ref for each in done]
+
+
+class DeliverOperator(_ToChats):
+    """Sends what an archived notebook handed on: `text`, and `chart` and `numbers` (pairs, in order) where it has them.
+
+    What readers get is what is archived, and sending again recomputes nothing: see `pulse.telegram.deliver`.
+
+    Args:
+        report: the report's name; with the event date and the chat, the key of a delivery.
+        event_date: the day it is about, templated.
+        path: the archived notebook's path, templated: a NotebookOperator's output.
+        chats: which of the settings' chats get it.
+    """
+
+    template_fields = ("event_date", "path")
+
+    def __init__(self, *, report: str, path: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.report = report
+        self.path = path
+
+    def execute(self, context: Any) -> list[str]:
+        """Deliver; gives the references of the deliveries.
+
+        Raises:
+            AirflowException: some chats did not get it; the others did.
+        """
+        from pulse import telegram
+
+        with _for_airflow():
+            handed = notebooks.scraps(self.path)
+            message = telegram.Message(handed["text"], handed.get("chart"), dict(handed.get("numbers") or {}))
+            return self.send(self.report, message, context)
+
+
+class LateNoticeOperator(_ToChats):
+    """Tells the chats, once, that the report of a day is late.
+
+    Args:
+        event_date: the day, templated.
+        chats: which of the settings' chats are told.
+        deadline: the local time by which the day should have been published.
+    """
+
+    template_fields = ("event_date",)
+
+    def __init__(self, *, deadline: time, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deadline = deadline
+
+    def execute(self, context: Any) -> list[str]:
+        """Send the notice; gives the references of the deliveries.
+
+        Raises:
+            AirflowException: some chats did not get it.
+        """
+        from pulse import messages, telegram
+
+        with _for_airflow():
+            day = date.fromisoformat(self.event_date)
+            text = messages.late_notice(day, self.deadline, connected_settings().language)
+            return self.send("late_notice", telegram.Message(text), context)
+
+
+def tell_failure(context: Any) -> None:
+    """Tell the alert chats that a task of this run failed for good: a task's `on_failure_callback`."""
+    from pulse import messages, telegram
+
+    config = connected_settings()
+    instance = context["ti"]
+    reason = " ".join(str(context.get("exception") or "it was killed").split())
+    day = date.fromisoformat(event_date(context["dag_run"], context["params"]))
+    text = messages.failure_notice(f"{instance.dag_id}.{instance.task_id}", reason, config.language, day)
+    # One message a run and try: a second failure of the same day is news again.
+    report = f"failure of {instance.task_id}, {instance.run_id}, try {instance.try_number}"
+    telegram.deliver(report, day, telegram.Message(text), config.telegram_alert_chats, settings=config)
+
+
+@contextmanager
+def _for_airflow() -> Iterator[None]:
+    """Turn our errors into Airflow's: one sentence, and no second try where that would not help."""
+    try:
+        yield
+    except (notebooks.ParameterError, settings.SettingsError) as error:
+        raise AirflowFailException(str(error)) from None
+    except PulseError as error:
+        raise AirflowException(str(error)) from None
 
 
 def _next_attempt(stem: str, number: int) -> str:

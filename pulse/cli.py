@@ -1,9 +1,9 @@
 """The `pulse` command."""
 
-import json
 import os
 import subprocess
 import sys
+import warnings
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -12,8 +12,12 @@ import typer
 from pulse import PulseError, settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Pulse, from the command line.")
-sandbox = typer.Typer(no_args_is_help=True, help="The stand-in for ClickHouse on this machine.")
+sandbox = typer.Typer(no_args_is_help=True, help="The stand-ins for ClickHouse and Telegram on this machine.")
+telegram = typer.Typer(no_args_is_help=True, help="The bot and its chats.")
+deliveries = typer.Typer(help="The messages that were sent, and those that somebody has to look after.")
 app.add_typer(sandbox, name="sandbox")
+app.add_typer(telegram, name="telegram")
+app.add_typer(deliveries, name="deliveries")
 
 EventDate = Annotated[str, typer.Argument(help="An ISO date, or the word yesterday.")]
 
@@ -32,10 +36,27 @@ def environment() -> None:
 @app.command()
 def daily(event_date: EventDate = "yesterday") -> None:
     """Run the daily DAGs for a day, in one process, and show what they published."""
+    from pulse import clickhouse
+
     config = settings.load()
     day = config.event_day(event_date)
-    _call("airflow", "db", "migrate", quietly=True)
-    _call("airflow", "dags", "test", "etl", "--conf", json.dumps({"event_date": str(day)}))
+    clickhouse.connect(config).value("select 1")  # no server: say so now, and not after everything else
+    # Airflow reads its settings when it is imported. Two of its warnings are about what it could use if it were there.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("AIRFLOW__LOGGING__NAMESPACE_LEVELS", "airflow.task.operators.pulse=INFO")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:Could not import graphviz,ignore:Using `httpx` with")
+    warnings.filterwarnings("ignore", message="Using `httpx` with")
+    migrated = subprocess.run(["airflow", "db", "migrate"], capture_output=True, text=True)
+    if migrated.returncode:
+        raise PulseError(f"Airflow's database cannot be set up:\n{migrated.stdout}{migrated.stderr}")
+    from airflow.dag_processing.dagbag import DagBag
+
+    dags = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).dags
+    for name in ("etl", "daily_report"):
+        for task in dags[name].tasks:
+            task.retries = 0  # somebody is looking on
+        if dags[name].test(run_conf={"event_date": str(day)}).state != "success":
+            raise PulseError(f"{name} failed for {day}; the error above says why, and where the notebook is archived.")
     show(str(day))
 
 
@@ -68,7 +89,70 @@ def show(event_date: EventDate = "yesterday") -> None:
             typer.echo(f"  {name:<20}{'–' if pd.isna(number) else f'{number:>12,.10g}'}")
         typer.echo(f"\n{config.database}.dimension_activity, the largest slices\n")
         typer.echo(slices.to_string(index=False, formatters=dict.fromkeys(slices.columns[2:], "{:,}".format)))
-    typer.echo(f"\nThe executed notebooks are in {config.output}/etl/{day}/")
+    typer.echo(f"\nThe executed notebooks, the report's chart in its own: {config.output}/*/{day}/")
+    if config.telegram_bot_token.get_secret_value() == settings.SANDBOX_TELEGRAM_TOKEN:
+        typer.echo(f"The report as readers see it: {settings.ROOT}/.sandbox/telegram/chat.html")
+
+
+@telegram.command("chats")
+def telegram_chats() -> None:
+    """The chats that lately wrote to the bot, with the ids that TELEGRAM_…_CHATS want."""
+    from pulse import telegram as bot
+
+    found = bot.heard_from()
+    if not found:
+        typer.echo("Nobody wrote to the bot lately: send it a message, or mention it in the group, and ask again.")
+    for chat, name in found:
+        typer.echo(f"{chat}  {name}")
+
+
+@telegram.command("test", context_settings={"ignore_unknown_options": True})
+def telegram_test(
+    chat: Annotated[str, typer.Argument(help="A chat id, or id/thread; ids of groups are negative.")],
+) -> None:
+    """Send a test message to a chat, and say what is wrong when it does not arrive."""
+    from pulse import telegram as bot
+
+    typer.echo(bot.check(chat))
+
+
+@deliveries.callback(invoke_without_command=True)
+def deliveries_pending(context: typer.Context) -> None:
+    """Without a command: the deliveries that somebody has to look after."""
+    if context.invoked_subcommand:
+        return
+    from pulse import telegram as bot
+
+    found = bot.pending()
+    if not found:
+        typer.echo("Every message was sent, as far as anybody knows.")
+    for each in found:
+        typer.echo(f"{each.ref}  {each.event_date}  {each.report}  chat {each.chat}  {each.state}\n    {each.error}")
+
+
+@deliveries.command("arrived")
+def deliveries_arrived(
+    ref: Annotated[str, typer.Argument(help="The delivery's reference, or its first characters.")],
+    message: Annotated[str, typer.Option(help="The message's id or link, so that it can be corrected later.")] = "",
+) -> None:
+    """Settle an unknown delivery: the message is in the chat."""
+    from pulse import telegram as bot
+
+    done = bot.arrived(ref, message)
+    typer.echo(f"{done.report} of {done.event_date} stands in chat {done.chat}.")
+
+
+@deliveries.command("resend")
+def deliveries_resend(
+    ref: Annotated[str, typer.Argument(help="The delivery's reference, or its first characters.")],
+) -> None:
+    """Settle an unknown delivery: it is not in the chat, or should be sent again."""
+    from pulse import telegram as bot
+
+    done = bot.resend(ref)
+    typer.echo(
+        f"Clear the task `deliver` of {done.report} for {done.event_date}: it will send to chat {done.chat} anew."
+    )
 
 
 @sandbox.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -80,21 +164,26 @@ def sandbox_run(
 ) -> None:
     """Run a command (after --) with the sandbox beside it: started unless it runs already, filled up to yesterday.
 
-    With a CLICKHOUSE_URL of your own there is nothing to start, and the command runs against that.
+    With a CLICKHOUSE_URL or a TELEGRAM_BOT_TOKEN of your own, the command runs against that instead.
     """
     from pulse.sandbox import clickhouse
     from pulse.sandbox import events as demo
+    from pulse.sandbox import telegram as messenger
 
     config = settings.load()
+    folder = settings.ROOT / ".sandbox"
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]))
     with ExitStack() as stack:
         if config.clickhouse_url.get_secret_value() == settings.SANDBOX_CLICKHOUSE_URL:
             port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
-            folder = settings.ROOT / ".sandbox" / "clickhouse"
-            server = clickhouse.answering(port) or stack.enter_context(clickhouse.running(folder, port))
+            server = clickhouse.answering(port) or stack.enter_context(clickhouse.running(folder / "clickhouse", port))
             made = demo.App(config.zone, config.source_database, seed=seed, events_per_day=events)
             rows = demo.fill(server, made, days=days)
             typer.echo(f"The sandbox's ClickHouse answers on port {port}; {rows:,} new events.", err=True)
+        if config.telegram_bot_token.get_secret_value() == settings.SANDBOX_TELEGRAM_TOKEN:
+            port = int(settings.SANDBOX_TELEGRAM_API_URL.rsplit(":", 1)[1])
+            chat = messenger.answering(port) or stack.enter_context(messenger.running(folder / "telegram", port))
+            typer.echo(f"The sandbox's Telegram chat is at {chat.chat_page}", err=True)
         raise typer.Exit(_run_until_it_ends(context.args))
 
 
@@ -111,20 +200,6 @@ def _run_until_it_ends(command: list[str]) -> int:
             return process.wait()
         except KeyboardInterrupt:
             continue
-
-
-def _call(*command: str, quietly: bool = False) -> None:
-    brief = {
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
-        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "airflow.task.operators.pulse=INFO",
-        # About what Airflow could use if it were installed; a newcomer would take them for failures.
-        "PYTHONWARNINGS": "ignore:Could not import graphviz,ignore:Using `httpx` with",
-    }
-    done = subprocess.run(command, capture_output=quietly, text=True, env={**brief, **os.environ})
-    if done.returncode:
-        if quietly:
-            typer.echo(done.stdout + done.stderr, err=True)
-        raise PulseError(f"`{' '.join(command[:4])}` failed; its last lines above say why.")
 
 
 def main() -> None:

@@ -1,0 +1,77 @@
+"""
+# daily_report: yesterday's numbers in Telegram at 11:00
+
+Every day at 11:00 local time: waits until `etl` has published the event date, runs
+`notebooks/reports/daily_report.ipynb`, and sends its text and chart, read from the archived notebook, to
+`TELEGRAM_REPORT_CHATS`. Is the day not there by 11:30, the chats get a short notice, and the report as soon as it is,
+until midnight.
+
+A rerun with the same numbers sends nothing; with other numbers it corrects the message in place.
+
+**When it fails**, the alert chat (`TELEGRAM_ALERT_CHATS`) is told, and the failed task's log says why in its last
+lines.
+
+| task | what to do |
+| --- | --- |
+| wait_longer | the day was not published before midnight: repair `etl`, then trigger this DAG with that date |
+| daily_report | open the archived notebook that the log names; mend, then clear the task |
+| deliver, a chat failed | do what the line says (start the bot, correct the token, …), then clear the task |
+| deliver, a chat is unknown | look into the chat, then settle it with `pulse deliveries` as the line says |
+"""
+
+from datetime import datetime, time, timedelta
+
+from airflow.sdk import DAG, CronDataIntervalTimetable
+
+from pulse import settings
+from pulse.airflow import (
+    EVENT_DATE,
+    MACROS,
+    DeliverOperator,
+    LateNoticeOperator,
+    NotebookOperator,
+    WaitForDay,
+    event_date_param,
+    tell_failure,
+)
+
+config = settings.load()
+
+with DAG(
+    dag_id="daily_report",
+    doc_md=__doc__,
+    schedule=CronDataIntervalTimetable("0 11 * * *", timezone=config.timezone),
+    start_date=datetime(2026, 1, 1, tzinfo=config.zone),
+    catchup=False,
+    max_active_runs=2,
+    dagrun_timeout=timedelta(hours=20),
+    params={"event_date": event_date_param()},
+    user_defined_macros=MACROS,
+    default_args={
+        "owner": "analytics",
+        "retries": 2,
+        "retry_delay": timedelta(minutes=2),
+        "execution_timeout": timedelta(minutes=15),
+        "on_failure_callback": tell_failure,
+    },
+    tags=["daily"],
+):
+    day = {"event_date": EVENT_DATE}
+    wait = WaitForDay(
+        task_id="wait_for_day", **day, wait=timedelta(minutes=30), then="daily_report", otherwise="late_notice"
+    )
+    notice = LateNoticeOperator(task_id="late_notice", **day, deadline=time(11, 30), chats="report")
+    # Its time is the wait itself, in which it holds no slot.
+    wait_longer = WaitForDay(
+        task_id="wait_longer", **day, wait=timedelta(hours=12, minutes=30), then="daily_report", execution_timeout=None
+    )
+    report = NotebookOperator(
+        task_id="daily_report",
+        notebook="reports/daily_report",
+        parameters=day,
+        cell_seconds=300,
+        trigger_rule="none_failed_min_one_success",
+    )
+    deliver = DeliverOperator(task_id="deliver", report="daily_report", **day, path=report.output, chats="report")
+    wait >> [notice, report]
+    notice >> wait_longer >> report >> deliver

@@ -1,0 +1,44 @@
+"""
+# live_metrics: today so far, every hour
+
+From 09:00 to 23:00 local time, on the hour: `notebooks/reports/live_metrics.ipynb` compares today so far with the
+same time yesterday and a week ago, and the message of the day in `TELEGRAM_LIVE_CHATS` is brought up to date: one
+message a day, edited in place, so that nobody is buzzed.
+
+**When it fails**, nothing is lost: the next hour brings the message up to date. If it keeps failing, the failed
+task's log says why in its last lines; a chat that is `unknown` is settled with `pulse deliveries`.
+"""
+
+from datetime import datetime, timedelta
+
+from airflow.sdk import DAG, CronDataIntervalTimetable
+
+from pulse import settings
+from pulse.airflow import AS_OF, MACROS, TODAY, DeliverOperator, NotebookOperator
+
+config = settings.load()
+
+with DAG(
+    dag_id="live_metrics",
+    doc_md=__doc__,
+    schedule=CronDataIntervalTimetable("0 9-23 * * *", timezone=config.timezone),
+    start_date=datetime(2026, 1, 1, tzinfo=config.zone),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(minutes=50),
+    user_defined_macros=MACROS,
+    default_args={
+        "owner": "analytics",
+        "retries": 1,
+        "retry_delay": timedelta(minutes=2),
+        "execution_timeout": timedelta(minutes=15),
+    },
+    tags=["live"],
+):
+    metrics = NotebookOperator(
+        task_id="live_metrics", notebook="reports/live_metrics", parameters={"as_of": AS_OF}, cell_seconds=300
+    )
+    deliver = DeliverOperator(
+        task_id="deliver", report="live_metrics", event_date=TODAY, path=metrics.output, chats="live"
+    )
+    metrics >> deliver
