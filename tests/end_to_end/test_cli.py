@@ -1,0 +1,114 @@
+"""The `pulse` command: bad input is one sentence and a non-zero exit."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from telegram_chats import Telegram
+
+from pulse import settings
+from pulse.sandbox.clickhouse import Server
+
+PULSE = str(Path(sys.executable).parent / "pulse")
+
+
+def run(*words: str, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [PULSE, *words], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
+    )
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address at which nothing answers, and will not while the test runs."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://pulse:hush-hush-hush@127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_no_server_is_one_sentence(nobody: str) -> None:
+    for words in (["daily"], ["show"], ["deliveries"]):
+        code, said = run(*words, CLICKHOUSE_URL=nobody)
+        assert code == 1
+        assert "No ClickHouse server answers at http://127.0.0.1:" in said
+        assert len(said.splitlines()) == 1
+        assert "hush" not in said
+
+
+def test_a_wrong_password_is_one_sentence(clickhouse_server: Server) -> None:
+    code, said = run("show", CLICKHOUSE_URL=f"http://pulse:wrong-wrong@127.0.0.1:{clickhouse_server.port}")
+    assert code == 1
+    assert said.endswith("Check the user and the password in CLICKHOUSE_URL.")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("day", ["2026-13-45", "tomorrow", "2999-01-01"])
+def test_an_impossible_date_is_one_sentence(day: str) -> None:
+    for command in ("daily", "show"):
+        code, said = run(command, day)
+        assert code == 1
+        assert day in said
+        assert "give" in said
+        assert len(said.splitlines()) == 1
+
+
+def test_a_day_that_is_not_published_says_how_to_publish_it(clickhouse_server: Server) -> None:
+    from pulse import clickhouse
+
+    clickhouse.create_tables(clickhouse.ClickHouse(clickhouse_server.url, "shown", settings.load().zone))
+    code, said = run("show", "2020-01-01", CLICKHOUSE_URL=clickhouse_server.url, PULSE_DATABASE="shown")
+    assert (code, said) == (1, "2020-01-01 is not published in shown; run `pulse daily 2020-01-01`.")
+
+
+def test_a_wrong_setting_is_one_sentence() -> None:
+    code, said = run("show", PULSE_TIMEZONE="Mars/Olympus")
+    assert (code, len(said.splitlines())) == (1, 1)
+    assert "PULSE_TIMEZONE" in said
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", port))
+        except OSError:
+            pytest.skip(f"port {port} is in use already")
+        taken.listen()
+        code, said = run("sandbox", "run", "--", "true")
+    assert (code, len(said.splitlines())) == (1, 1)
+    assert str(port) in said
+
+
+def test_a_command_that_is_not_there_is_one_sentence(clickhouse_server: Server, chats: Telegram) -> None:
+    own = {"CLICKHOUSE_URL": clickhouse_server.url, "TELEGRAM_BOT_TOKEN": "123:an-own-bot"}
+    assert run("sandbox", "run", "--", "no-such-command", **own) == (
+        1,
+        "There is no command no-such-command; check its name.",
+    )
+    code, _ = run("sandbox", "run", "--", "sh", "-c", "exit 7", **own)
+    assert code == 7
+
+
+def test_a_test_message_says_where_it_arrived_or_what_is_wrong(chats: Telegram) -> None:
+    chat = chats.new_chat()
+    code, said = run("telegram", "test", chat, TELEGRAM_API_URL=chats.server.url)
+    assert code == 0, said
+    assert "arrived" in said
+    code, said = run("telegram", "test", "-4242", TELEGRAM_API_URL=chats.server.url)
+    assert code == 1
+    assert len(said.splitlines()) == 1
+    assert "-4242" in said
+
+
+def test_deliveries_says_when_nothing_is_open(clickhouse_server: Server) -> None:
+    code, said = run("deliveries", CLICKHOUSE_URL=clickhouse_server.url, PULSE_DATABASE="nothing_sent")
+    assert (code, said) == (0, "Every message was sent, as far as anybody knows.")
+    code, said = run("deliveries", "resend", "abc", CLICKHOUSE_URL=clickhouse_server.url, PULSE_DATABASE="nothing_sent")
+    assert code == 1
+    assert len(said.splitlines()) == 1
