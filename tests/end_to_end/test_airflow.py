@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from telegram_chats import Telegram
 
 from pulse import settings
 from pulse.clickhouse import ClickHouse
@@ -37,6 +38,8 @@ class Airflow:
     db: ClickHouse
     source: str
     yesterday: date
+    chats: Telegram
+    readers: str
 
     def command(self, *words: str) -> str:
         done = subprocess.run(["airflow", *words], env=self.environment, capture_output=True, text=True, timeout=120)
@@ -63,13 +66,13 @@ class Airflow:
 
 
 @pytest.fixture(scope="module")
-def airflow(clickhouse_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """A real Airflow on free ports, with the connection as Airflow's own and a wrong address in the environment."""
     home = tmp_path_factory.mktemp("airflow")
     config = settings.load()
     yesterday = config.event_day("yesterday")
     fill(clickhouse_server, App(config.zone, "scheduled_app", events_per_day=8_000), days=DAYS)
-    api, logs = _free_port(), _free_port()
+    api, logs, readers = _free_port(), _free_port(), chats.new_chat()
     environment = {
         **os.environ,
         "AIRFLOW_HOME": str(home),
@@ -89,6 +92,10 @@ def airflow(clickhouse_server: Server, tmp_path_factory: pytest.TempPathFactory)
         "PULSE_DATABASE": "scheduled",
         "PULSE_SOURCE_DATABASE": "scheduled_app",
         "PULSE_OUTPUT": str(home / "archive"),
+        "TELEGRAM_API_URL": chats.server.url,
+        "TELEGRAM_REPORT_CHATS": readers,
+        "TELEGRAM_LIVE_CHATS": chats.new_chat(),
+        "TELEGRAM_ALERT_CHATS": chats.new_chat(),
     }
     db = ClickHouse(clickhouse_server.url, "scheduled", config.zone)
     with (home / "standalone.log").open("w") as log:
@@ -96,7 +103,7 @@ def airflow(clickhouse_server: Server, tmp_path_factory: pytest.TempPathFactory)
             ["airflow", "standalone"], env=environment, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            yield Airflow(home, environment, db, "scheduled_app", yesterday)
+            yield Airflow(home, environment, db, "scheduled_app", yesterday, chats, readers)
         finally:
             os.killpg(process.pid, signal.SIGINT)
             try:
@@ -181,6 +188,24 @@ def test_a_day_from_the_trigger_form_is_computed_again(scheduled: Airflow) -> No
     assert scheduled.states("manual") == ["success"]
     assert scheduled.db.read("select * from dimension_activity where event_date = {day:Date}", day=day).equals(before)
     _is_what_happened(scheduled, day)
+
+
+def test_the_report_waits_in_no_slot_and_goes_out_once_the_day_is_there(scheduled: Airflow) -> None:
+    day = scheduled.yesterday - timedelta(days=5)
+    conf = json.dumps({"event_date": str(day)})
+    scheduled.command("dags", "trigger", "daily_report", "--run-id", "early", "--conf", conf)
+    gate = "select state from task_instance where run_id = 'early' and task_id = 'wait_for_day'"
+    scheduled.wait(lambda: scheduled.query(gate) == [("deferred",)], "the gate")
+    scheduled.command("dags", "trigger", "etl", "--run-id", "late", "--conf", conf)
+    ends = [("success",)], [("failed",)]
+    scheduled.wait(
+        lambda: scheduled.query("select state from dag_run where run_id = 'early'") in ends, "the report's run"
+    )
+    assert scheduled.query("select state from dag_run where run_id = 'early'") == [("success",)], scheduled.log()
+    (sent,) = [each for each in scheduled.chats.messages(scheduled.readers) if f"{day:%-d %B %Y}" in each["text"]]
+    assert sent["photo"]
+    users = scheduled.db.value("select app_users from daily_metrics where event_date = {day:Date}", day=day)
+    assert f"{users:,}" in sent["text"]
 
 
 def test_a_failed_notebook_says_why_in_the_last_lines_of_its_log(scheduled: Airflow) -> None:
