@@ -1,0 +1,338 @@
+"""Measures the ETL: time, memory, and the ways not taken. Prints one table.
+
+    python -m benchmarks.etl [--scale 0.05] [--make-run]
+
+One day of 20 million feed actions and 5 million messages by 2 million users (times the scale), on a sandbox server of
+its own. The four notebooks run cold, each in a fresh process as under Airflow, in turn with the best statements found
+by hand; the best of three rounds counts. Other work on the machine shows in every figure but hardly in the ratios.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from benchmarks import small_server, ways
+from pulse import clickhouse, settings
+from pulse.sandbox import clickhouse as sandbox
+from pulse.sandbox import process
+
+FEED, MESSAGES, USERS = 20_000_000, 5_000_000, 2_000_000
+ROUNDS = 3
+NOTEBOOKS = ("extract_feed", "extract_messages", "transform", "load")
+TARGETS = ("user_activity", "dimension_activity", "daily_metrics")
+GB = 1e9
+
+COLD = """
+import json, sys
+from pathlib import Path
+from pulse import notebooks
+done = notebooks.run(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
+print(json.dumps(done.queries))
+"""
+
+PARSE = """
+import runpy, sys, time
+import airflow
+started = time.perf_counter()
+runpy.run_path(sys.argv[1])
+print(time.perf_counter() - started)
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table. `reached` is None where there is no goal."""
+
+    name: str
+    measured: str
+    goal: str = ""
+    reached: bool | None = None
+
+
+@dataclass(frozen=True)
+class Cold:
+    """A notebook in a fresh process: all of its seconds, and those of its statements."""
+
+    seconds: float
+    statements: list[float]
+
+    @property
+    def clickhouse(self) -> float:
+        return sum(self.statements)
+
+    @property
+    def overhead(self) -> float:
+        return self.seconds - self.clickhouse
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run reads and writes."""
+
+    server: sandbox.Server
+    source: str
+    day: date
+    folder: Path
+
+    @property
+    def db(self) -> clickhouse.ClickHouse:
+        config = settings.load()
+        return clickhouse.ClickHouse(self.server.url, config.database, config.zone)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "CLICKHOUSE_URL": self.server.url, "PULSE_SOURCE_DATABASE": self.source}
+
+
+# --- what is measured ------------------------------------------------------------------------------------------------
+
+
+def run_notebooks(place: Place, name: str) -> dict[str, Cold]:
+    """The four notebooks one after the other, each in a fresh process."""
+    parameters = json.dumps({"event_date": str(place.day), "run": name})
+    done = {}
+    for notebook in NOTEBOOKS:
+        path = settings.ROOT / "notebooks" / "etl" / f"{notebook}.ipynb"
+        archived = place.folder / name / f"{notebook}.ipynb"
+        started = time.perf_counter()
+        answer = run([sys.executable, "-c", COLD, str(path), str(archived), parameters], place.environment)
+        seconds = time.perf_counter() - started
+        done[notebook] = Cold(seconds, [query.get("seconds", 0.0) for query in json.loads(answer)])
+    return done
+
+
+@contextmanager
+def peak_memory(pid: int) -> Iterator[list[int]]:
+    """The most memory (resident bytes) that a process has while the block runs, as the list's one item after it."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    found: list[int] = []
+    yield found
+    status = Path(f"/proc/{pid}/status").read_text()
+    found.append(int(status.split("VmHWM:")[1].split()[0]) * 1024)
+
+
+def run_pandas(place: Place, way: str) -> dict[str, Any]:
+    """A pandas way in a process of its own: its `seconds` (imports left out), `memory` and `rows`."""
+    where = [place.server.url, place.source, str(place.day), settings.load().timezone, way]
+    return dict(json.loads(run([sys.executable, "-m", "benchmarks.ways", *where])))
+
+
+def differences(place: Place, in_pandas: dict[str, dict[str, Any]]) -> list[str]:
+    """The tables that another way made differently, each as a sentence; empty where all ways agree."""
+    found = []
+    for table in TARGETS:
+        sql = """
+        select count() from (
+            (select * from {published:Identifier} where event_date = {day:Date} except select * from {other:Identifier})
+            union all
+            (select * from {other:Identifier} except select * from {published:Identifier} where event_date = {day:Date})
+        )
+        """
+        rows = place.db.value(sql, published=table, other=f"hand_{table}", day=place.day)
+        if rows:
+            found.append(f"{table} by hand differs from the notebooks' in {rows:,} rows")
+    published = place.db.read(
+        "select * except event_date from dimension_activity where event_date = {day:Date}", day=place.day
+    )
+    ours = {tuple(row.values()) for row in published.to_dict("records")}
+    for way, done in in_pandas.items():
+        theirs = {tuple(row[name] for name in published.columns) for row in done["rows"]}
+        if ours != theirs:
+            found.append(
+                f"dimension_activity in pandas ({way}) differs from the notebooks' in {len(theirs - ours):,} rows"
+            )
+    return found
+
+
+def stock_papermill(folder: Path) -> float:
+    """Seconds of papermill's command for a notebook that only imports what such a notebook uses."""
+    cell = nbformat.v4.new_code_cell("import pandas, pandahouse, matplotlib.pyplot, scrapbook")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "imports.ipynb")
+    started = time.perf_counter()
+    run(
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            "--no-progress-bar",
+            str(folder / "imports.ipynb"),
+            str(folder / "done.ipynb"),
+        ]
+    )
+    return time.perf_counter() - started
+
+
+def slowest_dag(folder: Path) -> tuple[str, float]:
+    """The DAG file that takes the longest to parse beyond `import airflow`, and its seconds (best of three each)."""
+    environment = {**os.environ, "AIRFLOW_HOME": str(folder / "airflow")}
+    seconds = {
+        path.name: min(float(run([sys.executable, "-c", PARSE, str(path)], environment).split()[-1]) for _ in range(3))
+        for path in sorted((settings.ROOT / "dags").glob("*.py"))
+    }
+    return max(seconds.items(), key=lambda item: item[1])
+
+
+def make_run(folder: Path) -> float:
+    """Seconds of `make run` in a fresh copy of the project, where packages have been downloaded before."""
+    listing = run(["git", "-C", str(settings.ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+    for name in filter(None, listing.split("\0")):
+        source, target = settings.ROOT / name, folder / "pulse" / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    started = time.perf_counter()
+    run(["make", "-C", str(folder / "pulse"), "run"])
+    return time.perf_counter() - started
+
+
+def run(command: list[str], environment: dict[str, str] | None = None) -> str:
+    """A command's output.
+
+    Raises:
+        SystemExit: it failed; the text is the end of what it said.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=settings.ROOT)
+    if done.returncode:
+        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
+        raise SystemExit(f"{' '.join(command)[:200]} failed ({done.returncode}):\n{said}")
+    return done.stdout
+
+
+# --- the figures -----------------------------------------------------------------------------------------------------
+
+
+def compare_ways(folder: Path, day: date, scale: float) -> Iterator[Figure]:
+    """Figures of the notebooks beside those of the other ways, on the same server and day."""
+    with sandbox.running(folder / "data") as server:
+        place = Place(server, "app", day, folder)
+        sizes = [int(size * scale) for size in (FEED, MESSAGES, USERS)]
+        progress("making the day")
+        ways.make_day(server.url, place.source, day, place.db.zone, *sizes)
+        rounds, by_hand, memory = [], [], []
+        for number in range(ROUNDS):
+            progress(f"round {number + 1} of {ROUNDS}")
+            with peak_memory(server.pid) as peak:
+                rounds.append(run_notebooks(place, f"round_{number}"))
+            memory += peak
+            by_hand.append(ways.by_hand(place.db, place.source, day))
+        pandas = {}
+        for way in ("plain", "hashed"):
+            progress(f"pandas, {way}")
+            pandas[way] = run_pandas(place, way)
+        different = differences(place, pandas)
+
+    ours = min(sum(cold.clickhouse for cold in done.values()) for done in rounds)
+    wall = min(sum(cold.seconds for cold in done.values()) for done in rounds)
+    hand, peak_bytes = min(by_hand), max(memory)
+    yield Figure("results of all ways", "; ".join(different) or "equal", "equal", not different)
+    yield Figure("ETL, four notebooks: ClickHouse time", f"{ours:.1f} s", "≤ 5 s", ours <= 5)
+    for name in NOTEBOOKS:
+        yield Figure(f"… of which {name}", f"{min(done[name].clickhouse for done in rounds):.2f} s")
+    yield Figure(
+        "… to the best statements by hand", f"{ours / hand:.2f} × ({hand:.1f} s)", "≤ 1.5 ×", ours <= 1.5 * hand
+    )
+    yield Figure("… engine's peak memory", f"{peak_bytes / GB:.2f} GB", "≤ 2 GB", peak_bytes <= 2 * GB)
+    yield from beside_pandas(pandas, ours, wall, peak_bytes)
+    overheads = [min(done[name].overhead for done in rounds) for name in NOTEBOOKS]
+    stock = stock_papermill(folder)
+    yield Figure(
+        "overhead of a notebook, cold",
+        f"{max(overheads):.1f} s (stock papermill: {stock:.1f} s)",
+        "≤ 3 s",
+        max(overheads) <= 3,
+    )
+
+
+def beside_pandas(pandas: dict[str, dict[str, Any]], ours: float, wall: float, memory: int) -> Iterator[Figure]:
+    """The notebooks against both tables in frames; with the strings kept in ClickHouse only for comparison."""
+    for way, name in (("plain", "pandas"), ("hashed", "pandas with hashed strings")):
+        seconds, theirs = pandas[way]["seconds"], pandas[way]["memory"]
+        faster, share, counts = seconds / ours, memory / theirs, way == "plain"
+        measured = f"{faster:.1f} × ({seconds:.0f} s); with all overhead {seconds / wall:.1f} × ({wall:.0f} s)"
+        yield Figure(f"… faster than {name}", measured, "≥ 6 ×" if counts else "", faster >= 6 if counts else None)
+        measured = f"{share:.2f} ({theirs / GB:.1f} GB)"
+        yield Figure(f"… memory to {name}", measured, "≤ 0.33" if counts else "", share <= 1 / 3 if counts else None)
+
+
+def crowd(folder: Path, day: date, scale: float) -> Iterator[Figure]:
+    """Ten times the users and twice the events, on a server that may use 2 GB."""
+    with process.running(small_server.MODULE, folder / "crowd") as about:
+        server = sandbox.Server(about["host"], about["port"], Path(about["data"]), about["pid"])
+        place = Place(server, "app", day, folder)
+        sizes = [int(size * scale) for size in (2 * FEED, 2 * MESSAGES, 10 * USERS)]
+        progress("making the day of ten times the users")
+        ways.make_day(server.url, place.source, day, place.db.zone, *sizes)
+        progress("ten times the users")
+        try:
+            with peak_memory(server.pid) as peak:
+                done = run_notebooks(place, "crowd")
+            seconds = sum(cold.clickhouse for cold in done.values())
+            measured = f"{seconds:.1f} s; process {peak[0] / GB:.2f} GB"
+            reached = True
+        except SystemExit as failure:
+            measured, reached = str(failure).splitlines()[-1], False
+    yield Figure("ten times the users, server limited to 2 GB", measured, "completes", reached)
+
+
+def parsing(folder: Path) -> Iterator[Figure]:
+    """How long Airflow takes to read a DAG file."""
+    name, seconds = slowest_dag(folder)
+    yield Figure(f"slowest DAG file to parse ({name})", f"{seconds:.2f} s", "< 1 s", seconds < 1)
+
+
+def table(figures: list[Figure]) -> str:
+    """The figures as a table, in plain text and Markdown at once."""
+    words = {True: "yes", False: "no", None: ""}
+    rows = [("figure", "measured", "goal", "reached")]
+    rows += [(figure.name, figure.measured, figure.goal, words[figure.reached]) for figure in figures]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])
+
+
+def progress(text: str) -> None:
+    """Tell on stderr what is being measured; the table alone goes to stdout."""
+    print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.etl", description="Measure the ETL.")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the events and users; 0.05 for a quick look")
+    parser.add_argument("--make-run", action="store_true", help="measure `make run` in a fresh copy, and nothing else")
+    arguments = parser.parse_args()
+    day = datetime.now(settings.load().zone).date() - timedelta(days=1)
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="pulse-bench-") as name:
+        folder = Path(name)
+        if arguments.make_run:
+            seconds = make_run(folder)
+            figures.append(Figure("make run, packages downloaded before", f"{seconds:.0f} s", "≤ 90 s", seconds <= 90))
+        else:
+            figures += compare_ways(folder, day, arguments.scale)
+            figures += crowd(folder, day, arguments.scale)
+            figures += parsing(folder)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+    print(f"{os.cpu_count()} cores, {memory:.0f} GB of memory; load average {os.getloadavg()[2]:.1f} over 15 minutes")
+    print(f"{FEED * arguments.scale:,.0f} feed actions, {MESSAGES * arguments.scale:,.0f} messages, ", end="")
+    print(f"{USERS * arguments.scale:,.0f} users\n\n{table(figures)}")
+
+
+if __name__ == "__main__":
+    main()
