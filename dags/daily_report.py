@@ -61,10 +61,7 @@ with DAG(
         task_id="wait_for_day", **day, wait=timedelta(minutes=30), then="daily_report", otherwise="late_notice"
     )
     notice = LateNoticeOperator(task_id="late_notice", **day, deadline=time(11, 30), chats="report")
-    # Its time is the wait itself, in which it holds no slot.
-    wait_longer = WaitForDay(
-        task_id="wait_longer", **day, wait=timedelta(hours=12, minutes=30), then="daily_report", execution_timeout=None
-    )
+    wait_longer = WaitForDay(task_id="wait_longer", **day, wait=timedelta(hours=12, minutes=30), then="daily_report")
     report = NotebookOperator(
         task_id="daily_report",
         notebook="reports/daily_report",

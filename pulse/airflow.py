@@ -213,6 +213,7 @@ class WaitForDay(BaseBranchOperator):
         self, *, event_date: str, wait: timedelta, then: str, otherwise: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self.execution_timeout = wait + timedelta(minutes=5)  # which bounds the wait too
         self.event_date = event_date
         self.wait = wait
         self.then = then
