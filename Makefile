@@ -22,7 +22,7 @@ test: install ## set up, then run all tests (the slowest are listed at the end)
 	pytest $(PYTEST_ARGS)
 
 up: install ## the sandbox and Airflow with its UI, on this machine only, until Ctrl-C
-	pulse sandbox run -- airflow standalone
+	pulse sandbox run --live -- airflow standalone
 
 notebook: install ## JupyterLab on the notebooks, with the sandbox behind them
 	pulse sandbox run -- jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks

@@ -3,13 +3,19 @@
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from contextlib import ExitStack
-from typing import Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pulse import PulseError, settings
+
+if TYPE_CHECKING:
+    from pulse.sandbox.clickhouse import Server
+    from pulse.sandbox.events import App
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Pulse, from the command line.")
 sandbox = typer.Typer(no_args_is_help=True, help="The stand-ins for ClickHouse and Telegram on this machine.")
@@ -161,6 +167,7 @@ def sandbox_run(
     seed: Annotated[int, typer.Option(help="Another seed makes other events.")] = 1,
     events: Annotated[int, typer.Option(help="Events on a usual day.")] = 300_000,
     days: Annotated[int, typer.Option(help="Days of events, up to yesterday.")] = 35,
+    live: Annotated[bool, typer.Option(help="Let today's events go on arriving while the command runs.")] = False,
 ) -> None:
     """Run a command (after --) with the sandbox beside it: started unless it runs already, filled up to yesterday.
 
@@ -180,11 +187,29 @@ def sandbox_run(
             made = demo.App(config.zone, config.source_database, seed=seed, events_per_day=events)
             rows = demo.fill(server, made, days=days)
             typer.echo(f"The sandbox's ClickHouse answers on port {port}; {rows:,} new events.", err=True)
+            if live:
+                stop = threading.Event()
+                arriving = threading.Thread(target=_let_events_arrive, args=(server, made, stop))
+                arriving.start()
+                stack.callback(arriving.join)
+                stack.callback(stop.set)
         if config.telegram_bot_token.get_secret_value() == settings.SANDBOX_TELEGRAM_TOKEN:
             port = int(settings.SANDBOX_TELEGRAM_API_URL.rsplit(":", 1)[1])
             chat = messenger.answering(port) or stack.enter_context(messenger.running(folder / "telegram", port))
             typer.echo(f"The sandbox's Telegram chat is at {chat.chat_page}", err=True)
         raise typer.Exit(_run_until_it_ends(context.args))
+
+
+def _let_events_arrive(server: "Server", made: "App", stop: threading.Event) -> None:
+    """Bring today's events up to the moment, every half minute until told to stop."""
+    from pulse.sandbox.events import make_until
+
+    while not stop.is_set():
+        try:
+            make_until(server, made, datetime.now(made.zone))
+        except PulseError as error:  # the next time may go better
+            typer.echo(f"No new events: {error}", err=True)
+        stop.wait(30)
 
 
 def _run_until_it_ends(command: list[str]) -> int:

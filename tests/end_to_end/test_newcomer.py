@@ -10,10 +10,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from pulse import clickhouse as clickhouse_client
 from pulse import settings
 from pulse.sandbox import clickhouse
 
@@ -86,7 +88,7 @@ def _commands() -> list[str]:
 ELSEWHERE = {
     "make test": "this run",
     "make run": "test_make_run_shows_yesterday",
-    "make up": "test_make_up_serves_airflow",
+    "make up": "test_make_up_serves_airflow_and_todays_events_arrive",
     "make notebook": "test_make_notebook_serves_the_notebooks",
     "make bench": "test_make_bench_measures",
     "pulse sandbox run -- airflow": "test_airflow.py",
@@ -120,12 +122,20 @@ def test_the_checks_pass_in_a_fresh_copy(home: Home) -> None:
     home.type("git add --all && make lint")
 
 
-def test_make_up_serves_airflow(home: Home) -> None:
+def test_the_hooks_pass(home: Home) -> None:
+    home.type(". .venv/bin/activate && git add --all && pre-commit install && pre-commit run --all-files")
+
+
+def test_make_up_serves_airflow_and_todays_events_arrive(home: Home) -> None:
     home.environment["AIRFLOW__API__PORT"] = "18080"
     process = home.start("make up")
     try:
         _wait(lambda: _get(18080, "/api/v2/monitor/health").get("scheduler", {}).get("status") == "healthy", home)
         assert re.search(r"Password for user 'admin': \S+", home.said())
+        db = clickhouse_client.connect()
+        today = datetime.now(db.zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        arrived = "select count() from app.feed_actions where time >= {today:DateTime}"
+        _wait(lambda: db.value(arrived, today=today) > 0, home)
         addresses = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True).stdout
         assert "0.0.0.0:18080" not in addresses
     finally:
