@@ -43,6 +43,9 @@ ADVICE = {
     516: "Check the user and the password in CLICKHOUSE_URL.",  # AUTHENTICATION_FAILED
 }
 
+# A statement whose groups or sorted rows take more memory than this goes on on the server's disk: slower, not failed.
+SPILL_BYTES = 750_000_000
+
 # These may run twice and leave the same state; an INSERT whose answer was lost may or may not have happened.
 REPEATABLE = re.compile(
     r"select|show|describe|desc|exists|explain|truncate|create\s+or\s+replace|create\s+\w+\s+if\s+not\s+exists"
@@ -193,6 +196,8 @@ class ClickHouse:
             "query_id": query_id,
             "wait_end_of_query": 1,  # else an error in the middle of a result arrives with status 200, as data
             "max_execution_time": self.max_seconds,
+            "max_bytes_before_external_group_by": SPILL_BYTES,
+            "max_bytes_before_external_sort": SPILL_BYTES,
             **(settings or {}),
             **{f"param_{name}": _bound(value) for name, value in values.items()},
         }

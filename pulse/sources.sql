@@ -9,7 +9,12 @@ select
     assumeNotNull(toUInt64(actions.user_id)) as user_id,
     actions.time as time,
     actions.action as action,
-    cityHash64('feed', (actions.os, actions.gender, actions.age)) as attributes,
+    cityHash64(
+        'feed',
+        ifNull(cityHash64(actions.os), 0),
+        ifNull(cityHash64(actions.gender), 0),
+        ifNull(cityHash64(actions.age), 0)
+    ) as attributes,
     bitShiftLeft(toUInt128(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(actions.time), 6))), 64) + attributes as latest,
     ifNull(toString(actions.os), '') as os,
     ifNull(toString(actions.gender), '') as gender,
@@ -23,7 +28,12 @@ select
     assumeNotNull(toUInt64(actions.user_id)) as user_id,
     assumeNotNull(toUInt64(actions.receiver_id)) as receiver_id,
     actions.time as time,
-    cityHash64('message', (actions.os, actions.gender, actions.age)) as attributes,
+    cityHash64(
+        'message',
+        ifNull(cityHash64(actions.os), 0),
+        ifNull(cityHash64(actions.gender), 0),
+        ifNull(cityHash64(actions.age), 0)
+    ) as attributes,
     bitShiftLeft(toUInt128(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(actions.time), 6))), 64) + attributes as latest,
     ifNull(toString(actions.os), '') as os,
     ifNull(toString(actions.gender), '') as gender,

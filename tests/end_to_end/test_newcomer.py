@@ -147,7 +147,7 @@ def test_make_notebook_serves_the_notebooks(home: Home) -> None:
     try:
         _wait(lambda: "http://localhost:" in home.said() or "http://127.0.0.1:" in home.said(), home)
         port = int(re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/", home.said())[1])  # type: ignore[index]
-        assert _get(port, "/api").get("version")
+        _wait(lambda: bool(_get(port, "/api").get("version")), home)
     finally:
         _stop(process)
 

@@ -295,7 +295,7 @@ def test_a_read_ends_when_its_client_goes_away(url: str) -> None:
 def test_the_reader_reads_the_projects_database(clickhouse_server: Server, table: str) -> None:
     answer(clickhouse_server.url, f"INSERT INTO {table} VALUES (1, 'file')")
     assert answer(clickhouse_server.reader_url, f"SELECT s FROM {table} WHERE s = 'file'", max_threads="1") == "file\n"
-    assert answer(clickhouse_server.reader_url, "SHOW TABLES", database="pulse") == "rows\n"
+    assert "rows" in answer(clickhouse_server.reader_url, "SHOW TABLES", database="pulse").splitlines()
     assert answer(clickhouse_server.reader_url, f"SELECT count() FROM {table}", session_id="r") == "1\n"
 
 
