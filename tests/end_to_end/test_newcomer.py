@@ -145,8 +145,9 @@ def test_make_up_serves_airflow_and_todays_events_arrive(home: Home) -> None:
 def test_make_notebook_serves_the_notebooks(home: Home) -> None:
     process = home.start("BROWSER=true make notebook")
     try:
-        _wait(lambda: "http://localhost:" in home.said() or "http://127.0.0.1:" in home.said(), home)
-        port = int(re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/", home.said())[1])  # type: ignore[index]
+        address = re.compile(r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab\?")
+        _wait(lambda: bool(address.search(home.said())), home)
+        port = int(address.search(home.said())[1])  # type: ignore[index]
         _wait(lambda: bool(_get(port, "/api").get("version")), home)
     finally:
         _stop(process)
