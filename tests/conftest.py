@@ -1,11 +1,26 @@
 """What the tests share: the real parts they run against."""
 
+import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from telegram_chats import Telegram
 
 from pulse.sandbox import clickhouse, telegram
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# As root it has no sandbox, and without a network it would go on asking its maker for updates.
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +41,17 @@ def telegram_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[telegr
 def chats(telegram_server: telegram.Server) -> Telegram:
     """The stand-in's chats."""
     return Telegram(telegram_server)
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """The system's Chromium without a window: pages as people see them."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip("there is no Chromium on this machine; install the package chromium to see the pages tested")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
+        yield browser
+        browser.close()
