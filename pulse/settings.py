@@ -89,6 +89,24 @@ class Settings(BaseSettings):
             )
         return day
 
+    def moment(self, text: str) -> datetime:
+        """The local moment that a parameter means, to the minute: ISO, local unless it has an offset, or `now`.
+
+        Raises:
+            SettingsError: it is no moment, or has not come yet.
+        """
+        now = datetime.now(self.zone)
+        try:
+            given = now if text == "now" else datetime.fromisoformat(text)
+        except ValueError:
+            raise SettingsError(f"'{text}' is no moment; give one such as {now:%Y-%m-%dT%H:%M}, or now.") from None
+        # By way of a timestamp, which is an instant even where clocks are set back.
+        local = given if given.tzinfo else given.replace(tzinfo=self.zone)
+        moment = datetime.fromtimestamp(local.timestamp(), self.zone).replace(second=0, microsecond=0)
+        if moment > now:
+            raise SettingsError(f"{text} is still to come in {self.timezone}; give an earlier moment, or now.")
+        return moment
+
     def day_bounds(self, day: date) -> tuple[datetime, datetime]:
         """`day_bounds` in the configured time zone."""
         return day_bounds(day, self.zone)

@@ -94,3 +94,15 @@ def test_a_day_that_has_not_ended_is_refused() -> None:
 def test_a_day_is_as_long_as_the_clock_says(day: date, hours: int) -> None:
     start, end = (moment.astimezone(UTC) for moment in settings.day_bounds(day, ZoneInfo("Europe/Berlin")))
     assert end - start == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2025-03-12T15:07:30", "2025-03-12T15:07:00+03:00"),
+        ("2025-03-12T15:07:00+00:00", "2025-03-12T18:07:00+03:00"),
+        ("2025-03-12", "2025-03-12T00:00:00+03:00"),
+    ],
+)
+def test_a_moment_is_local_unless_it_says_otherwise(text: str, moment: str) -> None:
+    assert settings.load(PULSE_TIMEZONE="Europe/Moscow").moment(text).isoformat() == moment
