@@ -1,0 +1,746 @@
+"""Anomalies in metrics of a regular rhythm: history in, verdict out. Nothing is read, written or sent here.
+
+What a bucket should hold is what the same weekday and time held in the last four weeks (the median of the four), each
+week scaled by how the day before the bucket compares with the day before its counterpart. How far off that is on
+ordinary days, at this time of day over the last two weeks, says how far is too far. A bucket is judged alone and as
+the end of the last 4 and 16 buckets, which finds what is small but lasts.
+
+Only the past of the judged bucket is used, and all of it is in the history: a verdict depends on nothing else.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, MutableMapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from pulse import PulseError
+
+Kind: TypeAlias = Literal["count", "ratio", "value"]
+Holidays: TypeAlias = Callable[[date], bool] | Collection[date] | pd.Series | None
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+
+WINDOWS = (1, 4, 16)
+REFERENCES = 4  # days a bucket is compared with: the same weekday of so many weeks, or the days most like it
+ENOUGH_REFERENCES = 3
+CYCLES = 15  # the judged day, and the two weeks before it that say how far off is ordinary
+DAYS = CYCLES + 2 + 7 * REFERENCES  # of history that are looked at
+LEVEL_HOURS = 24
+LEAST_HOURS = 8  # of those, for a level to be known
+LEAST_RESIDUALS = 8
+MINUTES = 24 * 60
+MOST = 1e15  # more than that is counted as that
+NORMAL_MAD = 1.4826  # standard deviations in a median absolute deviation, of a normal distribution
+NORMAL_99 = 2.326
+
+
+class HistoryError(PulseError):
+    """The history is not one that can be judged."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """How far from its expected value a metric must be for an alert.
+
+    Args:
+        score: in standard deviations of what is ordinary for the metric at this time of day.
+        effect: and by this share of the expected value (0.1 is 10 %).
+        holiday: how much wider both are on holidays, which are like Sundays only roughly.
+    """
+
+    score: float = 5.0
+    effect: float = 0.10
+    holiday: float = 2.0
+
+
+DEFAULT = Thresholds()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said of a bucket.
+
+    Args:
+        is_anomaly: whether it deserves an alert.
+        lower: the least that is expected of it, in the metric's own unit; nan where nothing is known.
+        upper: the most.
+        score: standard deviations from what is expected; negative below it.
+        kind: `normal`, `drop`, `spike`, `data_lag` (the source is late: nothing can be said yet) or `unknown` (no
+            row, or too little history).
+        value: what it holds.
+        expected: what it should hold.
+        deviation: the window's share of the expected value that is missing (negative) or too much.
+        window: the buckets, this one the last, in which the deviation shows most.
+    """
+
+    is_anomaly: bool
+    lower: float
+    upper: float
+    score: float
+    kind: str
+    value: float = math.nan
+    expected: float = math.nan
+    deviation: float = math.nan
+    window: int = 1
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the rule that can be left out, for the benchmark to show what each is worth."""
+
+    windows: tuple[int, ...] = WINDOWS
+    scaled: bool = True  # each reference by the day before it
+    returning: bool = True  # a return to the level of the last week is no anomaly
+    recovery: bool = True  # nor is a bucket for what the buckets before it held
+    tail: bool = True  # scores measured by the metric's own tails
+    floor: bool = True  # never less noise than that of counting
+
+
+ALL = Parts()
+
+
+def judge(
+    history: pd.Series,
+    *,
+    denominator: pd.Series | None = None,
+    kind: Kind = "count",
+    lag_minutes: float = 0.0,
+    is_holiday: Holidays = None,
+    state: MutableMapping[str, Any] | None = None,
+    thresholds: Thresholds | None = None,
+) -> Verdict:
+    """The verdict on the last bucket of one series.
+
+    Args:
+        history: the metric by bucket on a regular DatetimeIndex; nan where there is no row. Six and a half weeks
+            are looked at; two are enough, and a few days better than nothing.
+        denominator: of a ratio, by the same index; the history is the numerator then (or the ratio itself, where its
+            values are fractions).
+        kind: `count` (events or users: whole numbers from 0), `ratio`, or `value` (any number).
+        lag_minutes: how late the source's data is. A bucket that the lag has not left whole is no drop: one bucket's
+            length or more is `data_lag`; of less, only what the lag cannot explain counts.
+        is_holiday: the days that are like Sundays: a function of a date, a collection of dates, or booleans by the
+            same index.
+        state: what to keep between ticks; nothing is needed.
+        thresholds: for this metric.
+
+    Raises:
+        HistoryError: the history has no times, or a ratio has no denominator.
+    """
+    bottom = None if denominator is None else _column(denominator, history)
+    series = _Series(["metric"], _column(history, history), bottom, [kind], [lag_minutes], [thresholds or DEFAULT])
+    return _judge(history.index, series, is_holiday, ALL)["metric"]
+
+
+def judge_tick(
+    history: pd.DataFrame,
+    *,
+    denominators: pd.DataFrame | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+    lag_minutes: float | Mapping[str, float] = 0.0,
+    is_holiday: Holidays = None,
+    states: MutableMapping[str, dict[str, Any]] | None = None,
+    thresholds: Mapping[str, Thresholds] | Thresholds | None = None,
+    parts: Parts = ALL,
+) -> dict[str, Verdict]:
+    """The verdicts on the last bucket of many series at once, by column.
+
+    They are those of `judge`, with one difference: among many series something is always rare, so that the one that
+    stands out must stand out more, and many that stand out together need not (Benjamini and Hochberg's rule).
+
+    Args:
+        history: a column a series.
+        denominators: the columns of those that are ratios.
+        kinds: by column; what is missing is a count.
+        lag_minutes: of all, or by column.
+        is_holiday: as for `judge`.
+        states: by column.
+        thresholds: of all, or by column.
+        parts: what of the rule to use.
+
+    Raises:
+        HistoryError: the history has no times, or a ratio has no denominator.
+    """
+    names = list(history.columns)
+    kind_of = [(kinds or {}).get(name, "count") for name in names]
+    lags = [lag_minutes.get(name, 0.0) if isinstance(lag_minutes, Mapping) else lag_minutes for name in names]
+    limits = [thresholds.get(name, DEFAULT) if isinstance(thresholds, Mapping) else thresholds for name in names]
+    bottom = None
+    if denominators is not None:
+        bottom = denominators.reindex(index=history.index, columns=names).to_numpy(dtype=float, na_value=math.nan)
+    top = history.to_numpy(dtype=float, na_value=math.nan)
+    series = _Series(names, top, bottom, kind_of, lags, [limit or DEFAULT for limit in limits])
+    return _judge(history.index, series, is_holiday, parts)
+
+
+def band(
+    history: pd.Series,
+    *,
+    denominator: pd.Series | None = None,
+    kind: Kind = "count",
+    is_holiday: Holidays = None,
+    last: int = 96,
+    thresholds: Thresholds | None = None,
+) -> pd.DataFrame:
+    """What the last buckets held and what was expected of them, each by its own past: for a chart.
+
+    Returns:
+        By bucket: `value`, `expected`, `lower`, `upper`, in the metric's own unit.
+
+    Raises:
+        HistoryError: the history has no times, or a ratio has no denominator.
+    """
+    judged = {}
+    for end in range(max(1, len(history) - last + 1), len(history) + 1):
+        below = None if denominator is None else denominator.iloc[:end]
+        verdict = judge(history.iloc[:end], denominator=below, kind=kind, is_holiday=is_holiday, thresholds=thresholds)
+        judged[history.index[end - 1]] = (verdict.value, verdict.expected, verdict.lower, verdict.upper)
+    columns = ["value", "expected", "lower", "upper"]
+    rows = pd.DataFrame.from_dict(judged, orient="index", columns=columns, dtype=float)
+    return rows if len(rows) else pd.DataFrame(columns=columns, index=history.index[:0], dtype=float)
+
+
+# --- the series on a grid of days and times ---------------------------------------------------------------------------
+
+
+class _Series(NamedTuple):
+    """The series of a tick: a row a bucket, a column a series."""
+
+    names: list[str]
+    top: Floats
+    bottom: Floats | None
+    kinds: list[Kind]
+    lags: list[float]
+    thresholds: list[Thresholds]
+
+
+class _Clock(NamedTuple):
+    """Where the rows of the grid are in time. The last row is the judged bucket."""
+
+    per_day: int
+    slot: int  # of the judged bucket, from midnight
+    weekday: int  # of its day, from Monday
+    holidays: tuple[bool, ...]  # whether its day is one, the day before, …
+
+    @property
+    def hour(self) -> int:
+        return self.per_day // 24
+
+    @property
+    def step(self) -> float:
+        return MINUTES / self.per_day
+
+
+def _column(values: pd.Series, like: pd.Series) -> Floats:
+    """A series' values, one a row of another's."""
+    if not isinstance(values, pd.Series):
+        raise HistoryError(f"A metric's history is a pandas Series by bucket, not a {type(values).__name__}.")
+    if values is not like and not values.index.equals(like.index):
+        values = values[~values.index.duplicated(keep="last")].reindex(like.index)
+    return values.to_numpy(dtype=float, na_value=math.nan).reshape(-1, 1)
+
+
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+def _on_grid(index: pd.Index, arrays: list[Floats]) -> tuple[int, pd.Timestamp, list[Floats]] | None:
+    """The rows by the clock on the wall: every day has all of its buckets, and the last row is the last bucket.
+
+    Returns:
+        How many buckets a day has, the last one's local time, the arrays; None where two buckets are not to be had.
+
+    Raises:
+        HistoryError: there are no times, or they are of a length that does not make up an hour.
+    """
+    if not isinstance(index, pd.DatetimeIndex):
+        raise HistoryError("The history has no times: give it a DatetimeIndex, one entry a bucket.")
+    if index.hasnans:
+        known = index.notna()
+        index, arrays = index[known], [array[known] for array in arrays]
+    if not index.is_monotonic_increasing:
+        order = np.argsort(index.asi8, kind="stable")
+        index, arrays = index[order], [array[order] for array in arrays]
+    minute = 60 * UNITS[index.unit]
+    steps = np.diff(index.asi8[-500:])
+    steps = steps[steps > 0]
+    if not len(steps):
+        return None
+    lengths, often = np.unique(steps, return_counts=True)
+    length = int(lengths[often.argmax()])
+    if (60 * minute) % length:
+        raise HistoryError(f"Buckets of {length / minute:g} minutes do not make up an hour: count by 15 or 30 minutes.")
+    per_day = MINUTES * minute // length
+    rows = DAYS * per_day
+    last = index[-1]
+    index = index[-2 * rows :]  # twice: rows may be there twice
+    arrays = [array[-len(index) :] for array in arrays]
+    wall = index.asi8
+    if index.tz is not None and index[0].utcoffset() != last.utcoffset():
+        wall = index.tz_localize(None).asi8
+    places = rows - 1 - (wall[-1] - wall) // length
+    last = last.tz_localize(None)
+    if len(index) >= rows and (np.diff(wall[-rows:]) == length).all():
+        return per_day, last, [array[-rows:] for array in arrays]
+    inside = (places >= 0) & (places < rows)
+    placed = []
+    for array in arrays:
+        grid = np.full((rows, array.shape[1]), math.nan)
+        grid[places[inside]] = array[inside]
+        placed.append(grid)
+    return per_day, last, placed
+
+
+def _holidays(is_holiday: Holidays, day: date) -> tuple[bool, ...]:
+    """Whether a day, the day before it, … are holidays.
+
+    Raises:
+        HistoryError: holidays are told in another way than `judge` says.
+    """
+    if is_holiday is None:
+        return (False,) * (DAYS + 1)
+    days = [day - timedelta(days=back) for back in range(DAYS + 1)]
+    if callable(is_holiday):
+        return tuple(bool(is_holiday(each)) for each in days)
+    if isinstance(is_holiday, pd.Series):
+        if not isinstance(is_holiday.index, pd.DatetimeIndex):
+            raise HistoryError("Holidays as a Series need the history's own times as its index.")
+        true = is_holiday.eq(True).to_numpy(dtype=bool, na_value=False)
+        is_holiday = set(is_holiday.index[true].date)
+    if not isinstance(is_holiday, Collection):
+        raise HistoryError("Holidays are a function of a date, a collection of dates, or booleans by bucket.")
+    known = {each.date() if isinstance(each, datetime) else each for each in is_holiday}
+    return tuple(each in known for each in days)
+
+
+@lru_cache(maxsize=1024)
+def _reference_days(weekday: int, holidays: tuple[bool, ...], oldest: int) -> Ints:
+    """The days that each of the last days is compared with, as days back from it: a row a day back from the judged
+    one. The same weekday of the last weeks, a Sunday for a holiday; where there are not three, the days most like it.
+    Never a holiday. 0 where there is none.
+    """
+    found = np.zeros((CYCLES + 2, REFERENCES), dtype=np.int64)
+    for back in range(CYCLES + 2):
+        like = 6 if holidays[back] else (weekday - back) % 7
+        usable = [other for other in range(back + 1, min(oldest, DAYS) + 1) if not holidays[other]]
+        same = [other for other in usable if (weekday - other) % 7 == like][:REFERENCES]
+        if len(same) < ENOUGH_REFERENCES:
+            off = like >= 5
+            rest = [other for other in usable if other not in same]
+            rest.sort(key=lambda other: ((((weekday - other) % 7) >= 5) != off, other))
+            same = (same + rest)[:ENOUGH_REFERENCES]
+        found[back, : len(same)] = [other - back for other in same]
+    return found
+
+
+class _Places(NamedTuple):
+    """Rows of the grid, by cycle: the judged day, the day before it, …, each ending at the judged time of day."""
+
+    judged: Ints  # (cycle, offset): the buckets around that time
+    references: Ints  # (cycle, reference, offset, 3): what they are compared with, and the buckets beside that
+    hours: Ints  # (cycle, hour): of the day before the longest window, as numbers of whole hours
+    reference_hours: Ints  # (cycle, hour, reference)
+    ordinary: Bools  # (cycle, hour): whether it says something about the level: holidays do not, for other days
+
+
+@lru_cache(maxsize=256)
+def _places(clock: _Clock, oldest: int) -> _Places:
+    """Where to look. A row or hour that does not exist is that after the last."""
+    per_day, hour = clock.per_day, clock.hour
+    rows = DAYS * per_day
+    days = _reference_days(clock.weekday, clock.holidays, oldest)
+
+    def back(row: Ints) -> Ints:
+        """How many days before the judged day a row is; a row just after the judged bucket counts as of its day."""
+        return np.maximum(0, -((row - (rows - 1) + clock.slot) // per_day))
+
+    def referred(row: Ints) -> Ints:
+        offset = days[back(row)] * per_day
+        there = row[..., None] - offset
+        return np.where((offset > 0) & (there >= 0), there, rows)
+
+    cycle = np.arange(CYCLES)[:, None]
+    offsets = np.arange(-(max(WINDOWS) - 1 + hour), hour + 1)
+    judged = rows - 1 - per_day * cycle + offsets
+    centre = referred(judged).transpose(0, 2, 1)
+    beside = centre[..., None] + np.arange(-1, 2)
+    beside = np.where((centre[..., None] == rows) | (beside < 0) | (beside > rows), rows, beside)
+
+    ends = rows - 1 - per_day * cycle - max(WINDOWS) - hour * np.arange(LEVEL_HOURS)
+    phase = (rows - max(WINDOWS)) % hour
+    missing = (rows - phase) // hour
+
+    def as_hour(row: Ints) -> Ints:
+        return np.where((row >= rows) | (row < phase), missing, (row - phase) // hour)
+
+    holiday = np.array(clock.holidays)
+    ordinary = ~holiday[back(ends)] | holiday[:CYCLES, None]
+    return _Places(np.minimum(judged, rows), beside, as_hour(ends), as_hour(referred(ends)), ordinary)
+
+
+# --- the rule ---------------------------------------------------------------------------------------------------------
+
+
+class _Scores(NamedTuple):
+    """What the rule finds of the judged buckets, by window and series; the last four by series alone."""
+
+    score: Floats
+    effect: Floats
+    shows: Bools  # whether the judged bucket still shows what the window does
+    due: Floats  # what the window should hold, by the level of the day before
+    due_week: Floats  # and by that of the week before
+    below: Floats  # a standard deviation of what is ordinary, downwards
+    above: Floats  # and upwards
+    value: Floats
+    expected: Floats  # per unit of size
+    size: Floats  # a ratio's denominator, else 1
+    known: Bools
+
+
+def _middle(ordered: Floats, known: Ints) -> Floats:
+    """The medians along the first axis, of values in order (nan last) of which so many are known."""
+    low = np.take_along_axis(ordered, np.maximum(known - 1, 0)[None] // 2, axis=0)[0]
+    high = np.take_along_axis(ordered, np.minimum(known // 2, len(ordered) - 1)[None], axis=0)[0]
+    return (low + high) / 2
+
+
+def _median_of_references(values: Floats) -> Floats:
+    """The median along the second axis, of up to four values; nan where there is none."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1)
+    total = np.where(known, values, 0).sum(axis=1)
+    least = np.where(known, values, np.inf).min(axis=1)
+    most = np.where(known, values, -np.inf).max(axis=1)
+    with np.errstate(invalid="ignore"):
+        inner = np.where(count > 2, total - least - most, total)
+    return inner / np.choose(np.minimum(count, 4), [math.nan, 1.0, 2.0, 1.0, 2.0])
+
+
+def _expected(
+    top: Floats, bottom: Floats | None, places: _Places, hour: int, counts: bool, parts: Parts
+) -> tuple[Floats, Floats]:
+    """What each bucket of `places.judged` should hold (per unit of the denominator), by the level of the day before,
+    and by that of the week before (the judged cycle only).
+    """
+    near = top[places.references]
+    if bottom is None:
+        known = np.isfinite(near)
+        weight = known.sum(axis=3, dtype=float)
+        near = np.where(known, near, 0).sum(axis=3)
+    else:
+        below = bottom[places.references]
+        known = np.isfinite(near) & np.isfinite(below)
+        weight = np.where(known, below, 0).sum(axis=3)
+        near = np.where(known, near, 0).sum(axis=3)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        references = np.where(weight > 0, near / weight, math.nan)
+    if not parts.scaled:
+        expected = _median_of_references(references)
+        return expected, expected[:1]
+
+    level = _hourly(top, bottom, hour, counts)
+    change = level[places.hours][:, :, None] - level[places.reference_hours]
+    change[~places.ordinary] = math.nan
+    known_hours = np.isfinite(change).sum(axis=1)
+    change.sort(axis=1)
+    levels = _middle(np.moveaxis(change, 1, 0), known_hours)
+    levels[known_hours < LEAST_HOURS] = math.nan
+    for cycle in range(len(levels) - 2, -1, -1):  # what is not known is as it was the day before
+        levels[cycle] = np.where(np.isnan(levels[cycle]), levels[cycle + 1], levels[cycle])
+    levels = np.where(np.isnan(levels), 0, levels)
+    week = np.median(levels[:8], axis=0, keepdims=True)
+    if counts:
+        by_day = references * np.exp(levels)[:, :, None]
+        by_week = references[:1] * np.exp(week)[:, :, None]
+    else:
+        by_day, by_week = references + levels[:, :, None], references[:1] + week[:, :, None]
+    return _median_of_references(by_day), _median_of_references(by_week)
+
+
+def _hourly(top: Floats, bottom: Floats | None, hour: int, counts: bool) -> Floats:
+    """The level of each whole hour: a logarithm for counts and ratios. The last row is nan."""
+    rows = len(top) - 1
+    phase = (rows - max(WINDOWS)) % hour
+    end = phase + (rows - phase) // hour * hour
+
+    def by_hour(array: Floats) -> Floats:
+        return array[phase:end].reshape(-1, hour, array.shape[1])
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if bottom is not None:
+            level = np.log((by_hour(top).sum(axis=1) + 0.5) / (by_hour(bottom).sum(axis=1) + 1.0))
+        elif counts:
+            level = np.log(by_hour(top).sum(axis=1) + 0.5)
+        else:
+            level = by_hour(top).mean(axis=1)
+    return np.concatenate([level, np.full((1, level.shape[1]), math.nan)])
+
+
+def _sums(values: Floats, ends: Ints, window: int) -> Floats:
+    """Sums of so many buckets along the second axis, by their last ones."""
+    running = np.concatenate([np.zeros_like(values[:, :1]), np.cumsum(values, axis=1)], axis=1)
+    return running[:, ends + 1] - running[:, ends + 1 - window]
+
+
+def _off(held: Floats, due: Floats, counts: bool, window: int) -> Floats:
+    """How far off a window is: in standard deviations of counting for counts, else by the bucket."""
+    if counts:
+        return 2 * (np.sqrt(held + 3 / 8) - np.sqrt(due + 3 / 8))
+    return (held - due) / window
+
+
+def _scores(
+    top: Floats, bottom: Floats | None, places: _Places, hour: int, counts: bool, late: Floats, parts: Parts
+) -> _Scores:
+    """The rule, for series of one kind and the same days of history. The grid's last row is nan."""
+    by_day, by_week = _expected(top, bottom, places, hour, counts, parts)
+    value = top[places.judged]
+    size = np.ones_like(value) if bottom is None else bottom[places.judged]
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(value) & np.isfinite(by_day) & np.isfinite(size)
+    now = value.shape[1] - 1 - hour
+    held = np.where(known, value, 0.0)
+    due = np.where(known, by_day * size, 0.0)
+    due_week = np.where(known[:1], by_week * size[:1], 0.0)
+    # What a lag of less than a bucket may have kept back is taken as having come.
+    held[0, now] = np.maximum(held[0, now], np.minimum(held[0, now] + late * due[0, now], due[0, now]))
+    ends = np.arange(now - hour, now + hour + 1)
+    at = np.array([now])
+    least = np.maximum(1.0 if bottom is None else np.sqrt(np.clip(1 - by_day[0, now], 0.04, 1)), 0)
+    found = []
+    for window in parts.windows:
+        past = _off(_sums(held[1:], ends, window), _sums(due[1:], ends, window), counts, window)
+        enough = _sums(known[1:].astype(float), ends, window) >= window / 2
+        past = np.where(enough, past, math.nan).reshape(-1, past.shape[2])
+        mass, mass_due = _sums(held[:1], at, window)[0, 0], _sums(due[:1], at, window)[0, 0]
+        mass_week = _sums(due_week, at, window)[0, 0]
+        found.append(_window_scores(past, mass, mass_due, mass_week, least, counts, window, parts))
+    score, effect, below, above, dues, dues_week, count = (np.stack(each) for each in zip(*found, strict=True))
+    shows = np.ones_like(score, dtype=bool)
+    if parts.recovery:
+        for number, _ in enumerate(parts.windows):
+            for index, shorter in enumerate(parts.windows[:number]):
+                mass, mass_due = _sums(held[:1], at, shorter)[0, 0], dues[index]
+                spread = np.where(effect[number] > 0, below[index], above[index])
+                shows[number] &= _shows(mass, mass_due, effect[number], spread, counts, shorter)
+    is_known = known[0, now] & (count[0] >= LEAST_RESIDUALS)
+    return _Scores(
+        score, effect, shows, dues, dues_week, below, above, value[0, now], by_day[0, now], size[0, now], is_known
+    )
+
+
+def _window_scores(
+    past: Floats, held: Floats, due: Floats, due_week: Floats, least: Floats, counts: bool, window: int, parts: Parts
+) -> tuple[Floats, ...]:
+    """Of the judged window beside those of the past: score, share of what was due, standard deviation downwards and
+    upwards, what was due by day and by week, how many windows of the past are known.
+    """
+    count = np.isfinite(past).sum(axis=0)
+    spread = NORMAL_MAD * _middle(np.sort(np.abs(past), axis=0), count)
+    spread = np.fmax(spread, (least if counts else 1e-3 * np.abs(due) / window) if parts.floor else 0)
+    spread = np.fmax(spread, 1e-9)
+    below = above = spread
+    if parts.tail:
+        near = np.where(np.abs(past) <= 5 * spread, past, math.nan)
+        near.sort(axis=0)
+        kept = np.isfinite(near).sum(axis=0)
+        most = np.take_along_axis(near, np.maximum(kept - 1 - kept // 100, 0)[None], axis=0)[0]
+        least_off = np.take_along_axis(near, np.minimum(kept // 100, len(near) - 1)[None], axis=0)[0]
+        below, above = np.fmax(spread, -least_off / NORMAL_99), np.fmax(spread, most / NORMAL_99)
+    off, effect = _off(held, due, counts, window), held - due
+    if parts.returning:
+        off_week = _off(held, due_week, counts, window)
+        between = np.sign(off) != np.sign(off_week)
+        weaker = np.abs(off_week) < np.abs(off)
+        effect = np.where(between, 0.0, np.where(weaker, held - due_week, effect))
+        off = np.where(between, 0.0, np.where(weaker, off_week, off))
+    score = off / np.where(off < 0, below, above)
+    return score, effect / np.maximum(np.abs(due), 1e-9), below, above, due, due_week, count
+
+
+def _shows(held: Floats, due: Floats, effect: Floats, spread: Floats, counts: bool, window: int) -> Bools:
+    """Whether the last buckets may still show the effect of a longer window, rather than being back to normal."""
+    going_on = np.maximum(due * (1 + effect), 0) if counts else due + effect * np.abs(due)
+    back = _off(held, going_on, counts, window) * -np.sign(effect)
+    return ~((back > 2 * spread) & (np.abs(held - due) < np.abs(effect * due) / 2))
+
+
+# --- the verdicts -----------------------------------------------------------------------------------------------------
+
+
+def _judge(index: pd.Index, series: _Series, is_holiday: Holidays, parts: Parts) -> dict[str, Verdict]:
+    """The verdicts, by name."""
+    verdicts = dict.fromkeys(series.names, Verdict(False, math.nan, math.nan, 0.0, "unknown"))
+    kinds, lags = _checked(series)
+    placed = _on_grid(index, _clean(series, kinds))
+    if placed is None:
+        return verdicts
+    per_day, last, arrays = placed
+    slot = (last.hour * 60 + last.minute) * per_day // MINUTES
+    clock = _Clock(per_day, slot, last.weekday(), _holidays(is_holiday, last.date()))
+    top, bottom = (np.pad(array, ((0, 1), (0, 0)), constant_values=math.nan) for array in (arrays * 2)[:2])
+    late = np.clip(lags / clock.step, 0, 1)
+    oldest = _oldest_days(top, clock)
+    judged: list[_Judged] = []
+    for kind in np.unique(kinds):
+        for days in np.unique(oldest[kinds == kind]):
+            some = np.flatnonzero((kinds == kind) & (oldest == days))
+            if days < 2:
+                continue
+            below = bottom[:, some] if kind == "ratio" else None
+            places = _places(clock, int(days))
+            lates = (np.zeros(len(some)), late[some]) if ((late[some] > 0) & (late[some] < 1)).any() else (late[some],)
+            pair = [
+                _scores(top[:, some], below, places, clock.hour, kind != "value", some_late, parts)
+                for some_late in lates
+            ]
+            for column, number in enumerate(some):
+                limits = _limits(series.thresholds[number], clock.holidays[0])
+                apart = [_one(scores, column, kind, limits, parts) for scores in pair]
+                judged.append(_Judged(number, late[number], limits, apart[0], apart[-1]))
+    allowed = _allowed([one.found.surprise for one in judged])
+    for one, alert in zip(judged, allowed, strict=True):
+        verdicts[series.names[one.number]] = one.verdict(alert)
+    return verdicts
+
+
+def _checked(series: _Series) -> tuple[np.ndarray[Any, Any], Floats]:
+    """The kinds and lags of the series.
+
+    Raises:
+        HistoryError: one is not a kind, or is a ratio without a denominator.
+    """
+    kinds = np.array(series.kinds)
+    for name, kind in zip(series.names, series.kinds, strict=True):
+        if kind not in ("count", "ratio", "value"):
+            raise HistoryError(f"{name}: {kind!r} is no kind of metric. It is count, ratio or value.")
+        if kind == "ratio" and series.bottom is None:
+            raise HistoryError(f"{name} is a ratio: its denominator by bucket is needed too.")
+    return kinds, np.nan_to_num(np.array(series.lags, dtype=float), nan=0.0, posinf=MOST)
+
+
+def _clean(series: _Series, kinds: np.ndarray[Any, Any]) -> list[Floats]:
+    """What can be reckoned with: no infinite numbers, no counts below zero, ratios as numerators."""
+    top = np.where(np.isfinite(series.top), np.clip(series.top, -MOST, MOST), math.nan)
+    top[:, kinds != "value"] = np.where(top[:, kinds != "value"] < 0, math.nan, top[:, kinds != "value"])
+    if series.bottom is None:
+        return [top]
+    bottom = np.where(np.isfinite(series.bottom) & (series.bottom > 0), np.minimum(series.bottom, MOST), math.nan)
+    for number in np.flatnonzero(kinds == "ratio"):
+        ratio = top[:, number]
+        if (np.nan_to_num(ratio) <= 1).all() and (np.nan_to_num(ratio) % 1 > 0).any():
+            top[:, number] = ratio * bottom[:, number]
+    return [top, bottom]
+
+
+def _oldest_days(top: Floats, clock: _Clock) -> Ints:
+    """How many days before the judged one each series begins; its first day counts if it is whole."""
+    begins = np.where(np.isfinite(top).any(axis=0), np.isfinite(top).argmax(axis=0), len(top))
+    before = len(top) - 2 - clock.slot - begins
+    return np.maximum(before // clock.per_day, 0)
+
+
+def _limits(thresholds: Thresholds, holiday: bool) -> Thresholds:
+    """The thresholds of the day."""
+    if not holiday:
+        return thresholds
+    wider = thresholds.holiday
+    return Thresholds(thresholds.score * wider, thresholds.effect * wider, wider)
+
+
+class _Found(NamedTuple):
+    """What is found of one series: its most telling window, and the range of the judged bucket."""
+
+    score: float
+    effect: float
+    window: int
+    surprise: float  # how much less likely than an alert's least score it is, as a ratio; above 1 is no alert
+    lower: float
+    upper: float
+    value: float
+    expected: float
+    known: bool
+
+
+class _Judged(NamedTuple):
+    """A series' findings: as the rows are, and with what a lag of less than a bucket may have kept back."""
+
+    number: int
+    late: float  # in buckets, at most 1
+    limits: Thresholds
+    raw: _Found
+    found: _Found
+
+    def verdict(self, alert: bool) -> Verdict:
+        found = self.found
+        kind = "normal"
+        if self.late >= 1:
+            kind = "data_lag"
+        elif not found.known:
+            kind = "unknown"
+        elif alert:
+            kind = "drop" if found.score < 0 else "spike"
+        elif self.raw.surprise <= 1 and self.raw.score < 0 < self.late:
+            kind = "data_lag"
+        deviation, is_anomaly = found.effect, kind in ("drop", "spike")
+        score = found.score if found.known else 0.0
+        return Verdict(
+            is_anomaly, found.lower, found.upper, score, kind, found.value, found.expected, deviation, found.window
+        )
+
+
+def _one(scores: _Scores, column: int, kind: str, limits: Thresholds, parts: Parts) -> _Found:
+    """One series' part of the scores."""
+    score, effect = scores.score[:, column], scores.effect[:, column]
+    telling = scores.shows[:, column] & (np.abs(effect) > limits.effect)
+    strength = np.where(telling & np.isfinite(score), np.abs(score), 0.0)
+    at = int(strength.argmax())
+    known = bool(scores.known[column])
+    surprise = math.inf
+    if known and strength[at] > 0:
+        surprise = _tail(float(strength[at])) / _tail(limits.score)
+    at = at if surprise <= 1 else 0
+    expected = float(scores.expected[column])
+    dues = (scores.due[at, column], scores.due_week[at, column])
+    spreads = (scores.below[at, column], scores.above[at, column])
+    lower, upper = _range(dues, spreads, limits, kind != "value", parts.windows[at])
+    if kind != "value":
+        share = expected / dues[0] if dues[0] > 0 else 1.0 / float(scores.size[column])
+        lower, upper = float(lower * share), float(upper * share)
+    value = float(scores.value[column] / scores.size[column])
+    return _Found(
+        float(score[at]), float(effect[at]), parts.windows[at], surprise, lower, upper, value, expected, known
+    )
+
+
+def _tail(score: float) -> float:
+    """How often a normal deviation is at least that, on either side."""
+    return math.erfc(min(score, 35.0) / math.sqrt(2))
+
+
+def _range(
+    dues: tuple[float, float], spreads: tuple[float, float], limits: Thresholds, counts: bool, window: int
+) -> tuple[float, float]:
+    """The least and most that a window may hold without an alert; by the bucket for values."""
+    low, high = min(dues), max(dues)
+    if not counts:
+        low, high = low / window, high / window
+        lower = low - max(limits.score * spreads[0], limits.effect * abs(low))
+        return lower, high + max(limits.score * spreads[1], limits.effect * abs(high))
+    root = max(math.sqrt(low + 3 / 8) - limits.score * spreads[0] / 2, math.sqrt(3 / 8))
+    lower = min(root**2 - 3 / 8, low * (1 - limits.effect))
+    upper = (math.sqrt(high + 3 / 8) + limits.score * spreads[1] / 2) ** 2 - 3 / 8
+    return float(max(lower, 0.0)), float(max(upper, high * (1 + limits.effect)))
+
+
+def _allowed(surprises: list[float]) -> list[bool]:
+    """Which of the series may alert: Benjamini and Hochberg's rule on how surprising each is, 1 being just enough."""
+    order = sorted(range(len(surprises)), key=surprises.__getitem__)
+    passing = [rank for rank, number in enumerate(order, 1) if surprises[number] <= rank / len(surprises)]
+    allowed = set(order[: max(passing, default=0)])
+    return [number in allowed for number in range(len(surprises))]
