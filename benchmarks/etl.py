@@ -25,6 +25,7 @@ from typing import Any
 import nbformat
 
 from benchmarks import small_server, ways
+from benchmarks.tables import Figure, goals, progress
 from pulse import clickhouse, settings
 from pulse.sandbox import clickhouse as sandbox
 from pulse.sandbox import process
@@ -55,16 +56,6 @@ print(time.perf_counter() - started)
 
 class CommandError(Exception):
     """A command failed."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table. `reached` is None where there is no goal."""
-
-    name: str
-    measured: str
-    goal: str = ""
-    reached: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -291,23 +282,6 @@ def parsing(folder: Path) -> Iterator[Figure]:
     yield Figure(f"slowest DAG file to parse ({name})", f"{seconds:.2f} s", "< 1 s", seconds < 1)
 
 
-def table(figures: list[Figure]) -> str:
-    """The figures as a table, in plain text and Markdown at once."""
-    words = {True: "yes", False: "no", None: ""}
-    rows = [("figure", "measured", "goal", "reached")]
-    rows += [(figure.name, figure.measured, figure.goal, words[figure.reached]) for figure in figures]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])
-
-
-def progress(text: str) -> None:
-    """Tell on stderr what is being measured; the table alone goes to stdout."""
-    print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.etl", description="Measure the ETL.")
@@ -328,7 +302,7 @@ def main() -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     print(f"{os.cpu_count()} cores, {memory:.0f} GB of memory; load average {os.getloadavg()[2]:.1f} over 15 minutes")
     print(f"{FEED * arguments.scale:,.0f} feed actions, {MESSAGES * arguments.scale:,.0f} messages, ", end="")
-    print(f"{USERS * arguments.scale:,.0f} users\n\n{table(figures)}")
+    print(f"{USERS * arguments.scale:,.0f} users\n\n{goals(figures)}")
 
 
 if __name__ == "__main__":

@@ -34,10 +34,12 @@ DAYS = CYCLES + 2 + 7 * REFERENCES  # of history that are looked at
 LEVEL_HOURS = 24
 LEAST_HOURS = 8  # of those, for a level to be known
 LEAST_RESIDUALS = 8
+OUTAGE = math.log(4)
 MINUTES = 24 * 60
 MOST = 1e15  # more than that is counted as that
 NORMAL_MAD = 1.4826  # standard deviations in a median absolute deviation, of a normal distribution
-NORMAL_99 = 2.326
+NORMAL_95 = 1.645
+SHARED = np.array([math.nan, 1.0, 2.0, 1.0, 2.0])  # by how many the middle of so many values is divided
 
 
 class HistoryError(PulseError):
@@ -54,8 +56,8 @@ class Thresholds:
         holiday: how much wider both are on holidays, which are like Sundays only roughly.
     """
 
-    score: float = 5.0
-    effect: float = 0.10
+    score: float = 4.5
+    effect: float = 0.15
     holiday: float = 2.0
 
 
@@ -100,6 +102,7 @@ class Parts:
     recovery: bool = True  # nor is a bucket for what the buckets before it held
     tail: bool = True  # scores measured by the metric's own tails
     floor: bool = True  # never less noise than that of counting
+    together: bool = True  # the more series a tick has, the more one must stand out
 
 
 ALL = Parts()
@@ -253,7 +256,8 @@ def _on_grid(index: pd.Index, arrays: list[Floats]) -> tuple[int, pd.Timestamp, 
     """The rows by the clock on the wall: every day has all of its buckets, and the last row is the last bucket.
 
     Returns:
-        How many buckets a day has, the last one's local time, the arrays; None where two buckets are not to be had.
+        How many buckets a day has, the last one's local time, the arrays with a row of nan after the last; None where
+        two buckets are not to be had.
 
     Raises:
         HistoryError: there are no times, or they are of a length that does not make up an hour.
@@ -285,13 +289,15 @@ def _on_grid(index: pd.Index, arrays: list[Floats]) -> tuple[int, pd.Timestamp, 
         wall = index.tz_localize(None).asi8
     places = rows - 1 - (wall[-1] - wall) // length
     last = last.tz_localize(None)
-    if len(index) >= rows and (np.diff(wall[-rows:]) == length).all():
-        return per_day, last, [array[-rows:] for array in arrays]
-    inside = (places >= 0) & (places < rows)
+    regular = len(index) >= rows and bool((np.diff(wall[-rows:]) == length).all())
     placed = []
     for array in arrays:
-        grid = np.full((rows, array.shape[1]), math.nan)
-        grid[places[inside]] = array[inside]
+        if regular:
+            grid = np.empty((rows + 1, array.shape[1]))
+            grid[:-1], grid[-1] = array[-rows:], math.nan
+        else:
+            grid = np.full((rows + 1, array.shape[1]), math.nan)
+            grid[places[places >= 0]] = array[places >= 0]
         placed.append(grid)
     return per_day, last, placed
 
@@ -342,7 +348,7 @@ class _Places(NamedTuple):
     """Rows of the grid, by cycle: the judged day, the day before it, …, each ending at the judged time of day."""
 
     judged: Ints  # (cycle, offset): the buckets around that time
-    references: Ints  # (cycle, reference, offset, 3): what they are compared with, and the buckets beside that
+    references: Ints  # (cycle, reference, offset): what they are compared with, one more before and after
     hours: Ints  # (cycle, hour): of the day before the longest window, as numbers of whole hours
     reference_hours: Ints  # (cycle, hour, reference)
     ordinary: Bools  # (cycle, hour): whether it says something about the level: holidays do not, for other days
@@ -367,9 +373,8 @@ def _places(clock: _Clock, oldest: int) -> _Places:
     cycle = np.arange(CYCLES)[:, None]
     offsets = np.arange(-(max(WINDOWS) - 1 + hour), hour + 1)
     judged = rows - 1 - per_day * cycle + offsets
-    centre = referred(judged).transpose(0, 2, 1)
-    beside = centre[..., None] + np.arange(-1, 2)
-    beside = np.where((centre[..., None] == rows) | (beside < 0) | (beside > rows), rows, beside)
+    wide = rows - 1 - per_day * cycle + np.arange(offsets[0] - 1, offsets[-1] + 2)
+    references = referred(wide).transpose(0, 2, 1)
 
     ends = rows - 1 - per_day * cycle - max(WINDOWS) - hour * np.arange(LEVEL_HOURS)
     phase = (rows - max(WINDOWS)) % hour
@@ -380,7 +385,7 @@ def _places(clock: _Clock, oldest: int) -> _Places:
 
     holiday = np.array(clock.holidays)
     ordinary = ~holiday[back(ends)] | holiday[:CYCLES, None]
-    return _Places(np.minimum(judged, rows), beside, as_hour(ends), as_hour(referred(ends)), ordinary)
+    return _Places(np.minimum(judged, rows), references, as_hour(ends), as_hour(referred(ends)), ordinary)
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------
@@ -391,7 +396,7 @@ class _Scores(NamedTuple):
 
     score: Floats
     effect: Floats
-    shows: Bools  # whether the judged bucket still shows what the window does
+    shows: Bools  # whether the last buckets of the window still show half of it: else it is over
     due: Floats  # what the window should hold, by the level of the day before
     due_week: Floats  # and by that of the week before
     below: Floats  # a standard deviation of what is ordinary, downwards
@@ -409,16 +414,23 @@ def _middle(ordered: Floats, known: Ints) -> Floats:
     return (low + high) / 2
 
 
-def _median_of_references(values: Floats) -> Floats:
-    """The median along the second axis, of up to four values; nan where there is none."""
+def _median_of_few(values: Floats, axis: int) -> Floats:
+    """The median of up to four values along an axis; nan where there is none."""
     known = np.isfinite(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0).sum(axis=1)
-    least = np.where(known, values, np.inf).min(axis=1)
-    most = np.where(known, values, -np.inf).max(axis=1)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0).sum(axis=axis)
+    least = np.where(known, values, np.inf).min(axis=axis)
+    most = np.where(known, values, -np.inf).max(axis=axis)
     with np.errstate(invalid="ignore"):
         inner = np.where(count > 2, total - least - most, total)
-    return inner / np.choose(np.minimum(count, 4), [math.nan, 1.0, 2.0, 1.0, 2.0])
+    return inner / SHARED[count]
+
+
+def _median_of_three(left: Floats, middle: Floats, right: Floats) -> Floats:
+    """The median of a bucket and those beside it, so that chance counts less and no step of the rhythm is smeared.
+    Beside a gap it is one of the two.
+    """
+    return np.fmax(np.fmin(left, middle), np.fmin(np.fmax(left, middle), right))
 
 
 def _expected(
@@ -428,19 +440,11 @@ def _expected(
     and by that of the week before (the judged cycle only).
     """
     near = top[places.references]
-    if bottom is None:
-        known = np.isfinite(near)
-        weight = known.sum(axis=3, dtype=float)
-        near = np.where(known, near, 0).sum(axis=3)
-    else:
-        below = bottom[places.references]
-        known = np.isfinite(near) & np.isfinite(below)
-        weight = np.where(known, below, 0).sum(axis=3)
-        near = np.where(known, near, 0).sum(axis=3)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        references = np.where(weight > 0, near / weight, math.nan)
+    if bottom is not None:
+        near = near / bottom[places.references]
+    references = _median_of_three(near[:, :, :-2], near[:, :, 1:-1], near[:, :, 2:])
     if not parts.scaled:
-        expected = _median_of_references(references)
+        expected = _median_of_few(references, 1)
         return expected, expected[:1]
 
     level = _hourly(top, bottom, hour, counts)
@@ -454,12 +458,14 @@ def _expected(
         levels[cycle] = np.where(np.isnan(levels[cycle]), levels[cycle + 1], levels[cycle])
     levels = np.where(np.isnan(levels), 0, levels)
     week = np.median(levels[:8], axis=0, keepdims=True)
+    if counts:  # a day without next to anything is an outage, not a new level
+        levels[:1] = np.where(levels[:1] < week - OUTAGE, week, levels[:1])
     if counts:
         by_day = references * np.exp(levels)[:, :, None]
         by_week = references[:1] * np.exp(week)[:, :, None]
     else:
         by_day, by_week = references + levels[:, :, None], references[:1] + week[:, :, None]
-    return _median_of_references(by_day), _median_of_references(by_week)
+    return _median_of_few(by_day, 1), _median_of_few(by_week, 1)
 
 
 def _hourly(top: Floats, bottom: Floats | None, hour: int, counts: bool) -> Floats:
@@ -523,11 +529,9 @@ def _scores(
     score, effect, below, above, dues, dues_week, count = (np.stack(each) for each in zip(*found, strict=True))
     shows = np.ones_like(score, dtype=bool)
     if parts.recovery:
-        for number, _ in enumerate(parts.windows):
-            for index, shorter in enumerate(parts.windows[:number]):
-                mass, mass_due = _sums(held[:1], at, shorter)[0, 0], dues[index]
-                spread = np.where(effect[number] > 0, below[index], above[index])
-                shows[number] &= _shows(mass, mass_due, effect[number], spread, counts, shorter)
+        for number in range(1, len(parts.windows)):
+            still = effect[:number] * np.sign(effect[number]) >= abs(effect[number]) / 2
+            shows[number] = still.all(axis=0)
     is_known = known[0, now] & (count[0] >= LEAST_RESIDUALS)
     return _Scores(
         score, effect, shows, dues, dues_week, below, above, value[0, now], by_day[0, now], size[0, now], is_known
@@ -549,9 +553,10 @@ def _window_scores(
         near = np.where(np.abs(past) <= 5 * spread, past, math.nan)
         near.sort(axis=0)
         kept = np.isfinite(near).sum(axis=0)
-        most = np.take_along_axis(near, np.maximum(kept - 1 - kept // 100, 0)[None], axis=0)[0]
-        least_off = np.take_along_axis(near, np.minimum(kept // 100, len(near) - 1)[None], axis=0)[0]
-        below, above = np.fmax(spread, -least_off / NORMAL_99), np.fmax(spread, most / NORMAL_99)
+        outside = np.maximum((kept - 1) // 20, 0)
+        most = np.take_along_axis(near, np.maximum(kept - 1 - outside, 0)[None], axis=0)[0]
+        fewest = np.take_along_axis(near, outside[None], axis=0)[0]
+        below, above = np.fmax(spread, -fewest / NORMAL_95), np.fmax(spread, most / NORMAL_95)
     off, effect = _off(held, due, counts, window), held - due
     if parts.returning:
         off_week = _off(held, due_week, counts, window)
@@ -563,13 +568,6 @@ def _window_scores(
     return score, effect / np.maximum(np.abs(due), 1e-9), below, above, due, due_week, count
 
 
-def _shows(held: Floats, due: Floats, effect: Floats, spread: Floats, counts: bool, window: int) -> Bools:
-    """Whether the last buckets may still show the effect of a longer window, rather than being back to normal."""
-    going_on = np.maximum(due * (1 + effect), 0) if counts else due + effect * np.abs(due)
-    back = _off(held, going_on, counts, window) * -np.sign(effect)
-    return ~((back > 2 * spread) & (np.abs(held - due) < np.abs(effect * due) / 2))
-
-
 # --- the verdicts -----------------------------------------------------------------------------------------------------
 
 
@@ -577,13 +575,14 @@ def _judge(index: pd.Index, series: _Series, is_holiday: Holidays, parts: Parts)
     """The verdicts, by name."""
     verdicts = dict.fromkeys(series.names, Verdict(False, math.nan, math.nan, 0.0, "unknown"))
     kinds, lags = _checked(series)
-    placed = _on_grid(index, _clean(series, kinds))
+    placed = _on_grid(index, [series.top] if series.bottom is None else [series.top, series.bottom])
     if placed is None:
         return verdicts
     per_day, last, arrays = placed
     slot = (last.hour * 60 + last.minute) * per_day // MINUTES
     clock = _Clock(per_day, slot, last.weekday(), _holidays(is_holiday, last.date()))
-    top, bottom = (np.pad(array, ((0, 1), (0, 0)), constant_values=math.nan) for array in (arrays * 2)[:2])
+    top, bottom = (arrays * 2)[:2]
+    _clean(top, bottom, kinds)
     late = np.clip(lags / clock.step, 0, 1)
     oldest = _oldest_days(top, clock)
     judged: list[_Judged] = []
@@ -595,15 +594,22 @@ def _judge(index: pd.Index, series: _Series, is_holiday: Holidays, parts: Parts)
             below = bottom[:, some] if kind == "ratio" else None
             places = _places(clock, int(days))
             lates = (np.zeros(len(some)), late[some]) if ((late[some] > 0) & (late[some] < 1)).any() else (late[some],)
+            limits = [_limits(series.thresholds[number], clock.holidays[0]) for number in some]
             pair = [
-                _scores(top[:, some], below, places, clock.hour, kind != "value", some_late, parts)
+                _findings(
+                    _scores(top[:, some], below, places, clock.hour, kind != "value", some_late, parts),
+                    limits,
+                    kind != "value",
+                    parts,
+                )
                 for some_late in lates
             ]
-            for column, number in enumerate(some):
-                limits = _limits(series.thresholds[number], clock.holidays[0])
-                apart = [_one(scores, column, kind, limits, parts) for scores in pair]
-                judged.append(_Judged(number, late[number], limits, apart[0], apart[-1]))
-    allowed = _allowed([one.found.surprise for one in judged])
+            judged += [
+                _Judged(number, late[number], raw, found)
+                for number, raw, found in zip(some, pair[0], pair[-1], strict=True)
+            ]
+    surprises = [one.found.surprise for one in judged]
+    allowed = _allowed(surprises) if parts.together else [surprise <= 1 for surprise in surprises]
     for one, alert in zip(judged, allowed, strict=True):
         verdicts[series.names[one.number]] = one.verdict(alert)
     return verdicts
@@ -624,18 +630,21 @@ def _checked(series: _Series) -> tuple[np.ndarray[Any, Any], Floats]:
     return kinds, np.nan_to_num(np.array(series.lags, dtype=float), nan=0.0, posinf=MOST)
 
 
-def _clean(series: _Series, kinds: np.ndarray[Any, Any]) -> list[Floats]:
-    """What can be reckoned with: no infinite numbers, no counts below zero, ratios as numerators."""
-    top = np.where(np.isfinite(series.top), np.clip(series.top, -MOST, MOST), math.nan)
-    top[:, kinds != "value"] = np.where(top[:, kinds != "value"] < 0, math.nan, top[:, kinds != "value"])
-    if series.bottom is None:
-        return [top]
-    bottom = np.where(np.isfinite(series.bottom) & (series.bottom > 0), np.minimum(series.bottom, MOST), math.nan)
-    for number in np.flatnonzero(kinds == "ratio"):
-        ratio = top[:, number]
-        if (np.nan_to_num(ratio) <= 1).all() and (np.nan_to_num(ratio) % 1 > 0).any():
-            top[:, number] = ratio * bottom[:, number]
-    return [top, bottom]
+def _clean(top: Floats, bottom: Floats, kinds: np.ndarray[Any, Any]) -> None:
+    """Leave what can be reckoned with: no infinite numbers, no counts below zero, ratios as numerators."""
+    with np.errstate(invalid="ignore"):
+        for array in (top,) if bottom is top else (top, bottom):
+            if not (np.abs(array[:-1]) <= MOST).all():
+                array[np.isinf(array)] = math.nan
+                np.clip(array, -MOST, MOST, out=array)
+        if (top < 0).any():
+            top[(top < 0) & (kinds != "value")] = math.nan
+        if bottom is not top and not (bottom[:-1] > 0).all():
+            bottom[~(bottom > 0)] = math.nan
+        for number in np.flatnonzero(kinds == "ratio"):
+            ratio = top[:, number]
+            if np.nanmax(ratio, initial=0) <= 1 and np.nanmax(ratio % 1, initial=0) > 0:
+                top[:, number] = ratio * bottom[:, number]
 
 
 def _oldest_days(top: Floats, clock: _Clock) -> Ints:
@@ -672,7 +681,6 @@ class _Judged(NamedTuple):
 
     number: int
     late: float  # in buckets, at most 1
-    limits: Thresholds
     raw: _Found
     found: _Found
 
@@ -694,28 +702,29 @@ class _Judged(NamedTuple):
         )
 
 
-def _one(scores: _Scores, column: int, kind: str, limits: Thresholds, parts: Parts) -> _Found:
-    """One series' part of the scores."""
-    score, effect = scores.score[:, column], scores.effect[:, column]
-    telling = scores.shows[:, column] & (np.abs(effect) > limits.effect)
-    strength = np.where(telling & np.isfinite(score), np.abs(score), 0.0)
-    at = int(strength.argmax())
-    known = bool(scores.known[column])
-    surprise = math.inf
-    if known and strength[at] > 0:
-        surprise = _tail(float(strength[at])) / _tail(limits.score)
-    at = at if surprise <= 1 else 0
-    expected = float(scores.expected[column])
-    dues = (scores.due[at, column], scores.due_week[at, column])
-    spreads = (scores.below[at, column], scores.above[at, column])
-    lower, upper = _range(dues, spreads, limits, kind != "value", parts.windows[at])
-    if kind != "value":
-        share = expected / dues[0] if dues[0] > 0 else 1.0 / float(scores.size[column])
-        lower, upper = float(lower * share), float(upper * share)
-    value = float(scores.value[column] / scores.size[column])
-    return _Found(
-        float(score[at]), float(effect[at]), parts.windows[at], surprise, lower, upper, value, expected, known
-    )
+def _findings(scores: _Scores, limits: list[Thresholds], counts: bool, parts: Parts) -> list[_Found]:
+    """The scores as findings, by series."""
+    columns = [np.moveaxis(each, -1, 0).tolist() for each in scores]
+    found = []
+    for limit, score, effect, shows, due, due_week, below, above, value, expected, size, known in zip(
+        limits, *columns, strict=True
+    ):
+        strength = [
+            abs(far) if show and abs(share) > limit.effect and known else 0.0
+            for far, share, show in zip(score, effect, shows, strict=True)
+        ]
+        at = max(range(len(strength)), key=strength.__getitem__)
+        surprise = _tail(strength[at]) / _tail(limit.score) if strength[at] > 0 else math.inf
+        at = at if surprise <= 1 else 0
+        dues, spreads = (due[at], due_week[at]), (below[at], above[at])
+        lower, upper = _range(dues, spreads, limit, counts, parts.windows[at])
+        if counts:
+            share = expected / due[at] if due[at] > 0 else 1 / size
+            lower, upper = lower * share, upper * share
+        found.append(
+            _Found(score[at], effect[at], parts.windows[at], surprise, lower, upper, value / size, expected, known)
+        )
+    return found
 
 
 def _tail(score: float) -> float:
@@ -735,7 +744,7 @@ def _range(
     root = max(math.sqrt(low + 3 / 8) - limits.score * spreads[0] / 2, math.sqrt(3 / 8))
     lower = min(root**2 - 3 / 8, low * (1 - limits.effect))
     upper = (math.sqrt(high + 3 / 8) + limits.score * spreads[1] / 2) ** 2 - 3 / 8
-    return float(max(lower, 0.0)), float(max(upper, high * (1 + limits.effect)))
+    return max(lower, 0.0), max(upper, high * (1 + limits.effect))
 
 
 def _allowed(surprises: list[float]) -> list[bool]:

@@ -1,0 +1,388 @@
+"""Measures the detector of anomalies on made-up metrics, beside the rules that people use. Prints tables.
+
+    python -m benchmarks.anomalies [--scale 0.1]
+
+The metrics are those of `benchmarks.metrics`, from seeds that no threshold was chosen by (`--tuning` shows those that
+it was). Events are found where there is an alert while they last; alerts within an hour are one false alarm.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import metrics
+from benchmarks.metrics import App
+from benchmarks.tables import Figure, goals, progress, table
+from pulse import anomalies
+from pulse.anomalies import ALL, DEFAULT, Parts, Thresholds
+
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+TUNING, SCORING = (0, 1, 2), (100, 101, 102)
+WEEKS = 6.5  # of history that are handed to the detector at each tick
+AFTER = 4  # buckets after an event in which an alert is not held against anybody
+SCORED_DAYS = 28
+ARRIVED = 0.3  # of the first bucket of those that are late
+
+ABLATION: dict[str, Parts] = {
+    "all parts": ALL,
+    "… one bucket alone": replace(ALL, windows=(1,)),
+    "… 16 buckets alone": replace(ALL, windows=(16,)),
+    "… references as they are": replace(ALL, scaled=False),
+    "… no return to last week's level": replace(ALL, returning=False),
+    "… longer windows as they are": replace(ALL, recovery=False),
+    "… normal tails": replace(ALL, tail=False),
+    "… no noise of counting": replace(ALL, floor=False),
+    "… every series for itself": replace(ALL, together=False),
+}
+
+
+@dataclass
+class Score:
+    """How a rule did."""
+
+    found: dict[str, int] = field(default_factory=dict)
+    planted: dict[str, int] = field(default_factory=dict)
+    delays: dict[str, list[int]] = field(default_factory=dict)
+    false_alarms: int = 0
+    weeks: float = 0.0
+    late: int = 0
+    late_told: int = 0
+    late_as_drop: int = 0
+    seconds: float = 0.0
+    verdicts: int = 0
+
+    @property
+    def recall(self) -> float:
+        return sum(self.found.values()) / max(1, sum(self.planted.values()))
+
+    @property
+    def per_week(self) -> float:
+        return self.false_alarms / max(self.weeks, 1e-9)
+
+    @property
+    def f1(self) -> float:
+        precision = sum(self.found.values()) / max(1, sum(self.found.values()) + self.false_alarms)
+        return 2 * precision * self.recall / max(1e-9, precision + self.recall)
+
+    def delay(self, share: float, *kinds: str) -> float:
+        """The delay in buckets that this share of the events found stays within."""
+        every = [delay for kind, delays in self.delays.items() for delay in delays if not kinds or kind in kinds]
+        return float(np.percentile(every, 100 * share)) if every else float("nan")
+
+
+# --- the rules --------------------------------------------------------------------------------------------------------
+
+
+def detector(app: App, score: Score, parts: Parts, thresholds: Thresholds) -> Bools:
+    """Alerts of the detector by scored bucket and series, tick by tick; and how it took late data."""
+    history, denominators = app.history(), app.denominators()
+    kinds = dict.fromkeys(app.bottom, "ratio")
+    alerts = np.zeros((len(history) - app.scored, history.shape[1]), dtype=bool)
+    rows = int(WEEKS * metrics.WEEK)
+    late = [event for event in app.events if event.kind == "late"]
+    for tick in range(app.scored, len(history)):
+        part = slice(max(0, tick + 1 - rows), tick + 1)
+        seen, lags = history.iloc[part], {}
+        for event in (event for event in late if event.start <= tick < event.end):
+            seen, lags[event.series] = behind(seen, event, tick)
+        started = time.perf_counter()
+        verdicts = anomalies.judge_tick(
+            seen,
+            denominators=denominators.iloc[part],
+            kinds=kinds,
+            lag_minutes=lags,
+            is_holiday=app.holidays,
+            thresholds=thresholds,
+            parts=parts,
+        )
+        score.seconds += time.perf_counter() - started
+        score.verdicts += len(verdicts)
+        alerts[tick - app.scored] = [verdict.is_anomaly for verdict in verdicts.values()]
+        for name, lag in lags.items():
+            score.late += lag >= metrics.MINUTES
+            score.late_told += lag >= metrics.MINUTES and verdicts[name].kind == "data_lag"
+            score.late_as_drop += verdicts[name].kind == "drop"
+    return alerts
+
+
+def behind(seen: pd.DataFrame, event: metrics.Event, tick: int) -> tuple[pd.DataFrame, float]:
+    """What a tick sees of a series that is late: part of one bucket, then zeros or nothing. With the lag in minutes."""
+    seen = seen.copy()
+    place, since = seen.columns.get_loc(event.series), tick - event.start
+    seen.iloc[-1 - since, place] = np.floor(seen.iloc[-1 - since, place] * ARRIVED)
+    seen.iloc[len(seen) - since :, place] = 0.0 if event.start % 2 else np.nan
+    return seen, (since + 1 - ARRIVED) * metrics.MINUTES
+
+
+def ratios(app: App) -> pd.DataFrame:
+    """The series with ratios divided: what the simple rules look at."""
+    return app.history().assign(**{name: app.top[name] / np.maximum(app.bottom[name], 1) for name in app.bottom})
+
+
+def percent(app: App, threshold: float) -> Bools:
+    """So many percent off the same bucket of last week."""
+    values = ratios(app)
+    off = (values / values.shift(metrics.WEEK) - 1).abs()
+    return (off > threshold).to_numpy()[app.scored :]
+
+
+def sigmas(app: App, threshold: float) -> Bools:
+    """So many standard deviations off the mean of this time of day, over the four weeks before."""
+    values = ratios(app).to_numpy()
+    days = values.reshape(-1, metrics.PER_DAY, values.shape[1])
+    back = min(28, app.scored // metrics.PER_DAY)
+    alerts = []
+    for day in range(app.scored // metrics.PER_DAY, len(days)):
+        before = days[day - back : day]
+        alerts.append(np.abs(days[day] - before.mean(axis=0)) > threshold * before.std(axis=0))
+    return np.concatenate(alerts)
+
+
+def weekday_sigmas(app: App, threshold: float) -> Bools:
+    """The same by weekday and time, robust: off the median of the weeks before, by their median absolute deviation."""
+    values = ratios(app).to_numpy()
+    weeks = min(5, app.scored // metrics.WEEK)
+    before = np.stack([np.roll(values, metrics.WEEK * week, axis=0) for week in range(1, weeks + 1)])
+    middle = np.median(before, axis=0)
+    spread = 1.4826 * np.median(np.abs(before - middle), axis=0)
+    return (np.abs(values - middle) > threshold * np.maximum(spread, 1e-9))[app.scored :]
+
+
+BASELINES: dict[str, tuple[Callable[[App, float], Bools], tuple[float, ...]]] = {
+    "percent against last week": (percent, (0.3, 0.5, 0.75, 0.95, 1.5, 2.5, 4, 8)),
+    "sigmas by time of day": (sigmas, (3, 4, 5, 7, 10, 15)),
+    "robust sigmas by weekday and time": (weekday_sigmas, (3, 6, 10, 20, 50, 150, 500)),
+}
+
+
+# --- the scores -------------------------------------------------------------------------------------------------------
+
+
+def count(app: App, alerts: Bools, score: Score) -> None:
+    """Add what the alerts found, and what they claimed, to a score."""
+    names = list(app.top)
+    free = np.ones_like(alerts)
+    for event in app.events:
+        if event.kind == "late":
+            continue
+        column, start, end = names.index(event.series), event.start - app.scored, event.end - app.scored
+        hits = np.flatnonzero(alerts[start:end, column])
+        score.planted[event.kind] = score.planted.get(event.kind, 0) + 1
+        score.found[event.kind] = score.found.get(event.kind, 0) + bool(len(hits))
+        score.delays.setdefault(event.kind, []).extend(hits[:1].tolist())
+        free[start : end + AFTER, column] = False
+    for name, spans in app.aside.items():
+        for start, end in spans:
+            free[start - app.scored : end - app.scored + AFTER, names.index(name)] = False
+    score.weeks += free.sum() / metrics.WEEK
+    for column in (alerts & free).T:
+        at = np.flatnonzero(column)
+        score.false_alarms += len(at) and 1 + int((np.diff(at) > 4).sum())
+
+
+def measure(apps: list[App], parts: Parts = ALL, thresholds: Thresholds = DEFAULT) -> Score:
+    """The detector's score."""
+    score = Score()
+    for app in apps:
+        count(app, detector(app, score, parts, thresholds), score)
+    return score
+
+
+def measure_rule(apps: list[App], rule: Callable[[App, float], Bools], threshold: float) -> Score:
+    """A simple rule's score."""
+    score = Score()
+    for app in apps:
+        count(app, rule(app, threshold), score)
+    return score
+
+
+def quiet_enough(apps: list[App], rule: Callable[[App, float], Bools], thresholds: tuple[float, ...]) -> float:
+    """The first threshold that gives no more false alarms than the detector may, or the last."""
+    for threshold in thresholds:
+        if measure_rule(apps, rule, threshold).per_week <= 0.10:
+            return threshold
+    return thresholds[-1]
+
+
+# --- half a year of taxis ---------------------------------------------------------------------------------------------
+
+
+TAXI_HOLIDAYS = {
+    date(2014, 7, 4), date(2014, 9, 1), date(2014, 10, 13), date(2014, 11, 11), date(2014, 11, 27),
+    date(2014, 12, 25), date(2015, 1, 1), date(2015, 1, 19),
+}  # fmt: skip
+TAXI_EVENTS = {  # what is known to have happened, and the days around it in which an alert is no false one
+    "marathon": (date(2014, 10, 31), date(2014, 11, 3)),
+    "Thanksgiving": (date(2014, 11, 26), date(2014, 11, 30)),
+    "Christmas": (date(2014, 12, 23), date(2014, 12, 28)),
+    "New Year": (date(2014, 12, 29), date(2015, 1, 3)),
+    "blizzard": (date(2015, 1, 25), date(2015, 1, 29)),
+}
+
+
+def taxis(seed: int) -> pd.Series:
+    """A stand-in for the taxi rides of New York by half-hour, July 2014 to January 2015: level, rhythm, weather, the
+    five known events. (The series itself may not be copied here.)
+    """
+    random = np.random.default_rng([2014, seed])
+    index = pd.date_range("2014-07-01", "2015-01-31 23:30", freq="30min")
+    hours, weekday = (index.hour + index.minute / 60).to_numpy(), index.day_of_week.to_numpy()
+    free = (weekday >= 5) | np.isin(index.date, list(TAXI_HOLIDAYS))
+    working = np.interp(hours, [0, 4.5, 6, 8.5, 14, 16.5, 19, 22, 24], [11, 2.2, 5, 20, 19, 14.5, 26, 22, 11])
+    leisure = np.interp(hours, [0, 3, 6, 9, 13, 19, 23, 24], [18, 9, 2.6, 7, 14, 17, 19, 18])
+    rides = 1000 * np.where(free, leisure, working) * (1 + 0.03 * (weekday - 3) * ~free)
+    rides *= np.exp(metrics.noise(random, len(index), 0.8, 0.03) + metrics.noise(random, len(index), 0.995, 0.04))
+    for _ in range(60):  # rain, for a few hours
+        at, lasts = int(random.integers(len(index))), int(random.integers(4, 16))
+        rides[at : at + lasts] *= 1 + random.normal(0, 0.08)
+
+    def change(start: str, end: str, factor: float) -> None:
+        rides[(index >= start) & (index < end)] *= factor
+
+    change("2014-11-02 01:00", "2014-11-02 02:00", 2.0)  # the hour that came twice
+    change("2014-11-02 09:00", "2014-11-02 17:00", 1.2)
+    change("2014-11-27 06:00", "2014-11-28 00:00", 0.65)
+    change("2014-12-24 18:00", "2014-12-26 06:00", 0.5)
+    change("2014-12-31 22:00", "2015-01-01 04:00", 1.7)
+    change("2015-01-01 06:00", "2015-01-01 22:00", 0.75)
+    change("2015-01-26 14:00", "2015-01-27 12:00", 0.15)
+    return pd.Series(random.poisson(rides).astype(float), index)
+
+
+def judge_taxis(seed: int) -> tuple[int, int]:
+    """How many of the five events are found, and how many false alarms there are (alerts within a day are one)."""
+    rides = taxis(seed)
+    first = int(6 * metrics.WEEK / 2)
+    alerts = [
+        rides.index[end - 1]
+        for end in range(first + 1, len(rides) + 1)
+        if anomalies.judge(rides.iloc[max(0, end - 2400) : end], is_holiday=TAXI_HOLIDAYS).is_anomaly
+    ]
+    found, others = set(), []
+    for alert in alerts:
+        of = [name for name, (start, end) in TAXI_EVENTS.items() if start <= alert.date() <= end]
+        found.update(of)
+        if not of and (not others or alert - others[-1] > timedelta(days=1)):
+            others.append(alert)
+    return len(found), len(others)
+
+
+# --- the figures ------------------------------------------------------------------------------------------------------
+
+
+HEADING = ("rule", "recall", "false alarms", "F1", "delay: median", "90 %", "leaks", "µs")
+
+
+def line(name: str, score: Score) -> tuple[str, ...]:
+    """A rule's line: shares, false alarms per metric and week, delays in buckets, cost per verdict."""
+    delays = [f"{value:.0f}" for value in (score.delay(0.5), score.delay(0.9), score.delay(0.5, "leak"))]
+    cost = f"{1e6 * score.seconds / score.verdicts:.0f}" if score.verdicts else ""
+    return name, f"{score.recall:.3f}", f"{score.per_week:.3f}", f"{score.f1:.3f}", *delays, cost
+
+
+def compare(apps: list[App], tuning: list[App], ours: Score) -> Iterator[tuple[str, ...]]:
+    """The detector's line, and those of the simple rules: as people set them, and set to be as quiet."""
+    yield HEADING
+    yield line("the detector", ours)
+    for name, (rule, thresholds) in BASELINES.items():
+        usual, quiet = thresholds[0], quiet_enough(tuning, rule, thresholds)
+        yield line(f"{name}, {usual:g}", measure_rule(apps, rule, usual))
+        yield line(f"… set to be quiet, {quiet:g}", measure_rule(apps, rule, quiet))
+
+
+def by_kind(score: Score) -> Iterator[tuple[str, ...]]:
+    """What was found of each kind of event."""
+    yield "event", "found", "of", "delay: median", "90 %"
+    for kind in sorted(score.planted):
+        delays = [f"{score.delay(share, kind):.0f}" for share in (0.5, 0.9)]
+        yield kind, str(score.found[kind]), str(score.planted[kind]), *delays
+
+
+def tick_seconds(series: int) -> float:
+    """Seconds of a tick over so many series of five weeks, the best of three."""
+    index = pd.date_range("2024-03-01", periods=5 * metrics.WEEK, freq="15min")
+    mean = 500 + 400 * np.sin(np.arange(len(index)) / metrics.PER_DAY * 2 * np.pi)
+    counts = np.random.default_rng(1).poisson(mean[:, None], (len(index), series)).astype(float)
+    history = pd.DataFrame(counts, index, columns=[f"metric {number}" for number in range(series)])
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        anomalies.judge_tick(history)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def judge_milliseconds() -> float:
+    """Milliseconds of the verdict on one series, in the middle of a hundred."""
+    app = metrics.make(TUNING[0], groups=1)
+    history = app.history().iloc[:, 0]
+    taken = []
+    for end in range(len(history) - 100, len(history)):
+        started = time.perf_counter()
+        anomalies.judge(history.iloc[:end])
+        taken.append(1000 * (time.perf_counter() - started))
+    return float(np.median(taken))
+
+
+def figures(ours: Score, short: Score, scale: float) -> Iterator[Figure]:
+    """What is to be reached."""
+    yield Figure("events found", f"{ours.recall:.3f}", "≥ 0.97", ours.recall >= 0.97)
+    yield Figure("false alarms per metric-week", f"{ours.per_week:.3f}", "≤ 0.10", ours.per_week <= 0.10)
+    yield Figure("delay, median", f"{ours.delay(0.5):.0f} buckets", "0", ours.delay(0.5) == 0)
+    yield Figure("delay, 90 % within", f"{ours.delay(0.9):.0f} buckets", "≤ 12", ours.delay(0.9) <= 12)
+    leaks = ours.delay(0.5, "leak")
+    yield Figure("delay of slow leaks, median", f"{leaks:.0f} buckets", "≤ 12", leaks <= 12)
+    yield Figure("late data told as late", f"{ours.late_told} of {ours.late}", "all", ours.late_told == ours.late)
+    yield Figure("late data told as a drop", str(ours.late_as_drop), "0", ours.late_as_drop == 0)
+    yield Figure("14 days of history: events found", f"{short.recall:.3f}", "≥ 0.95", short.recall >= 0.95)
+    yield Figure("… false alarms per metric-week", f"{short.per_week:.3f}", "≤ 0.20", short.per_week <= 0.20)
+    found, false = judge_taxis(SCORING[0])
+    yield Figure("taxis (a stand-in): events found", f"{found} of 5", "5", found == 5)
+    yield Figure("… false alarms in six months", str(false), "≤ 2", false <= 2)
+    series = int(1000 * scale)
+    seconds = tick_seconds(series)
+    yield Figure(f"a tick over {series:,} series", f"{seconds:.2f} s", "≤ 0.5 s", seconds <= 0.5)
+    yield Figure("a verdict on one series", f"{judge_milliseconds():.1f} ms", "≤ 3 ms")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.anomalies", description="Measure the detector.")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the weeks that are scored; 0.1 for a quick look")
+    parser.add_argument("--tuning", action="store_true", help="score the seeds that the thresholds were chosen by")
+    arguments = parser.parse_args()
+    days = max(2, round(SCORED_DAYS * arguments.scale))
+    count_of = max(1, round(len(SCORING) * arguments.scale))
+    seeds, others = (TUNING, SCORING) if arguments.tuning else (SCORING, TUNING)
+
+    progress("making metrics")
+    apps = [metrics.make(seed, scored_days=days) for seed in seeds[:count_of]]
+    tuning = [metrics.make(seed, scored_days=days) for seed in others[:count_of]]
+    progress("scoring the detector")
+    ours = measure(apps)
+    progress("with 14 days of history")
+    short = measure([metrics.make(seed, training_days=14, scored_days=days) for seed in seeds[:count_of]])
+    progress("the simple rules")
+    rules = list(compare(apps, tuning, ours))
+    rules.insert(2, line("… with 14 days of history", short))
+    parts = [HEADING]
+    for name, some in ABLATION.items():
+        progress(f"the parts: {name}")
+        part = metrics.make(seeds[0], scored_days=max(2, days // 2))
+        parts.append(line(name, measure([part], some)))
+    progress("speed, taxis")
+    reached = list(figures(ours, short, arguments.scale))
+    print(f"{len(apps)} apps of {len(apps[0].top)} metrics, {days} days scored; false alarms are per metric and week,")
+    print("delays are in buckets of 15 minutes\n")
+    print("\n\n".join([goals(reached), table(rules), table(list(by_kind(ours))), table(parts)]))
+
+
+if __name__ == "__main__":
+    main()
