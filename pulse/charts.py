@@ -4,12 +4,12 @@ Read on a phone, some 400 px wide: two panels side by side, few and large words,
 against the week in grey. The colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from math import ceil, isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -20,16 +20,22 @@ from numpy.typing import NDArray
 from pulse import messages
 from pulse.messages import Language, Metric, Part, Row
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 STYLE = Path(__file__).with_name("pulse.mplstyle")
 COLORS: dict[Part, str] = {"app": "#0072B2", "feed": "#D55E00", "messenger": "#009E73"}
 GREY = "#9A9A9A"
 WORDS = "#666666"
 NO_DATA = "#F1F1F1"
+RANGE = "#DDDDDD"
+ALARM = "#CC0033"
 
 DAYS = 7
 COLUMNS = 2
 # In inches.
 WIDTH, HEAD, HEADING, PANEL = 7.2, 0.6, 0.44, 1.4
+INCIDENT_HEIGHT = 4.4
 LEAST_SPAN = 0.2  # of the largest value: so a change by a percent looks like one
 
 
@@ -69,6 +75,54 @@ def week(day: date, metrics: Sequence[Metric], days: Mapping[date, Row], languag
             row += 1 + ceil(len(group) / COLUMNS)
     plt.close(figure)
     return figure
+
+
+def incident(title: str, metric: Metric, band: "DataFrame", shown: Collection[datetime], language: Language) -> Figure:
+    """A metric over the last day with its expected range, what is not as expected marked.
+
+    Args:
+        title: the finding.
+        metric: what is drawn.
+        band: one row per bucket, indexed by its first moment in local time: `value`, `expected`, `lower`, `upper`; NaN
+            where one is not known.
+        shown: the buckets that are marked.
+        language: of dates and numbers.
+
+    Returns:
+        A figure that pyplot no longer holds.
+    """
+    moments = list(band.index)
+    places = range(len(moments))
+    with plt.style.context(STYLE, after_reset=True):
+        figure, axis = plt.subplots(figsize=(WIDTH, INCIDENT_HEIGHT), layout="constrained")
+        axis.fill_between(places, band["lower"], band["upper"], color=RANGE, linewidth=0)
+        axis.plot(places, band["expected"], color=GREY, linewidth=1)
+        axis.plot(places, band["value"], color=COLORS[metric.part])
+        marked = [place for place in places if moments[place] in shown]
+        axis.plot(marked, band["value"].iloc[marked], color=ALARM, marker="o", linestyle="none")
+        for place in places:
+            if isnan(band["value"].iloc[place]):
+                axis.axvspan(place - 0.5, place + 0.5, color=NO_DATA, linewidth=0)
+        axis.set_title(title, loc="left", size=16, weight="bold")
+        axis.set_title(messages.word("per bucket", language), loc="right", color=WORDS, size=12)
+        room = (band["upper"] - band["value"]).fillna(0.0).iloc[len(moments) // 5 : 4 * len(moments) // 5]
+        if len(room) and room.max() > 0:
+            place = moments.index(room.idxmax())  # where the words hide least
+            words = messages.word("expected", language)
+            axis.annotate(words, (place, band["upper"].iloc[place]), color=WORDS, ha="center", va="top")
+        axis.set_xlim(-0.5, len(moments) + 0.5)
+        full = [place for place in places if moments[place].minute == 0 and moments[place].hour % 6 == 0]
+        axis.set_xticks(full, [_clock(moments[place], language) for place in full])
+        axis.set_ylim(bottom=0 if metric.unit != "share" else None)
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=metric.unit in ("users", "count")))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: messages.compact(tick, metric.unit, language)))
+    plt.close(figure)
+    return figure
+
+
+def _clock(moment: datetime, language: Language) -> str:
+    """`06:00`; at midnight the day that begins."""
+    return messages.short_date(moment.date(), language) if moment.hour == 0 else f"{moment:%H:%M}"
 
 
 def _head(axis: Axes, day: date, metric: Metric, days: Mapping[date, Row], language: Language) -> None:

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from html import escape
 from itertools import groupby
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from pulse.incidents import Contribution, Finding, Incident, Series, Watch
 
 Language: TypeAlias = Literal["en", "ru"]
 Part: TypeAlias = Literal["app", "feed", "messenger"]
@@ -24,6 +27,9 @@ GAP = "\N{NO-BREAK SPACE}"
 BETWEEN = " · "
 MOST_CHANGE = 1000  # a change of more than that says only that there was next to nothing before
 MOST_REASON = 1000  # characters of an error: the whole of it stands in the log
+BUCKET = timedelta(minutes=15)
+MOST_NAME = 40  # characters of a slice's name
+MOST_LINES = 12  # of incidents told in one message
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,29 @@ TEXTS = {
         "failed": "<b>{name} failed</b>: {reason}",
         "failed day": "<b>{name} failed</b> for {day}: {reason}",
         "users": "users",
+        "instead": "{value} instead of {lower} – {upper}, in the 15 minutes to {time}",
+        "in all": "over {span} to {time}; at last {value}, expected {lower} – {upper}",
+        "since": "since {time}",
+        "from to": "from {start} to {end}",
+        "at last": "at last",
+        "over": "Over: {what}",
+        "withdrawn": "Taken back: {what}",
+        "was none": "Data that came later is as expected.",
+        "again": "As expected again since {time}: {what}.",
+        "normal": "normal",
+        "others normal": "others normal",
+        "alike": "all slices alike",
+        "mix": "shift between slices",
+        "also": "also: {list}",
+        "more": "and {count} more",
+        "data is late": "Data is late",
+        "no events": "No new events since {time}: what happened since is not known, not zero.",
+        "data is there": "The data is there again",
+        "many": "{count} incidents at once",
+        "age": "age {value}",
+        "unknown": "{dimension} unknown",
+        "expected": "expected range",
+        "per bucket": "per 15 minutes",
     },
     "ru": {
         ",": GAP,
@@ -91,7 +120,35 @@ TEXTS = {
         "failed": "<b>{name}: сбой</b>. {reason}",
         "failed day": "<b>{name}: сбой</b> за {day}. {reason}",
         "users": "чел.",
+        "instead": "{value} вместо {lower} – {upper} за 15 минут до {time}",
+        "in all": "за {span} до {time}; в конце {value}, ожидалось {lower} – {upper}",
+        "since": "с {time}",
+        "from to": "с {start} до {end}",
+        "at last": "в конце",
+        "over": "Закончилось: {what}",
+        "withdrawn": "Отменено: {what}",
+        "was none": "Данные, пришедшие позже, соответствуют ожиданиям.",
+        "again": "Снова как ожидалось с {time}: {what}.",
+        "normal": "в норме",
+        "others normal": "остальные в норме",
+        "alike": "во всех срезах одинаково",
+        "mix": "сдвиг между срезами",
+        "also": "также: {list}",
+        "more": "и ещё {count}",
+        "data is late": "Данные запаздывают",
+        "no events": "Новых событий нет с {time}: что было с тех пор, неизвестно, это не ноль.",
+        "data is there": "Данные снова поступают",
+        "many": "Инцидентов сразу: {count}",
+        "age": "возраст {value}",
+        "unknown": "{dimension}: неизвестно",
+        "expected": "ожидаемый диапазон",
+        "per bucket": "за 15 минут",
     },
+}
+HOURS = {"en": ("hour", "hours", "hours"), "ru": ("час", "часа", "часов")}
+DIMENSIONS = {
+    "en": {"os": "os", "gender": "gender", "age_group": "age"},
+    "ru": {"os": "ОС", "gender": "пол", "age_group": "возраст"},
 }
 POWERS = {"en": ("M", "B", "T"), "ru": (f"{GAP}млн", f"{GAP}млрд", f"{GAP}трлн")}
 DAYS = {"en": ("day", "days", "days"), "ru": ("день", "дня", "дней")}
@@ -186,6 +243,127 @@ def failure_notice(name: str, reason: str, language: Language, day: date | None 
     if day is None:
         return word("failed", language, **about)
     return word("failed day", language, **about, day=day_and_month(day, language))
+
+
+def incident(
+    about: "Incident",
+    watch: "Watch",
+    contributions: "Sequence[Contribution]",
+    language: Language,
+    *,
+    now: datetime,
+    link: str = "",
+) -> str:
+    """An alert: what is wrong, how far from what is expected, since when, and what explains it; or that it is over.
+
+    Args:
+        about: the incident.
+        watch: what is watched, for names and owners.
+        contributions: of the slices; empty where all go alike.
+        language: of the text.
+        now: in local time, to leave out of times what everybody knows.
+        link: the dashboard's address for the day, if there is one.
+    """
+    lines = [f"{_light(about)} <b>{_escaped(capital(incident_title(about, watch, language)))}</b>"]
+    if about.lead is None:
+        since = _moment(about.opened, now, language)
+        lines += [] if about.resolved else [word("no events", language, time=since)]
+    else:
+        unit = watch.metrics[about.lead.series.metric].metric.unit
+        value, lower, upper = (
+            number(each, unit, language) for each in (about.lead.value, about.lead.lower, about.lead.upper)
+        )
+        until = _moment(about.updated + BUCKET, now, language)
+        how = "in all" if _is_gradual(about.lead) else "instead"
+        span = _hours(int(about.lead.window), language)
+        lines.append(word(how, language, value=value, lower=lower, upper=upper, time=until, span=span))
+    story = [word("was none", language)] if about.state == "withdrawn" else [_span(about, now, language)]
+    if about.state != "withdrawn":
+        story.append(explanation(about, contributions, watch, language))
+    lines += filter(None, [_escaped(BETWEEN.join(filter(None, story)))])
+    if others := _others(about, watch, language):
+        lines.append(_escaped(word("also", language, list=others)))
+    owners = [] if about.resolved else _owners(about, watch)
+    if link or owners:
+        words = escape(word("dashboard", language, day=day_and_month(about.updated.date(), language)))
+        lines += ["", BETWEEN.join([*([f'<a href="{escape(link)}">{words}</a>'] if link else []), *owners])]
+    return "\n".join(lines)
+
+
+def incident_over(about: "Incident", watch: "Watch", language: Language, *, now: datetime) -> str:
+    """What is said below an alert once its incident is over."""
+    moment = _moment(about.resolved or about.updated, now, language)
+    if about.lead is None:
+        return f"{_light(about)} {word('data is there', language)} {word('since', language, time=moment)}."
+    words = word("again", language, time=moment, what=_name(about.lead.series, watch, language))
+    return f"{_light(about)} {_escaped(words)}"
+
+
+def incidents_at_once(
+    found: "Sequence[tuple[Incident, str]]", watch: "Watch", language: Language, *, now: datetime, link: str = ""
+) -> str:
+    """One alert for many incidents that opened together: a line each, with what explains it."""
+    lines = [f"🔴 <b>{word('many', language, count=str(len(found)))}</b>"]
+    shown = found[:MOST_LINES]
+    for about, why in shown:
+        story = BETWEEN.join(filter(None, [_span(about, now, language), why]))
+        lines.append(f"{_light(about)} {_escaped(incident_title(about, watch, language))} ({_escaped(story)})")
+    if len(found) > len(shown):
+        lines.append(word("more", language, count=str(len(found) - len(shown))))
+    owners = list(dict.fromkeys(owner for about, _ in found if not about.resolved for owner in _owners(about, watch)))
+    if link:
+        words = escape(word("dashboard", language, day=day_and_month(found[0][0].updated.date(), language)))
+        owners.insert(0, f'<a href="{escape(link)}">{words}</a>')
+    return "\n".join([*lines, *(["", BETWEEN.join(owners)] if owners else [])])
+
+
+def incident_title(about: "Incident", watch: "Watch", language: Language) -> str:
+    """An incident in a few words: `views −61.0% (Android)`; once it is over, that it is."""
+    if about.lead is None:
+        return word("data is there" if about.resolved else "data is late", language)
+    metric = watch.metrics[about.lead.series.metric].metric
+    due = about.lead.expected
+    moved = change(
+        due * (1 + about.lead.deviation) if _is_gradual(about.lead) else about.lead.value, due, metric.unit, language
+    )
+    what = f"{_name(about.lead.series, watch, language)} {moved}"
+    if about.state == "withdrawn":
+        return word("withdrawn", language, what=what)
+    return word("over", language, what=what) if about.resolved else what
+
+
+def explanation(about: "Incident", contributions: "Sequence[Contribution]", watch: "Watch", language: Language) -> str:
+    """Which slices carry a deviation and which do not, in one line: `Android −61.0%, iOS normal`.
+
+    Of an incident of a slice, how the others are.
+    """
+    if about.lead is None:
+        return ""
+    lead = about.lead.series
+    unit = watch.metrics[lead.metric].metric.unit
+    others = [each for each in contributions if (each.dimension, each.dimension_value) != lead[1:]]
+    if not others:
+        return word("alike", language) if lead.is_total else ""
+    off = [each for each in others if each.off][:3]
+    normal = [each for each in others if not each.off]
+    names = {each: slice_name(each.dimension, each.dimension_value, language) for each in others}
+    said = [f"{names[each]} {_difference(each.deviation, unit, language)}" for each in off]
+    mix = sum(each.mix for each in contributions)
+    if unit == "share" and abs(mix) > sum(abs(each.deviation) for each in off):
+        said.append(f"{word('mix', language)} {_difference(mix, unit, language)}")
+    if len(normal) == 1:
+        said.append(f"{names[normal[0]]} {word('normal', language)}")
+    elif normal:
+        said.append(word("others normal", language))
+    return ", ".join(said)
+
+
+def slice_name(dimension: str, value: str, language: Language) -> str:
+    """A slice as readers know it: `Android`, `age 25–34`, `os unknown`."""
+    if value == "unknown":
+        return word("unknown", language, dimension=DIMENSIONS[language].get(dimension, dimension))
+    value = value if len(value) <= MOST_NAME else f"{value[: MOST_NAME - 1]}…"
+    return word("age", language, value=value) if dimension == "age_group" else value
 
 
 def headline(metrics: Sequence[Metric], row: Row, language: Language) -> dict[str, str]:
@@ -308,6 +486,58 @@ def _table(metrics: Sequence[Metric], now: Row, earlier: Mapping[date, Row], lan
             words = " ".join(filter(None, [BETWEEN.join(changes), metric.label(language)]))
             lines.append(f"<code>{_escaped(shown.rjust(width, GAP))}</code> {_escaped(words)}")
     return lines
+
+
+def _light(about: "Incident") -> str:
+    if about.resolved:
+        return "🟢"
+    return {"drop": "🔴", "spike": "🟠", "data_lag": "⚪"}[about.direction]
+
+
+def _name(series: "Series", watch: "Watch", language: Language) -> str:
+    label = watch.metrics[series.metric].metric.label(language)
+    return label if series.is_total else f"{label} ({slice_name(*series[1:], language)})"
+
+
+def _others(about: "Incident", watch: "Watch", language: Language) -> str:
+    """The other metrics that showed it, whole or in slices."""
+    lead = about.lead.series.metric if about.lead else ""
+    names = dict.fromkeys(series.metric for series in about.series if series.metric != lead)
+    return ", ".join(watch.metrics[name].metric.label(language) for name in names if name in watch.metrics)
+
+
+def _owners(about: "Incident", watch: "Watch") -> list[str]:
+    found = dict.fromkeys(owner for series in about.series for owner in watch.metrics[series.metric].owners)
+    return [_escaped(owner) for owner in found]
+
+
+def _span(about: "Incident", now: datetime, language: Language) -> str:
+    start = _moment(about.opened, now, language)
+    if about.resolved is None:
+        return word("since", language, time=start) if about.lead else ""
+    return word("from to", language, start=start, end=_moment(about.resolved, now, language))
+
+
+def _is_gradual(lead: "Finding") -> bool:
+    """Whether the last bucket alone is within its range: it is off over a longer window only."""
+    return lead.window > 1 and lead.lower <= lead.value <= lead.upper
+
+
+def _hours(buckets: int, language: Language) -> str:
+    """How long so many buckets are, in whole hours."""
+    hours = round(buckets / 4)
+    return f"{hours} {plural(hours, HOURS[language], language)}"
+
+
+def _moment(moment: datetime, now: datetime, language: Language) -> str:
+    """`12:15`; on another day than now `Mon 23, 12:15`."""
+    day = "" if moment.date() == now.date() else f"{short_date(moment.date(), language)}, "
+    return f"{day}{moment:%H:%M}"
+
+
+def _difference(difference: float, unit: Unit, language: Language) -> str:
+    """A change that is known already: of a share as a difference, else as a share of what was before."""
+    return change(difference, 0.0, unit, language) if unit == "share" else change(1 + difference, 1.0, unit, language)
 
 
 def compared(day: date) -> tuple[date, date]:
