@@ -32,8 +32,8 @@ RUN = "{{ run_name(dag_run) }}"
 TODAY = "{{ as_of(dag_run).date() }}"
 """The local day on which a run ends its interval, for a DAG that has `MACROS`."""
 
-AS_OF = "{{ as_of(dag_run).isoformat() }}"
-"""The moment at which a run's interval ends, for a DAG that has `MACROS`."""
+AS_OF = "{{ params.get('as_of') or as_of(dag_run).isoformat() }}"
+"""The trigger form's moment, else the one at which a run's interval ends, for a DAG that has `MACROS`."""
 
 
 def event_date(dag_run: Any, params: dict[str, Any], zone: ZoneInfo | None = None) -> str:
@@ -71,6 +71,17 @@ def event_date_param() -> Param:
         format="date",
         title="Event date",
         description="The day to compute, such as 2026-11-22. Empty: the local day before the interval's end.",
+    )
+
+
+def as_of_param() -> Param:
+    """The trigger form's field for another moment than the schedule's."""
+    return Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="As of",
+        description="Look at the buckets that were over by then. Empty: by the interval's end.",
     )
 
 
@@ -252,13 +263,13 @@ class WaitForDay(BaseBranchOperator):
 class _ToChats(BaseOperator):
     """What operators that send share: which chats, about which day, and what the log says of it."""
 
-    def __init__(self, *, event_date: str, chats: Chats, **kwargs: Any) -> None:
+    def __init__(self, *, chats: Chats, event_date: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.event_date = event_date
         self.chats = chats
 
-    def send(self, report: str, message: Any, context: Any) -> list[str]:
-        """Deliver a message to the chats; gives the references of the deliveries."""
+    def send(self, report: str, message: Any, context: Any, event_date: str = "") -> list[str]:
+        """Deliver a message to the chats, about the task's event date or another; gives the deliveries' references."""
         from pulse import telegram
 
         config = connected_settings()
@@ -268,7 +279,7 @@ class _ToChats(BaseOperator):
             "alert": config.telegram_alert_chats,
         }[self.chats]
         run = context["dag_run"].run_id
-        day = date.fromisoformat(self.event_date)
+        day = date.fromisoformat(event_date or self.event_date)
         done = telegram.deliver(report, day, message, recipients, run=run, settings=config)
         for each in done:
             did = "nothing to do, it stands there already" if each.did == "nothing" else each.did
@@ -309,6 +320,52 @@ class DeliverOperator(_ToChats):
             return self.send(self.report, message, context)
 
 
+class DeliverAlertsOperator(_ToChats):
+    """Sends the alerts that an archived notebook handed on: `alerts`, as `pulse.incidents.alerts` makes them.
+
+    Each is a delivery of its own: sent once, edited in place while its incident lives. One that fails holds no other
+    back.
+
+    Args:
+        path: the archived notebook's path, templated: a NotebookOperator's output.
+        chats: which of the settings' chats get them.
+    """
+
+    template_fields = ("path",)
+
+    def __init__(self, *, path: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+
+    def execute(self, context: Any) -> list[str]:
+        """Deliver; gives the references of the deliveries.
+
+        Raises:
+            AirflowException: some alerts did not reach some chats; the others did.
+        """
+        from pulse import telegram
+
+        references, failures = [], []
+        with _for_airflow():
+            handed = notebooks.scraps(self.path)
+            for alert in handed["alerts"]:
+                day = alert["event_date"]
+                message = telegram.Message(
+                    alert["text"],
+                    handed[alert["chart"]] if alert["chart"] else None,
+                    silent=alert["silent"],
+                    reply_to=(alert["reply_to"], date.fromisoformat(day)) if alert["reply_to"] else None,
+                    only_edits=alert["only_edits"],
+                )
+                try:
+                    references += self.send(alert["report"], message, context, day)
+                except telegram.DeliveryError as error:
+                    failures.append(str(error))
+            if failures:
+                raise PulseError("\n".join(failures))
+        return references
+
+
 class LateNoticeOperator(_ToChats):
     """Tells the chats, once, that the report of a day is late.
 
@@ -340,15 +397,26 @@ class LateNoticeOperator(_ToChats):
 
 def tell_failure(context: Any) -> None:
     """Tell the alert chats that a task of this run failed for good: a task's `on_failure_callback`."""
+    instance = context["ti"]
+    day = date.fromisoformat(event_date(context["dag_run"], context["params"]))
+    # One message a run and try: a second failure of the same day is news again.
+    _tell_failure(context, f"failure of {instance.task_id}, {instance.run_id}, try {instance.try_number}", day, day)
+
+
+def tell_failures_once_a_day(context: Any) -> None:
+    """Tell the same for a DAG that runs many times a day: one message, with the latest reason."""
+    instance = context["ti"]
+    today = as_of(context["dag_run"]).date()
+    _tell_failure(context, f"failures of {instance.dag_id}.{instance.task_id}", today, None)
+
+
+def _tell_failure(context: Any, report: str, day: date, about: date | None) -> None:
     from pulse import messages, telegram
 
     config = connected_settings()
     instance = context["ti"]
     reason = " ".join(str(context.get("exception") or "it was killed").split())
-    day = date.fromisoformat(event_date(context["dag_run"], context["params"]))
-    text = messages.failure_notice(f"{instance.dag_id}.{instance.task_id}", reason, config.language, day)
-    # One message a run and try: a second failure of the same day is news again.
-    report = f"failure of {instance.task_id}, {instance.run_id}, try {instance.try_number}"
+    text = messages.failure_notice(f"{instance.dag_id}.{instance.task_id}", reason, config.language, about)
     telegram.deliver(report, day, telegram.Message(text), config.telegram_alert_chats, settings=config)
 
 

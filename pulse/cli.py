@@ -100,6 +100,22 @@ def show(event_date: EventDate = "yesterday") -> None:
         typer.echo(f"The report as readers see it: {settings.ROOT}/.sandbox/telegram/chat.html")
 
 
+@app.command()
+def buckets(
+    days: Annotated[int, typer.Option(help="How many days, counted back from now.")] = 46,
+) -> None:
+    """Count the monitoring's buckets anew: after the source was corrected, or where too few days are there."""
+    from pulse import clickhouse, notebooks
+
+    config = settings.load()
+    clickhouse.connect(config).value("select 1")
+    now = datetime.now(config.zone)
+    folder = f"{config.output.rstrip('/')}/buckets/{now.date()}/{notebooks.safe_name(f'by_hand {now:%H:%M:%S.%f}')}"
+    notebook = settings.ROOT / "notebooks" / "monitoring" / "anomalies.ipynb"
+    done = notebooks.run(notebook, f"{folder}/anomalies.1.ipynb", {"fill_days": days}, secrets=config.secrets)
+    typer.echo(f"The buckets of {days} days are counted. Archived at {done.path}")
+
+
 @telegram.command("chats")
 def telegram_chats() -> None:
     """The chats that lately wrote to the bot, with the ids that TELEGRAM_…_CHATS want."""

@@ -80,3 +80,103 @@ create table if not exists deliveries
 engine = MergeTree
 partition by toYear(event_date)
 order by (report, event_date, chat, claim, step);
+
+-- One row per quarter of an hour, dimension and value: what the monitoring watches. A row written later takes the place of an
+-- earlier one of the same key (read it with FINAL); a bucket in which nothing happened has none.
+create table if not exists metric_buckets
+(
+    bucket DateTime comment 'its first moment; it has 15 minutes',
+    dimension LowCardinality(String) comment 'total, os, gender or age_group',
+    dimension_value LowCardinality(String) comment 'all, iOS, male, 25–34 or unknown',
+    app_users UInt64 comment 'distinct users who did anything in the feed or sent a message',
+    feed_users UInt64 comment 'distinct users who did anything in the feed',
+    views UInt64,
+    likes UInt64,
+    messenger_users UInt64 comment 'distinct users who sent a message',
+    messages_sent UInt64,
+    refreshed_at DateTime64(6, 'UTC')
+)
+engine = ReplacingMergeTree(refreshed_at)
+partition by toYYYYMM(bucket)
+order by (dimension, dimension_value, bucket);
+
+-- What happened in the slices that are large enough to watch, one row per slice: for each metric an array, and the places of its
+-- buckets, counted from the start, beside it. Large enough is a share of the active users over the last week.
+create or replace view bucket_history as
+with largest as (
+    select
+        dimension,
+        dimension_value
+    from metric_buckets final
+    where bucket >= {end:DateTime} - interval 7 day and bucket < {end:DateTime}
+    group by dimension, dimension_value
+    having sum(app_users) >= {least_share:Float64} * (
+        select sum(whole.app_users)
+        from metric_buckets as whole final
+        where whole.bucket >= {end:DateTime} - interval 7 day and whole.bucket < {end:DateTime} and whole.dimension = 'total'
+    )
+)
+
+select
+    dimension,
+    dimension_value,
+    groupArray(intDiv(dateDiff('second', {start:DateTime}, bucket), 900)) as places,
+    groupArray(app_users) as app_users,
+    groupArray(feed_users) as feed_users,
+    groupArray(views) as views,
+    groupArray(likes) as likes,
+    groupArray(messenger_users) as messenger_users,
+    groupArray(messages_sent) as messages_sent
+from metric_buckets final
+where bucket >= {start:DateTime} and bucket < {end:DateTime} and (dimension, dimension_value) in (largest)
+group by dimension, dimension_value;
+
+-- One row per bucket and series (a metric of a slice): what the detector said of it. Judged again, a row replaces the earlier one.
+create table if not exists verdicts
+(
+    bucket DateTime,
+    metric LowCardinality(String) comment 'empty: of all metrics, that their data was late when the bucket was first judged',
+    dimension LowCardinality(String),
+    dimension_value LowCardinality(String),
+    kind LowCardinality(String) comment 'normal, drop, spike, data_lag or unknown',
+    is_anomaly Bool,
+    value Nullable(Float64) comment 'null where it is not known yet',
+    expected Nullable(Float64),
+    lower Nullable(Float64) comment 'of the expected range',
+    upper Nullable(Float64),
+    score Float64 comment 'negative below what is expected',
+    deviation Nullable(Float64) comment 'over the window, as a share of what was expected',
+    window UInt16 comment 'the buckets, this one the last, in which it shows most',
+    judged_at DateTime64(6, 'UTC') default now64(6)
+)
+engine = ReplacingMergeTree(judged_at)
+partition by toYYYYMM(bucket)
+order by (bucket, metric, dimension, dimension_value);
+
+-- One row per incident, from opening to resolution: what the verdicts say happened. A row written later replaces an earlier one.
+create table if not exists incidents
+(
+    incident String comment 'its reference',
+    state Enum8('open' = 1, 'resolved' = 2, 'withdrawn' = 3) comment 'withdrawn: data that came later says that nothing happened',
+    direction LowCardinality(String) comment 'drop, spike or data_lag',
+    opened DateTime comment 'the first bucket that shows it',
+    updated DateTime comment 'the last bucket that shows it',
+    resolved Nullable(DateTime) comment 'since when it shows in no bucket',
+    metric LowCardinality(String) comment 'of the series that leads: the one that shows it best',
+    dimension LowCardinality(String),
+    dimension_value LowCardinality(String),
+    value Nullable(Float64) comment 'of the leading series in the last bucket that shows it',
+    expected Nullable(Float64),
+    lower Nullable(Float64),
+    upper Nullable(Float64),
+    score Float64,
+    deviation Nullable(Float64) comment 'over the window, as a share of what was expected',
+    window UInt16,
+    series Array(String) comment 'all series that showed it: metric, dimension and value',
+    showing Array(String) comment 'those that showed it in the last bucket',
+    evidence String comment 'the contributions of the slices, as JSON',
+    recorded_at DateTime64(6, 'UTC') default now64(6)
+)
+engine = ReplacingMergeTree(recorded_at)
+partition by toYYYYMM(opened)
+order by incident;

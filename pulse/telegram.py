@@ -59,6 +59,7 @@ class Message:
         numbers: the headline numbers, label to value as shown; a later run says which of them changed.
         silent: without a notification.
         reply_to: the report and event date whose message in the same chat this one answers.
+        only_edits: where nothing stands in a chat yet, nothing is sent.
     """
 
     text: str
@@ -66,6 +67,7 @@ class Message:
     numbers: Mapping[str, str | float | None] = field(default_factory=dict)
     silent: bool = False
     reply_to: tuple[str, date] | None = None
+    only_edits: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,8 @@ class _Desk:
     async def _deliver(self, bot: "Bot", pace: "Pace", chat: str, recipient: str) -> Delivery:
         key = Key(self.report, self.event_date, chat)
         try:
+            if self.message.only_edits and (await self.ledger.look(key)).last is None:
+                return Delivery(*_fields(key), "sent", run=self.run)
             reply_to = await self._replied(chat)
             await pace.turn(recipient)
             claim = await self.ledger.claim(key, self._content(), self.run, recipient)
