@@ -53,6 +53,7 @@ class Store:
         self.last_id: dict[int, int] = {}
         self.updates: list[dict[str, Any]] = []
         self.version = 0
+        (data / "photos").mkdir(exist_ok=True)
         self._journal = self._replayed(data / "journal.jsonl")
         if not self.chats:
             self.add_chat({**FIRST_CHAT, "topics": FIRST_TOPICS})

@@ -119,7 +119,9 @@ def _locked(name: str, data: Path) -> Iterator[None]:
         data.mkdir(parents=True, exist_ok=True)
         lock = (data / "lock").open("a+")
     except OSError as error:
-        text = f"The {name} sandbox cannot write to {data} ({error.strerror}): choose another folder with --data."
+        text = (
+            f"The {name} sandbox cannot write to {data} ({error.strerror}): make it writable, or give another folder."
+        )
         raise SandboxError(text) from None
     with lock:
         try:
@@ -127,9 +129,7 @@ def _locked(name: str, data: Path) -> Iterator[None]:
         except OSError:
             lock.seek(0)
             holder = lock.read() or "unknown"
-            text = (
-                f"Another {name} sandbox uses {data} (process {holder}): stop it, or choose another folder with --data."
-            )
+            text = f"Another {name} sandbox uses {data} (process {holder}): stop it, or give another folder."
             raise SandboxError(text) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -147,7 +147,9 @@ def _listening(name: str, port: int) -> Iterator[socket.socket]:
             listener.listen()
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            text = f"The {name} sandbox cannot listen on port {port} ({reason}): choose another with --port."
+            text = (
+                f"The {name} sandbox cannot listen on port {port} ({reason}): stop what uses it, or give another port."
+            )
             raise SandboxError(text) from None
         yield listener
 

@@ -16,9 +16,7 @@ Beside the Bot API there is a small interface of its own, for tests and for play
     POST   /sandbox/faults   {kind, chat, method, count, seconds, to}; GET lists those still to come, DELETE drops them
 """
 
-import argparse
 import asyncio
-import fcntl
 import json
 import os
 import sys
@@ -43,7 +41,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pulse import settings
-from pulse.sandbox import SandboxError, chat_page, process
+from pulse.sandbox import chat_page, process
 from pulse.sandbox.bot_api import MAX_REQUEST_BYTES, METHODS, Params, Refusal, Store, chat_of, write_whole
 
 PORT = urlsplit(settings.SANDBOX_TELEGRAM_API_URL).port or 18081
@@ -77,7 +75,7 @@ def serve(data: Path, port: int = PORT) -> None:
     """
     import uvicorn
 
-    with _locked(data), _bound(port) as listening:
+    with process.taken("Telegram", data, port) as listening:
         store = Store(data)
         peers: dict[tuple[str, int], asyncio.Transport] = {}
         about = {
@@ -112,41 +110,6 @@ def answering(port: int) -> Server | None:
 
 def _server(about: process.About) -> Server:
     return Server(process.HOST, about["port"], Path(about["data"]), about["pid"])
-
-
-@contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """The data folder, for this process alone; the lock goes with the process, however it ends."""
-    try:
-        (data / "photos").mkdir(parents=True, exist_ok=True)
-        lock = (data / "lock").open("w")
-    except OSError as error:
-        text = f"The Telegram sandbox cannot write to {data} ({error.strerror}): choose another folder with --data."
-        raise SandboxError(text) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            text = f"Another Telegram sandbox uses {data}: stop it, or choose another folder with --data."
-            raise SandboxError(text) from None
-        yield
-
-
-@contextmanager
-def _bound(port: int) -> Iterator[Any]:
-    import socket
-
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    with listening:
-        try:
-            listening.bind((process.HOST, port))
-            listening.listen()
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            text = f"The Telegram sandbox cannot listen on port {port} ({reason}): choose another with --port."
-            raise SandboxError(text) from None
-        yield listening
 
 
 class _Connection(H11Protocol):
@@ -453,22 +416,5 @@ def _fault(api: _Api, method: str, body: dict[str, Any]) -> Any:
     return [vars(fault) for fault in api.faults.pending]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve until stopped; status 2 and a sentence if that cannot be."""
-    parser = argparse.ArgumentParser(prog="python -m pulse.sandbox.telegram", description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the messages")
-    parser.add_argument("--port", type=int, default=PORT, help=f"port on loopback ({PORT}; 0: a free one)")
-    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the starting process is gone")
-    options = parser.parse_args(arguments)
-    if options.until_stdin_closes:
-        process.stop_with_parent()
-    try:
-        serve(options.data, options.port)
-    except SandboxError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process.main("pulse.sandbox.telegram", serve, PORT))

@@ -462,12 +462,14 @@ def test_it_listens_on_loopback_only_and_stops_with_its_parent(tmp_path: Path) -
 
 def test_a_port_or_folder_in_use_is_refused_in_a_sentence(clickhouse_server: Server, tmp_path: Path) -> None:
     port = clickhouse_server.port
-    with pytest.raises(SandboxError, match=rf"^The ClickHouse sandbox cannot listen on port {port} .* with --port\.$"):
+    with pytest.raises(
+        SandboxError, match=rf"^The ClickHouse sandbox cannot listen on port {port} .* give another port\.$"
+    ):
         clickhouse.running(tmp_path, port).__enter__()
     with pytest.raises(SandboxError, match=rf"^Another ClickHouse .* \(process {clickhouse_server.pid}\): stop it, or"):
         clickhouse.running(clickhouse_server.data).__enter__()
     (tmp_path / "file").touch()
-    with pytest.raises(SandboxError, match=r"^The ClickHouse sandbox cannot write to .*: choose another folder"):
+    with pytest.raises(SandboxError, match=r"^The ClickHouse sandbox cannot write to .*: make it writable, or"):
         clickhouse.running(tmp_path / "file").__enter__()
 
 

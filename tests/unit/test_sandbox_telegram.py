@@ -370,7 +370,7 @@ def test_what_is_in_the_way_of_a_start_is_said_in_a_sentence(server: telegram.Se
         with telegram.running(tmp_path, server.port):
             pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(SandboxError, match="choose another folder"), telegram.running(tmp_path / "file"):
+    with pytest.raises(SandboxError, match="give another folder"), telegram.running(tmp_path / "file"):
         pass
 
 
