@@ -181,7 +181,7 @@ class DayPublished(BaseTrigger):
     Its event says which: True where the day is published.
     """
 
-    def __init__(self, event_date: str, until: str, seconds: float = 30.0) -> None:
+    def __init__(self, event_date: str, until: str, seconds: float = 10.0) -> None:
         super().__init__()
         self.event_date = event_date
         self.until = until
