@@ -2,11 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import datetime, time, timedelta
+from time import sleep
 from typing import TYPE_CHECKING
 
 import pytest
 from telegram_chats import Telegram
 
+from pulse import settings
 from pulse.sandbox import clickhouse, telegram
 
 if TYPE_CHECKING:
@@ -21,6 +24,27 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
+QUARTER, SHORT = 900, 5  # seconds
+
+
+@pytest.hookimpl(tryfirst=True)  # before the test's fixtures
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let no day, hour or bucket end in the middle of a test that asks for the time: it waits and begins after that.
+
+    They all end on a quarter of an hour, in every time zone. A test that takes longer than five seconds says so with
+    the marker `not_across`: how many seconds, and the local times that it may not run over.
+    """
+    now = datetime.now(settings.load().zone)
+    left = QUARTER - now.timestamp() % QUARTER
+    waits = [left] if left < SHORT else []
+    for marker in item.iter_markers("not_across"):
+        for clock in marker.args:
+            day = now.date() + timedelta(days=now.time() >= time.fromisoformat(clock))
+            end = datetime.combine(day, time.fromisoformat(clock), now.tzinfo)
+            left = end.timestamp() - now.timestamp()
+            waits += [left] if left < marker.kwargs["seconds"] else []
+    if waits:
+        sleep(max(waits) + 0.1)
 
 
 @pytest.fixture(scope="session")
