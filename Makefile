@@ -19,7 +19,8 @@ run: install ## set up, then compute yesterday on the sandbox, through the real 
 	pulse sandbox run -- pulse daily
 
 test: install ## set up, then run all tests (the slowest are listed at the end)
-	pytest $(PYTEST_ARGS)
+	@# a file's tests stay together, and the files in their order: the long ones come first
+	pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 up: install ## the sandbox and Airflow with its UI, on this machine only, until Ctrl-C
 	pulse sandbox run --live -- airflow standalone

@@ -71,20 +71,6 @@ def test_a_wrong_setting_is_one_sentence() -> None:
     assert "PULSE_TIMEZONE" in said
 
 
-def test_a_port_in_use_is_one_sentence() -> None:
-    port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            taken.bind(("127.0.0.1", port))
-        except OSError:
-            pytest.skip(f"port {port} is in use already")
-        taken.listen()
-        code, said = run("sandbox", "run", "--", "true")
-    assert (code, len(said.splitlines())) == (1, 1)
-    assert str(port) in said
-
-
 def test_a_command_that_is_not_there_is_one_sentence(clickhouse_server: Server, chats: Telegram) -> None:
     own = {"CLICKHOUSE_URL": clickhouse_server.url, "TELEGRAM_BOT_TOKEN": "123:an-own-bot"}
     assert run("sandbox", "run", "--", "no-such-command", **own) == (

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -96,6 +97,7 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.not_across("00:00", seconds=180)  # else the sandbox is filled up to another yesterday
 def test_make_run_shows_yesterday(home: Home) -> None:
     said = home.type("make run", 600)
     yesterday = settings.load().event_day("yesterday")
@@ -106,6 +108,16 @@ def test_make_run_shows_yesterday(home: Home) -> None:
     kept = list((home.root / "output" / "etl" / str(yesterday)).glob("*/*.1.ipynb"))
     assert len(kept) == 4
     assert str(home.root / "output") in said
+
+
+def test_a_port_in_use_is_one_sentence(home: Home) -> None:
+    port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
+    with socket.create_server(("127.0.0.1", port)):
+        said = home.type(". .venv/bin/activate && ! pulse sandbox run -- true")
+    assert said == (
+        f"The ClickHouse sandbox cannot listen on port {port} (Address already in use): "
+        "stop what uses it, or give another port.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,7 +166,7 @@ def test_make_notebook_serves_the_notebooks(home: Home) -> None:
 
 
 def test_make_bench_measures(home: Home) -> None:
-    said = home.type(". .venv/bin/activate && python -m benchmarks.etl --scale 0.01", 600)
+    said = home.type(". .venv/bin/activate && python -m benchmarks.etl --scale 0.01 --rounds 1", 600)
     assert "ClickHouse" in said
 
 

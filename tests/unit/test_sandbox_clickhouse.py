@@ -273,11 +273,11 @@ def test_a_session_or_query_id_serves_one_statement_at_a_time(url: str) -> None:
 def test_statements_run_at_once_and_pings_are_answered_meanwhile(url: str) -> None:
     with ThreadPoolExecutor() as threads:
         started = time.monotonic()
-        running = [threads.submit(ask, url, "SELECT sleep(1)") for _ in range(3)]
+        running = [threads.submit(ask, url, "SELECT sleep(2)") for _ in range(3)]
         time.sleep(0.1)
-        assert requests.get(url + "/ping", timeout=0.5).text == "Ok.\n"
+        assert requests.get(url + "/ping", timeout=1.5).text == "Ok.\n"
         assert [done.result().text for done in running] == ["0\n"] * 3
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 4
 
 
 def test_a_read_ends_when_its_client_goes_away(url: str) -> None:
