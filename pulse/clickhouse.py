@@ -31,10 +31,11 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from pulse import QUERY_MIME, PulseError
 from pulse.settings import Settings, load
 
+UNKNOWN_DATABASE = 81
 ADVICE = {
     47: "Check that the source tables have the columns the notebook reads.",  # UNKNOWN_IDENTIFIER
     60: "Check PULSE_SOURCE_DATABASE and PULSE_DATABASE, and that the table exists.",  # UNKNOWN_TABLE
-    81: "Check PULSE_SOURCE_DATABASE and PULSE_DATABASE, and that the database exists.",  # UNKNOWN_DATABASE
+    UNKNOWN_DATABASE: "Check PULSE_SOURCE_DATABASE and PULSE_DATABASE, and that the database exists.",
     159: "The statement took longer than the server may spend on it; narrow it or raise max_seconds.",  # TIMEOUT
     164: "The user may only read; give it write access to the project's database.",  # READONLY
     194: "Check the user and the password in CLICKHOUSE_URL.",  # REQUIRED_PASSWORD
@@ -245,9 +246,14 @@ def create_tables(db: ClickHouse, source_database: str | None = None) -> None:
     Raises:
         ClickHouseError: the user may not create them, a source table or column is missing, or no server answers.
     """
-    server = ClickHouse(db.url, "default", db.zone)
-    if not server.value("select count() from system.databases where name = {name:String}", name=db.database):
-        server.execute("create database if not exists {name:Identifier}", name=db.database)
+    try:
+        db.value("select 1")
+    except ClickHouseError as error:
+        if error.code != UNKNOWN_DATABASE:
+            raise
+        # From another one: nothing can be done in a database that is not there.
+        outside = ClickHouse(db.url, "default", db.zone)
+        outside.execute("create database if not exists {name:Identifier}", name=db.database)
     folder = Path(__file__).parent
     db.script((folder / "schema.sql").read_text())
     if source_database is not None:

@@ -358,3 +358,9 @@ def test_a_missing_source_is_named(clickhouse_server: Server) -> None:
     db = ClickHouse(clickhouse_server.url, "schema_other", MOSCOW)
     with pytest.raises(ClickHouseError, match=r"no_such_app.*Check PULSE_SOURCE_DATABASE"):
         clickhouse.create_tables(db, "no_such_app")
+
+
+def test_a_user_who_may_only_read_is_told_what_to_grant(clickhouse_server: Server) -> None:
+    reader = ClickHouse(clickhouse_server.reader_url, "pulse", MOSCOW)
+    with pytest.raises(ClickHouseError, match=r"164 \(READONLY\).* give it write access to the project's database\.$"):
+        clickhouse.create_tables(reader)
