@@ -1,5 +1,6 @@
 """The daily report's DAG, run by Airflow in one process against the sandbox: late, then there, then corrected."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -96,6 +97,16 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     _, corrected = chats.messages(readers)
     assert corrected["id"] == report["id"]
     assert "views 200 → 250, CTR 20.0% → 16.0%" in corrected["text"]
+
+
+def test_by_hand_a_day_that_fails_ends_with_the_reason(outside: ClickHouse) -> None:
+    command = ["pulse", "daily", "2020-01-01"]
+    environment = {**os.environ, "PULSE_OUTPUT": "/proc/pulse"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-2:]  # one of each extract
+    assert last[0].startswith("etl failed for 2020-01-01: The archive cannot keep /proc/pulse/etl/2020-01-01/")
+    assert last[1].endswith("(No such file or directory); make room or make it writable, or set PULSE_OUTPUT.")
 
 
 @pytest.mark.parametrize("change", [date(2026, 3, 29), date(2026, 10, 25)])
