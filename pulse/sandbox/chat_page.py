@@ -40,6 +40,7 @@ header p { margin:0; color:var(--soft); font-size:13px; }
 article { width:fit-content; min-width:140px; max-width:min(100%,470px); margin:6px 0; border-radius:4px 14px 14px 14px;
   background:var(--bubble); box-shadow:0 1px 1px rgba(0,0,0,.14); overflow:hidden; }
 article.person { margin-left:auto; border-radius:14px 4px 14px 14px; background:var(--mine); }
+article:has(img) { width:100%; }
 article img { display:block; width:100%; height:auto; background:#fff; }
 .from, .reply, .body { margin:0 11px; }
 .from { padding-top:6px; color:var(--link); font-size:14px; font-weight:600; }
