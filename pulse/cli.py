@@ -38,6 +38,8 @@ def environment() -> None:
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
     os.environ.setdefault("AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION", "False")
     os.environ.setdefault("AIRFLOW__API__HOST", "127.0.0.1")
+    # Where everything runs on one machine, its API may be slow to answer; five seconds, the default, would fail a task.
+    os.environ.setdefault("AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT", "60")
 
 
 @app.command()

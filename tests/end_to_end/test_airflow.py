@@ -85,6 +85,7 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
         "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # as `pulse` sets it
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(logs),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
         "AIRFLOW_CONN_CLICKHOUSE_DEFAULT": clickhouse_server.url,
@@ -107,7 +108,7 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         finally:
             os.killpg(process.pid, signal.SIGINT)
             try:
-                process.wait(20)
+                process.wait(5)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(20)
