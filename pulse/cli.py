@@ -200,7 +200,7 @@ def sandbox_run(
 
     With a CLICKHOUSE_URL or a TELEGRAM_BOT_TOKEN of your own, the command runs against that instead.
     """
-    from pulse.sandbox import clickhouse
+    from pulse.sandbox import clickhouse, history
     from pulse.sandbox import events as demo
     from pulse.sandbox import telegram as messenger
 
@@ -214,6 +214,11 @@ def sandbox_run(
             made = demo.App(config.zone, config.source_database, seed=seed, events_per_day=events)
             rows = demo.fill(server, made, days=days)
             typer.echo(f"The sandbox's ClickHouse answers on port {port}; {rows:,} new events.", err=True)
+            try:
+                if published := history.publish(min(days - 1, history.DAYS)):
+                    typer.echo(f"The week before yesterday: {len(published)} days published.", err=True)
+            except Exception as error:  # somebody is changing the notebooks, and wants the sandbox for that
+                typer.echo(f"The week before yesterday could not be published: {error}", err=True)
             if live:
                 stop = threading.Event()
                 arriving = threading.Thread(target=_let_events_arrive, args=(server, made, stop))

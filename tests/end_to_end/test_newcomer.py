@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -108,6 +108,13 @@ def test_make_run_shows_yesterday(home: Home) -> None:
     kept = list((home.root / "output" / "etl" / str(yesterday)).glob("*/*.1.ipynb"))
     assert len(kept) == 4
     assert str(home.root / "output") in said
+    page = home.root / ".sandbox" / "telegram" / "chat.html"
+    assert str(page) in said
+    report = page.read_text()
+    assert f"{yesterday:%A} {yesterday.day} {yesterday:%B %Y}</b>" in report
+    assert f"vs {yesterday - timedelta(days=1):%a} " in report  # and so has a week to show
+    assert "No data" not in report
+    assert list(page.parent.glob("photos/*.png"))
 
 
 def test_a_port_in_use_is_one_sentence(home: Home) -> None:
