@@ -1,9 +1,13 @@
-"""The daily report's DAG, run by Airflow in one process against the sandbox: late, then there, then corrected."""
+"""The DAGs that send, run by Airflow in one process against the sandbox: late, then there, then corrected."""
 
 import os
+import re
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,7 +18,9 @@ from telegram_chats import Telegram
 
 from pulse import clickhouse, settings
 from pulse.clickhouse import ClickHouse
+from pulse.messages import GAP
 from pulse.sandbox.clickhouse import Server
+from pulse.sandbox.events import App, fill
 
 METRICS = {
     "feed_users": 10, "messenger_users": 6, "app_users": 12, "both_users": 4, "views": 200, "likes": 40, "ctr": 0.2,
@@ -30,21 +36,29 @@ def outside(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
         patch.setenv("PULSE_DATABASE", "reported")
+        patch.setenv("PULSE_SOURCE_DATABASE", "reported_app")
         patch.setenv("PULSE_OUTPUT", str(tmp_path_factory.mktemp("archive")))
         patch.setenv("TELEGRAM_API_URL", chats.server.url)
         patch.setenv("TELEGRAM_REPORT_CHATS", chats.new_chat())
+        patch.setenv("TELEGRAM_LIVE_CHATS", chats.new_chat())
         patch.setenv("TELEGRAM_ALERT_CHATS", chats.new_chat())
         subprocess.run(["airflow", "db", "migrate"], check=True, capture_output=True)
         yield clickhouse.connect()
 
 
-def _run(day: date, *, wait: float = 0.5, wait_longer: float = 0.5) -> Any:
-    """One run of the DAG for a day, whose waits are this many seconds."""
+def _dag(name: str) -> Any:
+    """A DAG of the project, whose tasks are tried once."""
     from airflow.dag_processing.dagbag import DagBag
 
-    dag: Any = DagBag(dag_folder=str(settings.ROOT / "dags" / "daily_report.py")).dags["daily_report"]
+    dag: Any = DagBag(dag_folder=str(settings.ROOT / "dags" / f"{name}.py")).dags[name]
     for task in dag.tasks:
         task.retries = 0
+    return dag
+
+
+def _run(day: date, *, wait: float = 0.5, wait_longer: float = 0.5) -> Any:
+    """One run of the daily report for a day, whose waits are this many seconds."""
+    dag = _dag("daily_report")
     dag.get_task("wait_for_day").wait = timedelta(seconds=wait)
     dag.get_task("wait_longer").wait = timedelta(seconds=wait_longer)
     return dag.test(run_conf={"event_date": str(day)})
@@ -97,6 +111,53 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     _, corrected = chats.messages(readers)
     assert corrected["id"] == report["id"]
     assert "views 200 → 250, CTR 20.0% → 16.0%" in corrected["text"]
+
+
+def test_a_late_report_follows_as_soon_as_the_day_is_there(outside: ClickHouse, chats: Telegram) -> None:
+    day = settings.load().event_day("yesterday") - timedelta(days=40)  # another month: no other text names it
+    readers = settings.load().telegram_report_chats
+
+    def said() -> list[str]:
+        return [text for text in chats.texts(readers) if f"{day:%-d %B}" in text]
+
+    def publish_after_the_notice() -> None:
+        while not said():
+            time.sleep(0.1)
+        outside.write([{"event_date": day, **METRICS}], "daily_metrics")
+
+    etl = threading.Thread(target=publish_after_the_notice, daemon=True)
+    etl.start()
+    run = _run(day, wait_longer=120)
+    assert _states(run) == {
+        "wait_for_day": "success",
+        "late_notice": "success",
+        "wait_longer": "success",
+        "daily_report": "success",
+        "deliver": "success",
+    }
+    notice, report = said()
+    assert "is late" in notice
+    assert report.startswith(f"{day:%A %-d %B %Y}\n")
+
+
+def test_live_metrics_are_one_message_a_day_brought_up_to_date(
+    outside: ClickHouse, clickhouse_server: Server, chats: Telegram
+) -> None:
+    config = settings.load()
+    fill(clickhouse_server, App(config.zone, "reported_app", events_per_day=2_000), days=9)
+    day, dag = config.event_day("yesterday"), _dag("live_metrics")
+    views = """
+    select countIf(action = 'view') from reported_app.feed_actions
+    where time >= {start:DateTime} and time < {end:DateTime}
+    """
+    for hour in (14, 15):
+        end = datetime.combine(day, clock(hour), config.zone)
+        assert dag.test(logical_date=end + timedelta(minutes=1)).state == "success"
+        (message,) = chats.messages(config.telegram_live_chats)
+        assert message["text"].startswith(f"{day:%A %-d %B}, by {hour}:00\nvs ")
+        seen = outside.value(views, start=config.day_bounds(day)[0], end=end)
+        assert re.search(rf"^\s*{seen:,}\b.* views$", message["text"].replace(GAP, " "), re.MULTILINE)
+    assert message["edited"]
 
 
 def test_by_hand_a_day_that_fails_ends_with_the_reason(outside: ClickHouse) -> None:
