@@ -212,6 +212,7 @@ class _Request(HTTPXRequest):
             pool_timeout=timeouts.connect,
             httpx_kwargs={"transport": _Transport(token, api)},
         )
+        self._host = urlsplit(api).hostname
 
     async def do_request(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:
         try:
@@ -219,7 +220,8 @@ class _Request(HTTPXRequest):
         except TelegramError as error:
             cause = error.__cause__
             if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
-                raise _NotSentError(f"no connection ({type(cause).__name__}: {cause})") from None
+                reason = f"no connection to {self._host} ({type(cause).__name__}: {cause})"
+                raise _NotSentError(f"{reason}, check the network and TELEGRAM_API_URL") from None
             raise
         if code == 429:
             wait = _seconds_asked(payload)

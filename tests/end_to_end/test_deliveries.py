@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -315,7 +316,8 @@ def test_what_cannot_be_reached_fails_and_certainly_sent_nothing(pulse: Pulse, c
     chat = chats.new_chat()
     settings = pulse.settings.model_copy(update={"telegram_api_url": url})
     error = pulse.fails(report(1), chat, settings=settings, limits=replace(FAST, lease=3, request=1))
-    assert "nothing was sent: no connection" in str(error)
+    assert f"nothing was sent: no connection to {urlsplit(url).hostname} (" in str(error)
+    assert "check the network and TELEGRAM_API_URL" in str(error)
     assert pulse.deliver(report(1), chat)[0].did == "sent"
 
 
