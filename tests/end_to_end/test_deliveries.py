@@ -658,7 +658,6 @@ def _play(pulse: Pulse, chats: Telegram, many: Sequence[str], seed: int) -> None
         _ended(*runs)
 
 
-@pytest.mark.timeout(240)
 def test_whatever_happens_no_report_arrives_twice_and_none_is_lost(pulse: Pulse, chats: Telegram) -> None:
     """200 deliveries in random trouble: each ends up once in its chat, or is shown as unknown or failed."""
     print(f"seed {SEED}")
