@@ -257,6 +257,28 @@ def test_an_archive_that_cannot_be_written_is_a_sentence(make: Make, place: str)
         notebooks.run(make("x = 1"), place, {})
 
 
+def test_an_archive_that_fills_up_keeps_the_last_whole_notebook_and_says_so(
+    make: Make, kept: Path, tmp_path: Path
+) -> None:
+    notebook = make("print('x' * 300_000)", "after = 1")
+    code = (
+        "import resource, sys, pathlib, pulse.notebooks as n\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"  # as if there were no more room
+        "n.run(pathlib.Path(sys.argv[1]), sys.argv[2], {})"
+    )
+    environment = {**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")}
+    command = [sys.executable, "-c", code, str(notebook), str(kept)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[-1] == (
+        f"pulse.notebooks.ArchiveError: The archive cannot keep {kept} (File too large); "
+        "make room or make it writable, or set PULSE_OUTPUT."
+    )
+    assert record(kept)["outcome"] == "running"
+    assert list(kept.parent.iterdir()) == [kept]
+    notebooks.settle(str(kept))
+    assert record(kept)["outcome"] == "killed"
+
+
 def test_a_secret_in_an_output_is_masked_and_fails_the_run(make: Make, kept: Path) -> None:
     notebook = make("word = '-'.join(['correct', 'horse', 'battery'])\nprint('it is', word)", "raise ValueError(word)")
     with pytest.raises(notebooks.NotebookError) as found:
