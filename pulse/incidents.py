@@ -33,6 +33,8 @@ TOTAL = ("total", "all")
 NUMBERS = ("value", "expected", "lower", "upper", "score", "deviation")
 # Of a day's quarters of an hour, how far back contributions are added up: single buckets of small slices say little.
 EXPLAINED = 16
+# Users who would have been there: with fewer, silence may be chance.
+LEAST_MISSED = 10
 # A dimension explains an incident when at least this share of the deviation lies elsewhere than the volume does.
 LEAST_CONCENTRATION = 0.2
 
@@ -405,6 +407,30 @@ def histories(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watch: Watch, kno
     frame = pd.DataFrame(index=buckets, data=np.column_stack(list(columns.values())) if columns else None)
     frame.columns = pd.Index(list(columns), tupleize_cols=False)
     return frame
+
+
+def known_until(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watermark: datetime) -> datetime:
+    """Until when it is known what happened: the watermark, or the end of the buckets where silence since is ordinary.
+
+    An app in which nothing happens at night is not late every night: silence says that data is late only where
+    `LEAST_MISSED` users would have been expected in it, going by the same time of the weeks before.
+
+    Args:
+        slices: as for `histories`.
+        buckets: as for `histories`.
+        watermark: the latest event of all.
+    """
+    end = buckets[-1] + BUCKET
+    total = slices[slices["dimension"] == TOTAL[0]]
+    if watermark >= end or total.empty:
+        return max(watermark, end)
+    users = np.zeros(len(buckets))
+    users[total["places"].iloc[0]] = total["app_users"].iloc[0]
+    silent = np.flatnonzero(buckets >= pd.Timestamp(watermark))
+    week = timedelta(days=7) // BUCKET
+    earlier = [users[silent - weeks * week] for weeks in range(1, 5) if len(silent) and silent[0] >= weeks * week]
+    missed = np.median(earlier, axis=0).sum() if earlier else math.inf
+    return watermark if missed >= LEAST_MISSED else end
 
 
 def judge(

@@ -92,7 +92,7 @@ def tick(app: Etl, as_of: str = "13:00", **parameters: Any) -> dict[str, Any]:
 
 
 def test_the_buckets_are_those_of_pandas(etl: Etl) -> None:
-    etl.feed(*FEED)
+    etl.feed(*FEED, (1, "view", "13:00:00", "iOS"), (1, "view", "2025-03-20 13:00", "iOS"))  # of buckets to come
     etl.messages(*MESSAGES)
     tick(etl)
     assert_same(stored(etl), in_pandas(FEED, MESSAGES, etl))

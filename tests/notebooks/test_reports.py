@@ -1,5 +1,6 @@
 """The report notebooks say what the tables hold: by hand, and by pandas on the same rows; nothing leaves a notebook."""
 
+import os
 import re
 import time
 from collections.abc import Mapping

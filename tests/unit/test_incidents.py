@@ -173,6 +173,22 @@ def test_incidents_are_read_from_where_none_is_cut(watch: Watch) -> None:
     assert incidents.since(stored, at(60), watch) == at(60)
 
 
+def test_silence_is_late_data_only_where_somebody_would_have_been_there() -> None:
+    """Five weeks in which users come from 08:00 to 24:00 only; then nobody from a moment on."""
+    buckets = pd.date_range(NOON - timedelta(days=35), NOON, freq="15min", inclusive="left")
+    users = [40 if moment.hour >= 8 else 0 for moment in buckets]
+
+    def known(last: datetime, end: datetime) -> datetime:
+        there = [place for place, moment in enumerate(buckets) if moment < last and users[place]]
+        total = {"dimension": "total", "places": [there], "app_users": [[users[place] for place in there]]}
+        return incidents.known_until(pd.DataFrame(total), buckets[buckets < end], last)
+
+    at_night, by_day = NOON - timedelta(hours=6), NOON - timedelta(hours=1)
+    assert known(NOON - timedelta(hours=12), at_night) == at_night  # midnight to six
+    assert known(by_day, NOON) == by_day
+    assert known(by_day, by_day) == by_day
+
+
 # --- the explanation --------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +288,16 @@ def test_what_is_snoozed_is_not_told(tmp_path: Path) -> None:
     assert watch.snoozed(slice_, NOON)
     assert not watch.snoozed(slice_, NOON + timedelta(days=1))
     assert not watch.snoozed(whole, NOON)
+
+
+def test_owners_are_mentioned_while_it_lasts(tmp_path: Path) -> None:
+    path = tmp_path / "watch.toml"
+    path.write_text(FILE.read_text().replace("owners = []", 'owners = ["@anna", "@ben"]'))
+    watch = load_watch(path)
+    (told,) = incidents.alerts(story(watch, ("views", "likes")), {}, watch, "en")
+    assert told["text"].endswith("\n\n@anna · @ben")
+    over, _ = incidents.alerts(story(watch, ("views",), (), ()), {}, watch, "en")
+    assert "@anna" not in over["text"]
 
 
 def test_hostile_names_are_shown_and_not_obeyed(watch: Watch) -> None:
