@@ -394,19 +394,20 @@ def histories(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watch: Watch, kno
     Returns:
         A column per `Series`. A bucket without a row is 0; before the first row of all, and from `known_until` on, NaN.
     """
-    known = np.asarray(buckets < pd.Timestamp(known_until))
-    total = slices[slices["dimension"] == TOTAL[0]]
-    known[: min(map(min, total["places"]), default=len(buckets))] = False
-    columns = {}
+    series = [Series(name, row.dimension, row.dimension_value) for row in slices.itertuples() for name in watch.metrics]
+    values = np.zeros((len(buckets), len(series)), order="F")
+    columns = {watched.of or name for name, watched in watch.metrics.items()}
+    place = 0
     for row in slices.to_dict("records"):
+        rows = np.asarray(row["places"], dtype=np.int64)
+        counted = {name: np.asarray(row[name], dtype=np.float64) for name in columns}
         for name, watched in watch.metrics.items():
-            values = np.where(known, 0.0, np.nan)
-            values[row["places"]] = row[watched.of or name]
-            values[~known] = np.nan
-            columns[Series(name, row["dimension"], row["dimension_value"])] = values
-    frame = pd.DataFrame(index=buckets, data=np.column_stack(list(columns.values())) if columns else None)
-    frame.columns = pd.Index(list(columns), tupleize_cols=False)
-    return frame
+            values[rows, place] = counted[watched.of or name]
+            place += 1
+    total = slices[slices["dimension"] == TOTAL[0]]
+    values[: min(map(min, total["places"]), default=len(buckets))] = np.nan
+    values[np.asarray(buckets >= pd.Timestamp(known_until))] = np.nan
+    return pd.DataFrame(values, index=buckets, columns=pd.Index(series, tupleize_cols=False))
 
 
 def known_until(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watermark: datetime) -> datetime:

@@ -94,6 +94,7 @@ create table if not exists metric_buckets
     likes UInt64,
     messenger_users UInt64 comment 'distinct users who sent a message',
     messages_sent UInt64,
+    actions UInt64 comment 'rows of the sources, whatever they are: does the bucket still hold what was counted?',
     refreshed_at DateTime64(6, 'UTC')
 )
 engine = ReplacingMergeTree(refreshed_at)

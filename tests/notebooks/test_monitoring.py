@@ -74,7 +74,7 @@ def in_pandas(feed: list[tuple[Any, ...]], messages: list[tuple[Any, ...]], app:
 
 def stored(app: Etl) -> pd.DataFrame:
     """What `metric_buckets` holds of what happened."""
-    frame = app.db.read("select * except (refreshed_at) from metric_buckets final")
+    frame = app.db.read("select * except (actions, refreshed_at) from metric_buckets final")
     return frame[frame[COUNTS].sum(axis=1) > 0]
 
 
@@ -99,6 +99,29 @@ def test_the_buckets_are_those_of_pandas(etl: Etl) -> None:
     tick(etl)
     tick(etl, late_hours=12.0)
     assert_same(stored(etl), in_pandas(FEED, MESSAGES, etl))
+
+
+def test_a_tick_counts_only_what_is_new(etl: Etl) -> None:
+    """By the rows read: its cost does not grow with what was counted before."""
+    etl.feed(
+        *[
+            (user, "view", f"{hour:02}:{minute:02}", "iOS")
+            for user in range(50)
+            for hour in range(13)
+            for minute in (1, 20)
+        ]
+    )
+    tick(etl)
+    with_count = "select countIf(refreshed_at > {since:DateTime64(6)}) from metric_buckets"
+    before = etl.db.value("select toString(max(refreshed_at)) from metric_buckets")
+    again = tick(etl)
+    assert etl.db.value(with_count, since=before) == 0
+    assert again["count_from"] == again["end"]
+    etl.feed((1, "view", "13:01", "iOS"))
+    assert tick(etl, "13:15")["count_from"] == pd.Timestamp(etl.moment("13:00"))
+    etl.feed((1, "view", "11:50", "iOS"))
+    assert tick(etl, "13:15")["count_from"] == pd.Timestamp(etl.moment("11:45"))
+    assert tick(etl, "13:15", fill_days=1)["count_from"] == pd.Timestamp(etl.moment("2025-03-11 13:15"))
 
 
 def test_late_rows_count_within_the_window_and_vanished_ones_do_not(etl: Etl) -> None:
