@@ -31,6 +31,7 @@ notebook: install ## JupyterLab on the notebooks, with the sandbox behind them
 bench: install ## measure: time, memory, and the ways not taken
 	python -m benchmarks.etl
 	python -m benchmarks.monitoring
+	python -m benchmarks.anomalies
 
 lint: install ## the checks that a commit must pass
 	ruff format --check .

@@ -70,9 +70,10 @@ def _holidays(random: np.random.Generator, index: pd.DatetimeIndex, training_day
     return {random.choice([day for day in days if (day < scored) == before]) for before in (True, False)}
 
 
-def noise(random: np.random.Generator, size: int, memory: float, spread: float) -> Floats:
-    """Noise that remembers: autoregressive, of that standard deviation."""
-    fresh = random.normal(0, spread * np.sqrt(1 - memory**2), size)
+def noise(random: np.random.Generator, size: int, memory: float, spread: float, tails: int = 0) -> Floats:
+    """Noise that remembers: autoregressive, of that standard deviation; with heavy tails of so many degrees, if any."""
+    fresh = random.standard_t(tails, size) * np.sqrt((tails - 2) / tails) if tails else random.normal(0, 1, size)
+    fresh *= spread * np.sqrt(1 - memory**2)
     fresh[0] = random.normal(0, spread)
     made = np.empty(size)
     last = 0.0
@@ -98,6 +99,8 @@ def _rhythm(app: App, random: np.random.Generator) -> Floats:
     """What is expected of every bucket, 1 on average over a week."""
     index = app.index
     hours = (index.hour + index.minute / 60).to_numpy(dtype=float)
+    if random.random() < 0.3:
+        hours = np.floor(hours)  # a rhythm of steps
     working, weekend = _shape(random, hours), _shape(random, hours)
     mix = random.uniform(0, 1)
     weekend = (mix * weekend + (1 - mix) * working) * random.uniform(0.6, 1.4)
@@ -106,9 +109,9 @@ def _rhythm(app: App, random: np.random.Generator) -> Floats:
     holiday = np.isin(index.date, list(app.holidays))
     free = (weekday >= 5) | holiday
     rhythm = np.where(free, weekend, working) * np.where(
-        holiday, factors[6] * random.uniform(0.85, 1.1), factors[weekday]
+        holiday, factors[6] * random.uniform(0.8, 1.1), factors[weekday]
     )
-    growth = random.uniform(-0.01, 0.04)
+    growth = random.uniform(-0.03, 0.06)
     rhythm = rhythm * np.exp(growth * np.arange(len(index)) / WEEK)
     return rhythm / rhythm[:WEEK].mean()
 
@@ -119,7 +122,8 @@ def _group(app: App, random: np.random.Generator, name: str) -> None:
     level, rhythm = float(10 ** random.uniform(0.5, 6)), _rhythm(app, random)
     calm, spread = random.uniform(0.2, 1.0), random.uniform(0, 0.03)
     wander = calm * random.uniform(0.01, 0.05)
-    together = noise(random, size, random.uniform(0.8, 0.99), wander)
+    tails = int(random.choice([0, 0, 4]))
+    together = noise(random, size, random.uniform(0.8, 0.99), wander, tails)
     daily = np.repeat(random.normal(0, calm * random.uniform(0, 0.03), size // PER_DAY), PER_DAY)
     share, rate = random.uniform(0.25, 0.75), 10 ** random.uniform(-1.3, -0.3)
 
@@ -127,7 +131,7 @@ def _group(app: App, random: np.random.Generator, name: str) -> None:
         return level * part * rhythm * np.exp(together + daily + noise(random, size, 0.7, calm * 0.015))
 
     alone = float(10 ** random.uniform(0.5, 6)) * _rhythm(app, random)
-    alone *= np.exp(noise(random, size, random.uniform(0.5, 0.98), wander))
+    alone *= np.exp(noise(random, size, random.uniform(0.0, 0.98), wander, tails))
     means = {f"{name}.a": slice_of(share), f"{name}.b": slice_of(1 - share), f"{name}.alone": alone}
     hours = np.arange(size) / PER_DAY * 2 * np.pi
     rates = rate * np.exp(noise(random, size, 0.9, calm * random.uniform(0.005, 0.02)))
@@ -180,10 +184,12 @@ def _plant(
     size = len(app.index)
     for _ in range(int(random.integers(0, 4))):
         at = int(random.integers(0, app.scored - PER_DAY))
-        kind = str(random.choice(["drop", "spike", "outage"]))
+        kind = str(random.choice(["drop", "spike", "outage", "shift", "day"], p=[0.3, 0.3, 0.3, 0.05, 0.05]))
         factor = _course(random, kind)
+        if kind == "shift":
+            factor = np.resize(factor, size)
         for key in random.choice(list(factors), 2, replace=False):
-            if not (key.endswith("rate") and kind == "outage"):
+            if not (key.endswith("rate") and kind in ("outage", "day")):
                 factors[key][at : at + len(factor)] *= factor[: size - at]
     for alone in (True, False):
         kinds = ["drop", "spike", "outage", "leak", *(["late", "late"] if alone else ["ratio", "slice"])]
@@ -229,6 +235,8 @@ def _course(random: np.random.Generator, kind: str) -> Floats:
     if kind == "leak":
         ramp = np.linspace(0, 1, int(random.uniform(2, 16) * 4))
         return 1 - np.concatenate([ramp, np.ones(length)]) * random.uniform(0.3, 0.7)
+    if kind == "day":
+        return np.full(PER_DAY, 0.1)
     if kind == "late":
         return np.ones(int(random.integers(2, 13)))
     return np.full(PER_DAY, 1 + random.choice([-1, 1]) * random.uniform(0.2, 0.5))

@@ -11,7 +11,7 @@ Only the past of the judged bucket is used, and all of it is in the history: a v
 import math
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -27,14 +27,17 @@ Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 WINDOWS = (1, 4, 16)
+EFFECTS = {1: 2.0, 4: 1.5, 16: 1.0}  # the least effect that counts, in those of the longest window
 REFERENCES = 4  # days a bucket is compared with: the same weekday of so many weeks, or the days most like it
-ENOUGH_REFERENCES = 3
+ENOUGH_REFERENCES = 3  # where the same weekday has fewer, days like it are taken as well
+WEEKS = 4  # back to which levels are compared
 CYCLES = 15  # the judged day, and the two weeks before it that say how far off is ordinary
 DAYS = CYCLES + 2 + 7 * REFERENCES  # of history that are looked at
 LEVEL_HOURS = 24
 LEAST_HOURS = 8  # of those, for a level to be known
-LEAST_RESIDUALS = 8
-OUTAGE = math.log(4)
+LEAST_RESIDUALS = 8  # windows of the past, for what is ordinary to be known
+OUTAGE = math.log(4)  # a day's level that far below the week's is an outage, not a level
+BLENDED = 50  # events in a bucket at which its neighbours count as much as itself
 MINUTES = 24 * 60
 MOST = 1e15  # more than that is counted as that
 NORMAL_MAD = 1.4826  # standard deviations in a median absolute deviation, of a normal distribution
@@ -52,12 +55,13 @@ class Thresholds:
 
     Args:
         score: in standard deviations of what is ordinary for the metric at this time of day.
-        effect: and by this share of the expected value (0.1 is 10 %).
+        effect: and by this share of the expected value (0.1 is 10 %) over the last 16 buckets; half as much again over
+            the last 4, twice as much in one alone.
         holiday: how much wider both are on holidays, which are like Sundays only roughly.
     """
 
-    score: float = 4.5
-    effect: float = 0.15
+    score: float = 4.0
+    effect: float = 0.12
     holiday: float = 2.0
 
 
@@ -130,7 +134,8 @@ def judge(
             length or more is `data_lag`; of less, only what the lag cannot explain counts.
         is_holiday: the days that are like Sundays: a function of a date, a collection of dates, or booleans by the
             same index.
-        state: what to keep between ticks; nothing is needed.
+        state: left as it is. Everything that a verdict depends on is in the history, so that a tick that comes late,
+            or again, gives the same one.
         thresholds: for this metric.
 
     Raises:
@@ -163,7 +168,7 @@ def judge_tick(
         kinds: by column; what is missing is a count.
         lag_minutes: of all, or by column.
         is_holiday: as for `judge`.
-        states: by column.
+        states: left as they are, as for `judge`.
         thresholds: of all, or by column.
         parts: what of the rule to use.
 
@@ -176,8 +181,8 @@ def judge_tick(
     limits = [thresholds.get(name, DEFAULT) if isinstance(thresholds, Mapping) else thresholds for name in names]
     bottom = None
     if denominators is not None:
-        bottom = denominators.reindex(index=history.index, columns=names).to_numpy(dtype=float, na_value=math.nan)
-    top = history.to_numpy(dtype=float, na_value=math.nan)
+        bottom = _numbers(denominators.reindex(index=history.index, columns=names))
+    top = _numbers(history)
     series = _Series(names, top, bottom, kind_of, lags, [limit or DEFAULT for limit in limits])
     return _judge(history.index, series, is_holiday, parts)
 
@@ -246,7 +251,19 @@ def _column(values: pd.Series, like: pd.Series) -> Floats:
         raise HistoryError(f"A metric's history is a pandas Series by bucket, not a {type(values).__name__}.")
     if values is not like and not values.index.equals(like.index):
         values = values[~values.index.duplicated(keep="last")].reindex(like.index)
-    return values.to_numpy(dtype=float, na_value=math.nan).reshape(-1, 1)
+    return _numbers(values).reshape(-1, 1)
+
+
+def _numbers(values: pd.Series | pd.DataFrame) -> Floats:
+    """The values as numbers, nan where there is none.
+
+    Raises:
+        HistoryError: some are not numbers.
+    """
+    try:
+        return values.to_numpy(dtype=float, na_value=math.nan)
+    except (TypeError, ValueError) as error:
+        raise HistoryError(f"A metric's history is numbers by bucket: {error}.") from error
 
 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -297,7 +314,9 @@ def _on_grid(index: pd.Index, arrays: list[Floats]) -> tuple[int, pd.Timestamp, 
             grid[:-1], grid[-1] = array[-rows:], math.nan
         else:
             grid = np.full((rows + 1, array.shape[1]), math.nan)
-            grid[places[places >= 0]] = array[places >= 0]
+            # In the hour that comes twice the clock has been further on than it is.
+            inside = (places >= 0) & (places < rows)
+            grid[places[inside]] = array[inside]
         placed.append(grid)
     return per_day, last, placed
 
@@ -318,10 +337,11 @@ def _holidays(is_holiday: Holidays, day: date) -> tuple[bool, ...]:
             raise HistoryError("Holidays as a Series need the history's own times as its index.")
         true = is_holiday.eq(True).to_numpy(dtype=bool, na_value=False)
         is_holiday = set(is_holiday.index[true].date)
+    if isinstance(is_holiday, (pd.DatetimeIndex, np.ndarray)):
+        is_holiday = set(pd.DatetimeIndex(is_holiday).date)
     if not isinstance(is_holiday, Collection):
         raise HistoryError("Holidays are a function of a date, a collection of dates, or booleans by bucket.")
-    known = {each.date() if isinstance(each, datetime) else each for each in is_holiday}
-    return tuple(each in known for each in days)
+    return tuple(each in is_holiday or datetime.combine(each, time.min) in is_holiday for each in days)
 
 
 @lru_cache(maxsize=1024)
@@ -349,9 +369,10 @@ class _Places(NamedTuple):
 
     judged: Ints  # (cycle, offset): the buckets around that time
     references: Ints  # (cycle, reference, offset): what they are compared with, one more before and after
+    weeks: Ints  # (cycle, reference, offset): how many weeks ago that was, roughly
     hours: Ints  # (cycle, hour): of the day before the longest window, as numbers of whole hours
-    reference_hours: Ints  # (cycle, hour, reference)
-    ordinary: Bools  # (cycle, hour): whether it says something about the level: holidays do not, for other days
+    hours_before: Ints  # (cycle, hour, week): the same hours of the weeks before
+    alike: Bools  # (cycle, hour, week): whether both are of ordinary days, or both of holidays
 
 
 @lru_cache(maxsize=256)
@@ -365,27 +386,26 @@ def _places(clock: _Clock, oldest: int) -> _Places:
         """How many days before the judged day a row is; a row just after the judged bucket counts as of its day."""
         return np.maximum(0, -((row - (rows - 1) + clock.slot) // per_day))
 
-    def referred(row: Ints) -> Ints:
-        offset = days[back(row)] * per_day
-        there = row[..., None] - offset
-        return np.where((offset > 0) & (there >= 0), there, rows)
-
     cycle = np.arange(CYCLES)[:, None]
-    offsets = np.arange(-(max(WINDOWS) - 1 + hour), hour + 1)
-    judged = rows - 1 - per_day * cycle + offsets
-    wide = rows - 1 - per_day * cycle + np.arange(offsets[0] - 1, offsets[-1] + 2)
-    references = referred(wide).transpose(0, 2, 1)
+    offsets = np.arange(-(max(WINDOWS) + hour), hour + 2)
+    wide = rows - 1 - per_day * cycle + offsets
+    days_ago = days[back(wide)].transpose(0, 2, 1)
+    references = wide[:, None, :] - days_ago * per_day
+    references = np.where((days_ago > 0) & (references >= 0), references, rows)
 
     ends = rows - 1 - per_day * cycle - max(WINDOWS) - hour * np.arange(LEVEL_HOURS)
     phase = (rows - max(WINDOWS)) % hour
-    missing = (rows - phase) // hour
-
-    def as_hour(row: Ints) -> Ints:
-        return np.where((row >= rows) | (row < phase), missing, (row - phase) // hour)
-
+    weeks = 7 * np.arange(1, WEEKS + 1)
+    before = ends[..., None] - per_day * weeks
     holiday = np.array(clock.holidays)
-    ordinary = ~holiday[back(ends)] | holiday[:CYCLES, None]
-    return _Places(np.minimum(judged, rows), references, as_hour(ends), as_hour(referred(ends)), ordinary)
+    return _Places(
+        judged=np.minimum(wide[:, 1:-1], rows),
+        references=references,
+        weeks=np.minimum(np.rint(days_ago[:, :, 1:-1] / 7).astype(np.int64), WEEKS),
+        hours=(ends - phase) // hour,
+        hours_before=np.where(before < phase, (rows - phase) // hour, (before - phase) // hour),
+        alike=holiday[back(ends)][..., None] == holiday[back(ends)[..., None] + weeks],
+    )
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------
@@ -426,11 +446,21 @@ def _median_of_few(values: Floats, axis: int) -> Floats:
     return inner / SHARED[count]
 
 
-def _median_of_three(left: Floats, middle: Floats, right: Floats) -> Floats:
-    """The median of a bucket and those beside it, so that chance counts less and no step of the rhythm is smeared.
-    Beside a gap it is one of the two.
+def _references(top: Floats, bottom: Floats | None, places: _Places, counts: bool) -> Floats:
+    """What each bucket is compared with (per unit of the denominator). Where it is a small count, the buckets beside
+    it count as well: chance weighs more there than the rhythm's steps and bends do.
     """
-    return np.fmax(np.fmin(left, middle), np.fmin(np.fmax(left, middle), right))
+    near = top[places.references]
+    middle = near[:, :, 1:-1]
+    if not counts:
+        return middle
+    below = np.ones_like(near) if bottom is None else bottom[places.references]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sums = [array[:, :, :-2] + array[:, :, 1:-1] + array[:, :, 2:] for array in (near, below)]
+        alone = middle / below[:, :, 1:-1]
+        chance = BLENDED / (BLENDED + sums[0] / 3)
+        blended = alone + chance * (sums[0] / sums[1] - alone)
+    return np.where(np.isnan(blended), alone, blended)
 
 
 def _expected(
@@ -439,33 +469,36 @@ def _expected(
     """What each bucket of `places.judged` should hold (per unit of the denominator), by the level of the day before,
     and by that of the week before (the judged cycle only).
     """
-    near = top[places.references]
-    if bottom is not None:
-        near = near / bottom[places.references]
-    references = _median_of_three(near[:, :, :-2], near[:, :, 1:-1], near[:, :, 2:])
+    references = _references(top, bottom, places, counts)
     if not parts.scaled:
         expected = _median_of_few(references, 1)
         return expected, expected[:1]
 
-    level = _hourly(top, bottom, hour, counts)
-    change = level[places.hours][:, :, None] - level[places.reference_hours]
-    change[~places.ordinary] = math.nan
-    known_hours = np.isfinite(change).sum(axis=1)
-    change.sort(axis=1)
-    levels = _middle(np.moveaxis(change, 1, 0), known_hours)
-    levels[known_hours < LEAST_HOURS] = math.nan
-    for cycle in range(len(levels) - 2, -1, -1):  # what is not known is as it was the day before
-        levels[cycle] = np.where(np.isnan(levels[cycle]), levels[cycle + 1], levels[cycle])
-    levels = np.where(np.isnan(levels), 0, levels)
+    levels = _levels(_hourly(top, bottom, hour, counts), places)
     week = np.median(levels[:8], axis=0, keepdims=True)
     if counts:  # a day without next to anything is an outage, not a new level
         levels[:1] = np.where(levels[:1] < week - OUTAGE, week, levels[:1])
+        levels, week = np.exp(levels), np.exp(week)
+    shifts, shifts_week = levels[np.arange(CYCLES)[:, None, None], places.weeks], week[0, places.weeks[:1]]
     if counts:
-        by_day = references * np.exp(levels)[:, :, None]
-        by_week = references[:1] * np.exp(week)[:, :, None]
-    else:
-        by_day, by_week = references + levels[:, :, None], references[:1] + week[:, :, None]
-    return _median_of_few(by_day, 1), _median_of_few(by_week, 1)
+        return _median_of_few(references * shifts, 1), _median_of_few(references[:1] * shifts_week, 1)
+    return _median_of_few(references + shifts, 1), _median_of_few(references[:1] + shifts_week, 1)
+
+
+def _levels(level: Floats, places: _Places) -> Floats:
+    """How the day before each cycle's windows compares with the same hours so many weeks before, by cycle and number of
+    weeks (from none): the median of the differences.
+    """
+    change = level[places.hours][:, :, None] - level[places.hours_before]
+    change[~places.alike] = math.nan
+    known = np.isfinite(change).sum(axis=1)
+    change.sort(axis=1)
+    levels = _middle(np.moveaxis(change, 1, 0), known)
+    levels[known < LEAST_HOURS] = math.nan
+    for cycle in range(len(levels) - 2, -1, -1):  # what is not known is as it was the day before
+        levels[cycle] = np.where(np.isnan(levels[cycle]), levels[cycle + 1], levels[cycle])
+    levels = np.where(np.isnan(levels), 0.0, levels)
+    return np.concatenate([np.zeros_like(levels[:, :1]), levels], axis=1)
 
 
 def _hourly(top: Floats, bottom: Floats | None, hour: int, counts: bool) -> Floats:
@@ -710,8 +743,8 @@ def _findings(scores: _Scores, limits: list[Thresholds], counts: bool, parts: Pa
         limits, *columns, strict=True
     ):
         strength = [
-            abs(far) if show and abs(share) > limit.effect and known else 0.0
-            for far, share, show in zip(score, effect, shows, strict=True)
+            abs(far) if show and abs(share) > limit.effect * EFFECTS[window] and known else 0.0
+            for window, far, share, show in zip(parts.windows, score, effect, shows, strict=True)
         ]
         at = max(range(len(strength)), key=strength.__getitem__)
         surprise = _tail(strength[at]) / _tail(limit.score) if strength[at] > 0 else math.inf
@@ -736,15 +769,15 @@ def _range(
     dues: tuple[float, float], spreads: tuple[float, float], limits: Thresholds, counts: bool, window: int
 ) -> tuple[float, float]:
     """The least and most that a window may hold without an alert; by the bucket for values."""
-    low, high = min(dues), max(dues)
+    low, high, least = min(dues), max(dues), limits.effect * EFFECTS[window]
     if not counts:
         low, high = low / window, high / window
-        lower = low - max(limits.score * spreads[0], limits.effect * abs(low))
-        return lower, high + max(limits.score * spreads[1], limits.effect * abs(high))
+        lower = low - max(limits.score * spreads[0], least * abs(low))
+        return lower, high + max(limits.score * spreads[1], least * abs(high))
     root = max(math.sqrt(low + 3 / 8) - limits.score * spreads[0] / 2, math.sqrt(3 / 8))
-    lower = min(root**2 - 3 / 8, low * (1 - limits.effect))
+    lower = min(root**2 - 3 / 8, low * (1 - least))
     upper = (math.sqrt(high + 3 / 8) + limits.score * spreads[1] / 2) ** 2 - 3 / 8
-    return max(lower, 0.0), max(upper, high * (1 + limits.effect))
+    return max(lower, 0.0), max(upper, high * (1 + least))
 
 
 def _allowed(surprises: list[float]) -> list[bool]:

@@ -175,6 +175,8 @@ def test_make_notebook_serves_the_notebooks(home: Home) -> None:
 def test_make_bench_measures(home: Home) -> None:
     said = home.type(". .venv/bin/activate && python -m benchmarks.etl --scale 0.01 --rounds 1", 600)
     assert "ClickHouse" in said
+    said = home.type(". .venv/bin/activate && python -m benchmarks.anomalies --scale 0.03", 600)
+    assert "false alarms per metric-week" in said
 
 
 def test_every_command_of_the_readme_is_run_by_a_test() -> None:

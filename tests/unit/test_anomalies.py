@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import anomalies as benchmark
+from benchmarks import metrics
 from pulse import anomalies
-from pulse.anomalies import HistoryError, Verdict, judge, judge_tick
+from pulse.anomalies import HistoryError, Thresholds, Verdict, judge, judge_tick
 
 DAY = 96
 
@@ -119,3 +121,161 @@ def test_a_holiday_is_like_a_sunday() -> None:
     assert judge(history, is_holiday={date(2024, 4, 12)}).kind == "normal"
     assert judge(history, is_holiday=lambda day: day == date(2024, 4, 12)).kind == "normal"
     assert judge(history, is_holiday=pd.Series(history.index.date == date(2024, 4, 12), history.index)).kind == "normal"
+
+
+def verdicts(history: pd.Series, buckets: int, **given: object) -> list[Verdict]:
+    """Those of the last so many buckets, each by its own past."""
+    return [judge(history.iloc[:end], **given) for end in range(len(history) - buckets + 1, len(history) + 1)]
+
+
+def during(history: pd.Series, start: int, end: int, factor: float) -> pd.Series:
+    """The history with so much of it left from one bucket up to another, counted from the end."""
+    changed = history.copy()
+    changed.iloc[start:end] = np.round(changed.iloc[start:end] * factor)
+    return changed
+
+
+def test_what_is_over_is_not_told_again() -> None:
+    history = during(rhythm(), -32, -16, 0.0)
+    kinds = [verdict.kind for verdict in verdicts(history, 32)]
+    assert kinds == ["drop"] * 16 + ["normal"] * 16
+
+
+@pytest.mark.parametrize("days", [1, 7])
+def test_yesterdays_outage_does_not_echo(days: int) -> None:
+    past = DAY * days
+    history = during(rhythm(), -past - 32, -past, 0.0)
+    assert {verdict.kind for verdict in verdicts(history, 32)} == {"normal"}
+
+
+def test_an_outage_of_days_goes_on_being_one_and_its_end_is_no_spike() -> None:
+    history = during(rhythm(), -2 * DAY, -1, 0.0)
+    assert [verdict.kind for verdict in verdicts(history, 3)] == ["drop", "drop", "normal"]
+
+
+def test_a_level_that_stays_is_told_and_then_taken_as_it_is() -> None:
+    history = during(rhythm(), -3 * DAY, len(rhythm()), 0.6)
+    kinds = [verdict.kind for verdict in verdicts(history, 3 * DAY)]
+    assert kinds[:8] == ["drop"] * 8
+    assert set(kinds[-DAY:]) == {"normal"}
+    back = verdicts(with_last(history, history.iloc[-1] / 0.6), 1)[0]
+    assert back.kind == "normal"  # as it was before: no spike
+
+
+def test_a_slow_leak_is_found_before_a_quarter_is_lost() -> None:
+    history = rhythm()
+    history.iloc[-32:] *= np.linspace(1, 0.5, 32)
+    first = next(number for number, verdict in enumerate(verdicts(history, 32)) if verdict.kind == "drop")
+    assert first <= 16
+
+
+def test_what_is_small_but_lasts_is_found_in_a_longer_window() -> None:
+    history = during(rhythm(), -16, len(rhythm()), 0.86)
+    last = judge(history)
+    assert last.kind == "drop"
+    assert last.window == 16
+    assert last.deviation == pytest.approx(-0.14, abs=0.03)
+
+
+def test_a_ratio_may_drop_while_its_counts_do_not() -> None:
+    views, likes = rhythm(), rhythm(level=2000, seed=2)
+    fewer = during(likes, -4, len(likes), 0.7)
+    assert judge(likes, denominator=views, kind="ratio").kind == "normal"
+    verdict = judge(fewer, denominator=views, kind="ratio")
+    assert verdict.kind == "drop"
+    assert verdict.value == fewer.iloc[-1] / views.iloc[-1]
+    assert verdict.value < verdict.lower < verdict.expected < verdict.upper < 1
+    assert judge(fewer / views, denominator=views, kind="ratio") == verdict
+
+
+def test_a_value_may_be_below_zero() -> None:
+    history = rhythm() / 1000 - 12
+    assert judge(history, kind="value").kind == "normal"
+    assert judge(with_last(history, history.iloc[-1] - 4), kind="value").kind == "drop"
+
+
+def test_few_events_are_judged_by_chance() -> None:
+    few = rhythm(level=3).iloc[: -DAY // 2]  # up to noon
+    assert judge(few).kind == "normal"
+    assert judge(with_last(few, 0)).kind == "normal"
+    assert judge(with_last(few, 0, 24)).kind == "drop"
+
+
+def test_a_holiday_is_no_reference() -> None:
+    history = rhythm(49.5)  # its last day is a Friday
+    for week in range(1, 4):
+        past = 7 * DAY * week
+        history = during(history, -past - DAY // 2, -past, 0.3)
+    holidays = {date(2024, 4, 19) - pd.Timedelta(days=7 * week) for week in range(1, 4)}
+    assert judge(history).kind == "spike"
+    assert judge(history, is_holiday=holidays).kind == "normal"
+
+
+@pytest.mark.parametrize("start", ["2024-02-25", "2024-10-01"])
+def test_daylight_saving_moves_no_rhythm(start: str) -> None:
+    """The clocks of Berlin change on 31 March and 27 October 2024; the app's rhythm keeps to them."""
+    index = pd.date_range(start, periods=42 * DAY, freq="15min", tz="Europe/Berlin")
+    hours = index.hour.to_numpy() + index.minute.to_numpy() / 60
+    mean = 10_000 * (0.6 + 0.4 * np.sin((hours - 9) / 12 * np.pi))
+    history = pd.Series(np.random.default_rng(1).poisson(mean).astype(float), index)
+    ends = range(len(history) - 14 * DAY, len(history), 13)
+    assert {judge(history.iloc[:end]).kind for end in ends} == {"normal"}
+
+
+def test_odd_rows_do_not_matter() -> None:
+    history = rhythm()
+    plain = judge(history)
+    assert judge(history.sample(frac=1, random_state=1)) == plain
+    assert judge(pd.concat([history.iloc[:100] * 2, history])) == plain
+    assert judge(history.drop(history.index[-12 * DAY : -9 * DAY])).kind == "normal"
+    odd = history.copy()
+    odd.iloc[-200:-190] = [math.inf, -math.inf, -5, 1e300, math.nan] * 2
+    assert judge(odd).kind == "normal"
+    assert judge(history.astype("Int64")) == plain
+
+
+def test_nothing_at_all_is_normal_where_nothing_ever_is() -> None:
+    nothing = rhythm() * 0
+    assert judge(nothing).kind == "normal"
+    assert judge(with_last(nothing, 500)).kind == "spike"
+
+
+def test_half_hours_are_buckets_too_and_seven_minutes_are_not() -> None:
+    history = rhythm(minutes=30)
+    assert judge(history).kind == "normal"
+    assert judge(with_last(history, 0)).kind == "drop"
+    with pytest.raises(HistoryError, match="7 minutes"):
+        judge(rhythm(minutes=7))
+
+
+def test_of_many_series_one_must_stand_out_more() -> None:
+    """A drop that one series alone is told of is not told among many that are as they should be."""
+    history, by_score = rhythm(), Thresholds(effect=0.01)
+    expected = round(judge(history).expected)
+    faint = next(
+        faint
+        for faint in (with_last(history, expected - missing) for missing in range(100, 3000, 20))
+        if judge(faint, thresholds=by_score).is_anomaly
+    )
+    others = {f"other {number}": rhythm(seed=number) for number in range(2, 60)}
+    alone = judge_tick(pd.DataFrame({"faint": faint, **others}), thresholds=by_score)
+    assert not alone["faint"].is_anomaly
+    together = judge_tick(pd.DataFrame({f"faint {number}": faint for number in range(60)}), thresholds=by_score)
+    assert all(verdict.is_anomaly for verdict in together.values())
+
+
+def test_events_are_found_in_metrics_that_nobody_tuned() -> None:
+    """The benchmark's own score, of one made-up app over four days."""
+    score = benchmark.measure(metrics.make(200, groups=1, scored_days=4))
+    assert score.recall >= 0.8
+    assert score.per_week <= 0.5
+    assert score.late > 0
+    assert score.late_told == score.late
+    assert score.late_as_drop == 0
+
+
+def test_every_bucket_of_the_hour_that_comes_twice_is_judged() -> None:
+    index = pd.date_range("2025-09-10", "2025-10-26T06:00", freq="15min", tz="Europe/Berlin")
+    history = pd.Series(100.0 + np.arange(len(index)) % 7, index)
+    for moment in index[-24:]:
+        assert judge(history[:moment]).kind == "normal", moment
