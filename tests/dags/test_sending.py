@@ -113,20 +113,18 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     assert "views 200 → 250, CTR 20.0% → 16.0%" in corrected["text"]
 
 
-def test_a_late_report_follows_as_soon_as_the_day_is_there(outside: ClickHouse, chats: Telegram) -> None:
-    day = settings.load().event_day("yesterday") - timedelta(days=40)  # another month: no other text names it
-    readers = settings.load().telegram_report_chats
-
-    def said() -> list[str]:
-        return [text for text in chats.texts(readers) if f"{day:%-d %B}" in text]
+def test_a_late_report_follows_as_soon_as_the_day_is_there(
+    outside: ClickHouse, chats: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day, readers = settings.load().event_day("yesterday") - timedelta(days=30), chats.new_chat()
+    monkeypatch.setenv("TELEGRAM_REPORT_CHATS", readers)
 
     def publish_after_the_notice() -> None:
-        while not said():
+        while not chats.texts(readers):
             time.sleep(0.1)
         outside.write([{"event_date": day, **METRICS}], "daily_metrics")
 
-    etl = threading.Thread(target=publish_after_the_notice, daemon=True)
-    etl.start()
+    threading.Thread(target=publish_after_the_notice, daemon=True).start()
     run = _run(day, wait_longer=120)
     assert _states(run) == {
         "wait_for_day": "success",
@@ -135,8 +133,8 @@ def test_a_late_report_follows_as_soon_as_the_day_is_there(outside: ClickHouse, 
         "daily_report": "success",
         "deliver": "success",
     }
-    notice, report = said()
-    assert "is late" in notice
+    notice, report = chats.texts(readers)
+    assert f"The report for {day:%-d %B} is late" in notice
     assert report.startswith(f"{day:%A %-d %B %Y}\n")
 
 
