@@ -67,9 +67,13 @@ def chats(telegram_server: telegram.Server) -> Telegram:
     return Telegram(telegram_server)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """The system's Chromium without a window: pages as people see them."""
+    """The system's Chromium without a window: pages as people see them.
+
+    For one module, since playwright's loop counts as running until it is closed: no test can call `asyncio.run`
+    meanwhile, which is how messages are sent.
+    """
     from playwright.sync_api import sync_playwright
 
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
