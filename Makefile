@@ -1,9 +1,10 @@
 # Everything a person or a machine does with the project. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test up notebook bench lint lock install
+.PHONY: help run test up notebook superset bench lint lock install
 
 PYTHON ?= python3
 VENV := .venv
+SUPERSET := .superset
 PYTEST_ARGS ?=
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -18,7 +19,7 @@ install: $(VENV)/.installed
 run: install ## set up, then compute yesterday on the sandbox, through the real DAGs
 	pulse sandbox run -- pulse daily
 
-test: install ## set up, then run all tests (the slowest are listed at the end)
+test: install $(SUPERSET)/.installed ## set up, then run all tests (the slowest are listed at the end)
 	@# a file's tests stay together, and the files in their order: the long ones come first
 	pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
@@ -27,6 +28,9 @@ up: install ## the sandbox and Airflow with its UI, on this machine only, until 
 
 notebook: install ## JupyterLab on the notebooks, with the sandbox behind them
 	pulse sandbox run -- jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+superset: install $(SUPERSET)/.installed ## Superset with the dashboard, on this machine only, until Ctrl-C
+	pulse sandbox run -- pulse sandbox superset
 
 bench: install ## measure: time, memory, and the ways not taken
 	python -m benchmarks.etl
@@ -42,13 +46,23 @@ lint: install ## the checks that a commit must pass
 lock: install ## pin the newest versions that pyproject.toml allows
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header --no-annotate \
 	    --output-file requirements.lock pyproject.toml
+	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate \
+	    --output-file dashboards/superset/requirements.lock dashboards/superset/requirements.in
+
+# uv does not read pip's settings: a mirror configured there holds for it too.
+into = index="$${PIP_INDEX_URL:-$$($(VENV)/bin/pip config get global.index-url 2>/dev/null)}"; \
+	    $${index:+env UV_DEFAULT_INDEX="$$index"} $(VENV)/bin/uv pip install --quiet --python $(1)
+
+# Superset's pins conflict with the rest, so it has an environment of its own.
+$(SUPERSET)/.installed: dashboards/superset/requirements.lock | $(VENV)/.installed
+	$(PYTHON) -m venv --without-pip $(SUPERSET)/venv
+	$(call into,$(SUPERSET)/venv) -r dashboards/superset/requirements.lock
+	touch $@
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Pulse needs Python 3.11 or newer, and $(PYTHON) is %d.%d: run make with PYTHON=python3.11." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
-	@# uv does not read pip's settings: a mirror configured there holds for it too
-	index="$${PIP_INDEX_URL:-$$($(VENV)/bin/pip config get global.index-url 2>/dev/null)}"; \
-	    $${index:+env UV_DEFAULT_INDEX="$$index"} $(VENV)/bin/uv pip install --quiet --python $(VENV) -r requirements.lock
+	$(call into,$(VENV)) -r requirements.lock
 	$(VENV)/bin/uv pip install --quiet --python $(VENV) --no-deps -e .
 	touch $@

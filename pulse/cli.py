@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +22,11 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Pu
 sandbox = typer.Typer(no_args_is_help=True, help="The stand-ins for ClickHouse and Telegram on this machine.")
 telegram = typer.Typer(no_args_is_help=True, help="The bot and its chats.")
 deliveries = typer.Typer(help="The messages that were sent, and those that somebody has to look after.")
+dashboards = typer.Typer(no_args_is_help=True, help="The dashboards, as code.")
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(telegram, name="telegram")
 app.add_typer(deliveries, name="deliveries")
+app.add_typer(dashboards, name="dashboards")
 
 EventDate = Annotated[str, typer.Argument(help="An ISO date, or the word yesterday.")]
 
@@ -186,6 +188,38 @@ def deliveries_resend(
     typer.echo(
         f"Clear the task `deliver` of {done.report} for {done.event_date}: it will send to chat {done.chat} anew."
     )
+
+
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what was changed there by hand.")]
+
+
+@dashboards.command("superset")
+def dashboards_superset(replace: Replace = False) -> None:
+    """Install the dashboard in the Superset of SUPERSET_URL, or bring it up to date."""
+    from pulse.dashboards import superset
+
+    typer.echo(f"The dashboard is at {superset.install(settings.load(), replace=replace)}")
+
+
+@sandbox.command("superset")
+def sandbox_superset() -> None:
+    """A Superset of this machine's own with the dashboard in it, until Ctrl-C."""
+    from pulse import clickhouse
+    from pulse.dashboards import superset
+    from pulse.sandbox import superset as server
+
+    config = settings.load()
+    db = clickhouse.connect(config)
+    clickhouse.create_tables(db)
+    if not db.value("select count() from daily_metrics"):
+        typer.echo("No day is published yet, so the dashboard is empty: `make run` publishes yesterday.")
+    with server.running(port=server.PORT) as here:
+        ours = {"SUPERSET_URL": here.url, "SUPERSET_USER": here.user, "SUPERSET_PASSWORD": here.password}
+        address = superset.install(settings.load(**ours))
+        secret = here.password if here.new else f"in {here.password_file}"
+        typer.echo(f"The dashboard is at {address} (user {here.user}, password {secret})")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 @sandbox.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

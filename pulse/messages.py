@@ -386,10 +386,15 @@ def dashboard_link(superset_url: str, day: date) -> str:
     """
     if not superset_url:
         return ""
-    span = f"'{day} : {day + timedelta(days=1)}'"
+    span = f"'{time_range(day)}'"
     name = "NATIVE_FILTER-event_date"
     state = f"({name}:(extraFormData:(time_range:{span}),filterState:(value:{span}),id:{name},ownState:()))"
     return f"{superset_url.rstrip('/')}/superset/dashboard/pulse/?native_filters={quote(state, safe='():,')}"
+
+
+def time_range(day: date) -> str:
+    """A day as Superset's date filters say it: from its midnight to the next one."""
+    return f"{day} : {day + timedelta(days=1)}"
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The stand-ins of `pulse.sandbox` listen here. They bind to loopback and hold demo data only.
 SANDBOX_CLICKHOUSE_URL = "http://pulse:sandbox-only@127.0.0.1:18123"
+SANDBOX_READER_URL = "http://reader:sandbox-reader@127.0.0.1:18123"
 SANDBOX_TELEGRAM_API_URL = "http://127.0.0.1:18081"
 SANDBOX_TELEGRAM_TOKEN = "1000000001:sandbox-only-sandbox-only-sandbox-0"  # noqa: S105
 SANDBOX_CHAT = "-1001"
@@ -42,11 +43,14 @@ class Settings(BaseSettings):
     telegram_report_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_REPORT_CHATS")
     telegram_live_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_LIVE_CHATS")
     telegram_alert_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_ALERT_CHATS")
+    clickhouse_reader_url: SecretStr = Field(SecretStr(SANDBOX_READER_URL), alias="CLICKHOUSE_READER_URL")
     superset_url: str = Field("", alias="SUPERSET_URL")
+    superset_user: str = Field("", alias="SUPERSET_USER")
+    superset_password: SecretStr = Field(SecretStr(""), alias="SUPERSET_PASSWORD")
     redash_url: str = Field("", alias="REDASH_URL")
     redash_api_key: SecretStr = Field(SecretStr(""), alias="REDASH_API_KEY")
 
-    @field_validator("clickhouse_url")
+    @field_validator("clickhouse_url", "clickhouse_reader_url")
     @classmethod
     def _is_an_address(cls, url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
@@ -114,9 +118,11 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> list[str]:
         """The values that may appear in no parameter, output, log or message."""
-        password = urlsplit(self.clickhouse_url.get_secret_value()).password or ""
-        values = {password, unquote(password), self.telegram_bot_token.get_secret_value()}
-        values.add(self.redash_api_key.get_secret_value())
+        values = {self.telegram_bot_token.get_secret_value(), self.redash_api_key.get_secret_value()}
+        values.add(self.superset_password.get_secret_value())
+        for url in (self.clickhouse_url, self.clickhouse_reader_url):
+            password = urlsplit(url.get_secret_value()).password or ""
+            values |= {password, unquote(password)}
         return sorted(value for value in values if len(value) >= 4)
 
 

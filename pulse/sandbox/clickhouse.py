@@ -25,10 +25,9 @@ from urllib.parse import urlsplit
 from pulse import settings
 from pulse.sandbox import process
 
-READER, READER_PASSWORD = "reader", "sandbox-reader"
-
-_SANDBOX = urlsplit(settings.SANDBOX_CLICKHOUSE_URL)
+_SANDBOX, _READER = urlsplit(settings.SANDBOX_CLICKHOUSE_URL), urlsplit(settings.SANDBOX_READER_URL)
 _OWNER, _OWNER_PASSWORD = _SANDBOX.username or "", _SANDBOX.password or ""
+READER, READER_PASSWORD = _READER.username or "", _READER.password or ""
 PORT = _SANDBOX.port or 18123
 
 

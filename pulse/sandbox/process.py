@@ -39,14 +39,23 @@ def running(module: str, data: Path, port: int | None = None) -> Iterator[About]
     Raises:
         SandboxError: it did not start; the text is the sentence it ended with.
     """
-    command = [sys.executable, "-m", module, "--data", str(data), "--port", str(port or 0), "--until-stdin-closes"]
+    with started(module, [sys.executable, "-m", module], data, port) as about:
+        yield about
+
+
+@contextmanager
+def started(
+    name: str, program: list[str], data: Path, port: int | None, seconds: float = START_SECONDS
+) -> Iterator[About]:
+    """`running` for a program that keeps to the same rules, and has so many seconds to be ready."""
+    command = [*program, "--data", str(data), "--port", str(port or 0), "--until-stdin-closes"]
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=complaints) as process,
     ):
         try:
-            yield _announced(module, process, complaints)
+            yield _announced(name, process, complaints, seconds)
         finally:
             _stop(process)
 
@@ -157,9 +166,9 @@ def _listening(name: str, port: int) -> Iterator[socket.socket]:
 # --- in the process that starts it -----------------------------------------------------------------------------------
 
 
-def _announced(module: str, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> About:
+def _announced(name: str, process: subprocess.Popen[bytes], complaints: IO[bytes], seconds: float) -> About:
     assert process.stdout is not None
-    late = threading.Timer(START_SECONDS, process.kill)
+    late = threading.Timer(seconds, process.kill)
     late.start()
     line = process.stdout.readline()
     late.cancel()
@@ -171,7 +180,7 @@ def _announced(module: str, process: subprocess.Popen[bytes], complaints: IO[byt
     if code == 2 and said:
         raise SandboxError(said[-1])
     reason = said[-1] if said else "it said nothing"
-    raise SandboxError(f"{module} did not start (exit code {code}: {reason}); run it with python -m to see why.")
+    raise SandboxError(f"{name} did not start (exit code {code}: {reason}); run it by itself to see why.")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

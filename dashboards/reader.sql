@@ -1,0 +1,11 @@
+-- The ClickHouse user of dashboards: reads the tables that the project publishes, and nothing else.
+-- Put in the name of PULSE_DATABASE where it is not pulse, and a password; run it as a user who may grant. Its address goes into CLICKHOUSE_READER_URL.
+
+-- readonly = 2: the tools may set how results look and how long they take, but change no data and not this.
+create user if not exists pulse_reader
+identified with sha256_password by 'choose-one'
+settings readonly = 2, max_execution_time = 60, max_memory_usage = 4000000000;
+
+grant select on pulse.daily_metrics to pulse_reader;
+grant select on pulse.dimension_activity to pulse_reader;
+grant select on pulse.user_activity to pulse_reader;

@@ -1,0 +1,28 @@
+"""Settings of the Superset that `make superset` starts: on this machine only, everything it keeps in one folder."""
+
+import os
+from pathlib import Path
+
+HOME = Path(os.environ["SUPERSET_HOME"])
+
+SECRET_KEY = (HOME / "secret_key").read_text()
+SQLALCHEMY_DATABASE_URI = f"sqlite:///{HOME / 'superset.db'}?timeout=30"
+RATELIMIT_STORAGE_URI = "memory://"
+LOG_LEVEL = "WARNING"
+
+# Superset's own policy without the hosts beyond this machine, one of which is told of every page that is opened.
+TALISMAN_CONFIG = {
+    "content_security_policy": {
+        "base-uri": ["'self'"],
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "blob:", "data:"],
+        "worker-src": ["'self'", "blob:"],
+        "object-src": "'none'",
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "script-src": ["'self'", "'strict-dynamic'"],
+    },
+    "content_security_policy_nonce_in": ["script-src"],
+    # Plain HTTP over loopback: a cookie that wants TLS would never come back.
+    "force_https": False,
+    "session_cookie_secure": False,
+}

@@ -1,0 +1,277 @@
+"""Superset: the bundle in `dashboards/superset/bundle/` installed over the REST interface, and asked for its numbers.
+
+The bundle has Superset's own export format. Its files are known by their uuids, so installing again updates. After an
+install, the dashboard's certification holds a fingerprint of everything that is there; when it no longer fits, somebody
+has changed something by hand.
+"""
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from datetime import date, timedelta
+from operator import itemgetter
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from pulse import messages, settings
+from pulse.dashboards import Api, DashboardsError, Reader, said
+
+BUNDLE = settings.ROOT / "dashboards" / "superset" / "bundle"
+SLUG = "pulse"
+OLDEST = (6, 1)
+KEPT_BY = "Pulse, from dashboards/superset"  # who certifies the dashboard; the details are its fingerprint
+
+# What Superset itself changes when a dashboard is only looked at, and what is about this server or this install.
+_COLORS = ("map_label_colors", "shared_label_colors", "color_scheme_domain")
+_CERTIFIED = ("certified_by", "certification_details")
+
+Assets = dict[str, Any]
+"""Files of a bundle, parsed and without the server's own ids, by kind and uuid."""
+
+
+def install(config: settings.Settings, *, replace: bool = False) -> str:
+    """Install the bundle, or bring what is installed up to date; gives the dashboard's address.
+
+    Args:
+        config: where Superset is and who we are there, and what its dashboards read.
+        replace: overwrite what was changed there by hand.
+
+    Raises:
+        DashboardsError: nothing was changed there; the text says why and what to do.
+    """
+    reader = Reader(config)
+    api = connect(config)
+    _check_connection(api, reader)
+    if not replace:
+        _check_untouched(api)
+    path = "/api/v1/assets/import/"
+    upload = {"bundle": ("bundle.zip", _zipped(reader))}
+    passwords = json.dumps({"databases/Pulse.yaml": reader.password})
+    # One transaction of Superset's: all of it or nothing.
+    answer = api.request("POST", path, files=upload, data={"passwords": passwords}, expected=(400, 409, 422, 500))
+    if answer.is_error:
+        raise DashboardsError(f"Superset at {api.url} did not take the bundle, {said(answer)}; nothing was changed.")
+    dashboard = _dashboard(api)
+    assert dashboard is not None
+    mark = {"certified_by": KEPT_BY, "certification_details": fingerprint(exported(api, dashboard["id"]))}
+    api.request("PUT", f"/api/v1/dashboard/{dashboard['id']}", json=mark)
+    return f"{api.url}/superset/dashboard/{SLUG}/"
+
+
+def connect(config: settings.Settings) -> Api:
+    """Superset's REST interface, logged in.
+
+    Raises:
+        DashboardsError: it is not there, too old, or refuses.
+    """
+    api = Api("Superset", config.superset_url, "SUPERSET_URL", "SUPERSET_USER and SUPERSET_PASSWORD, and their role")
+    _check_version(api)
+    password = config.superset_password.get_secret_value()
+    if not config.superset_user or not password:
+        raise DashboardsError("Superset wants to know who installs: set SUPERSET_USER and SUPERSET_PASSWORD.")
+    who = {"username": config.superset_user, "password": password, "provider": "db", "refresh": False}
+    api.headers["Authorization"] = f"Bearer {api.post('/api/v1/security/login', who)['access_token']}"
+    api.headers["X-CSRFToken"] = api.get("/api/v1/security/csrf_token/")["result"]
+    api.headers["Referer"] = api.url
+    return api
+
+
+def numbers(config: settings.Settings, day: date) -> dict[str, float | None]:
+    """What the dashboard's charts answer for a day: the report's metrics by their column.
+
+    Raises:
+        DashboardsError: Superset is not there or refuses, or the dashboard is not installed.
+    """
+    api = connect(config)
+    if _dashboard(api) is None:
+        raise DashboardsError(
+            f"The dashboard is not installed in Superset at {api.url}: run `pulse dashboards superset`."
+        )
+    charts = {chart["slice_name"]: chart["id"] for chart in api.get(f"/api/v1/dashboard/{SLUG}/charts")["result"]}
+    found: dict[str, float | None] = {}
+    for column, (title, metric) in HEADLINE.items():
+        if title not in charts:
+            raise DashboardsError(f"The dashboard in Superset has no chart '{title}': run `pulse dashboards superset`.")
+        data = ask(api, charts[title], messages.time_range(day))["data"]
+        rows = {row["period"]: row[metric] for row in data}
+        found[column] = rows.get(_milliseconds(day))
+    return found
+
+
+HEADLINE = {
+    "app_users": ("DAU of the app", "App DAU"),
+    "both_users": ("In both", "In both"),
+    "feed_users": ("DAU of the feed", "Feed DAU"),
+    "views": ("Views", "Views"),
+    "likes": ("Likes", "Likes"),
+    "ctr": ("CTR", "CTR"),
+    "messenger_users": ("DAU of the messenger", "Messenger DAU"),
+    "messages_sent": ("Messages sent", "Messages sent"),
+    "sent_per_received": ("Sent / received", "Sent / received"),
+}
+"""The charts that show the headline numbers: by column of `daily_metrics`, the chart's title and its metric."""
+
+
+def ask(api: Api, chart: int, time_range: str, grain: str = "") -> dict[str, Any]:
+    """What a chart gets under a date filter, with `Trends by` on a grain such as `P1W`: its `data`, its `query`."""
+    context = json.loads(api.get(f"/api/v1/chart/{chart}")["result"]["query_context"])
+    for query in context["queries"]:
+        query["time_range"] = time_range
+        if grain:
+            query["extras"]["time_grain_sqla"] = grain
+            for column in query["columns"]:
+                if isinstance(column, dict) and "timeGrain" in column:
+                    column["timeGrain"] = grain
+    return dict(api.post("/api/v1/chart/data", context)["result"][0])
+
+
+# --- what is there, and what should be --------------------------------------------------------------------------------
+
+
+def exported(api: Api, dashboard: int) -> Assets:
+    """Everything that a dashboard is made of, as it is in Superset now."""
+    content = api.request("GET", "/api/v1/dashboard/export/", params={"q": f"!({dashboard})"}).content
+    with zipfile.ZipFile(io.BytesIO(content)) as bundle:
+        return _assets({name.partition("/")[2]: bundle.read(name).decode() for name in bundle.namelist()})
+
+
+def bundled() -> Assets:
+    """Everything that the dashboard is made of, as it is in the project."""
+    return _assets(_files())
+
+
+def fingerprint(assets: Assets) -> str:
+    """A name for what somebody may have changed: it is another one when anything is."""
+    return hashlib.sha256(json.dumps(assets, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _files() -> dict[str, str]:
+    return {str(path.relative_to(BUNDLE)): path.read_text() for path in sorted(BUNDLE.rglob("*.yaml"))}
+
+
+def _assets(files: dict[str, str]) -> Assets:
+    parsed = {name: yaml.safe_load(text) for name, text in files.items() if not name.endswith("metadata.yaml")}
+    charts: dict[int, str] = {}
+    for content in parsed.values():
+        for part in content.get("position", {}).values():
+            if isinstance(part, dict) and part["type"] == "CHART":
+                charts[part["meta"]["chartId"]] = part["meta"].get("uuid", "")
+    kinds = ((name.split("/")[0], content) for name, content in parsed.items())
+    return {f"{kind}/{content['uuid']}": _without_ids(kind, content, charts) for kind, content in kinds}
+
+
+def _without_ids(kind: str, content: Assets, charts: dict[int, str]) -> Assets:
+    """A file's content where the ids that this server gave have made way for uuids."""
+    if kind == "charts":
+        context = json.loads(content.get("query_context") or "{}")
+        for place in (context, content["params"]):
+            place.pop("datasource", None)
+        return {**content, "query_context": context}
+    if kind == "datasets":  # which Superset exports in no order
+        ordered = {"metrics": "metric_name", "columns": "column_name"}
+        return {**content, **{part: sorted(content[part], key=itemgetter(name)) for part, name in ordered.items()}}
+    if kind != "dashboards":
+        return content
+    metadata = {name: value for name, value in content.get("metadata", {}).items() if name not in _COLORS}
+    for place in metadata.get("native_filter_configuration", []):
+        scope = place.get("scope", {})
+        scope["excluded"] = sorted(charts.get(number, "") for number in scope.get("excluded", []))
+        place.pop("chartsInScope", None)
+        place.pop("tabsInScope", None)
+    metadata.get("global_chart_configuration", {}).pop("chartsInScope", None)
+    metadata.pop("chart_configuration", None)
+    for part in content["position"].values():
+        if isinstance(part, dict) and part["type"] == "CHART":
+            part["meta"].pop("chartId")
+    rest = {name: value for name, value in content.items() if name not in _CERTIFIED}
+    return {**rest, "metadata": metadata}
+
+
+def _zipped(reader: Reader) -> bytes:
+    """The bundle as Superset takes it, with the connection of the reader; the password travels beside it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, text in _files().items():
+            if name.startswith("databases/"):
+                database = yaml.safe_load(text)
+                text = yaml.safe_dump({**database, "sqlalchemy_uri": _uri(reader, "XXXXXXXXXX")}, sort_keys=False)
+            bundle.writestr(f"bundle/{name}", text)
+    return buffer.getvalue()
+
+
+def _uri(reader: Reader, password: str) -> str:
+    who = f"{quote(reader.user, safe='')}:{quote(password, safe='')}"
+    secure = "?secure=true" if reader.secure else ""
+    return f"clickhousedb://{who}@{reader.host}:{reader.port}/{reader.database}{secure}"
+
+
+# --- checks before anything is changed --------------------------------------------------------------------------------
+
+
+def _check_version(api: Api) -> None:
+    wanted = ".".join(map(str, OLDEST))
+    answer = api.request("GET", "/version", expected=(401, 403, 404))
+    tells = answer.is_success and "json" in answer.headers.get("content-type", "")
+    if not tells and api.request("GET", "/health", expected=(401, 403, 404)).text.strip() == "OK":
+        raise DashboardsError(f"Superset at {api.url} does not tell its version: {wanted} or newer does; upgrade it.")
+    told = str(dict(api.json(answer)).get("version_string", ""))
+    numbered = re.match(r"(\d+)\.(\d+)", told)
+    if not numbered or tuple(map(int, numbered.groups())) < OLDEST:
+        raise DashboardsError(f"Superset at {api.url} is version '{told}'; {wanted} or newer is needed: upgrade it.")
+
+
+def _check_connection(api: Api, reader: Reader) -> None:
+    """Superset reaches ClickHouse, and the tables are there."""
+    test = {"sqlalchemy_uri": _uri(reader, reader.password), "database_name": "Pulse"}
+    answer = api.request("POST", "/api/v1/database/test_connection/", json=test, expected=(400, 422, 500))
+    if answer.is_error:
+        reason = said(answer).replace(reader.password, "…")
+        raise DashboardsError(
+            f"Superset cannot read {reader.address} as {reader.user} ({reason}): check CLICKHOUSE_READER_URL, "
+            "which is the address as Superset sees it, and that clickhouse-connect is installed beside Superset."
+        )
+
+
+def _dashboard(api: Api) -> dict[str, Any] | None:
+    answer = api.request("GET", f"/api/v1/dashboard/{SLUG}", expected=(404,))
+    return None if answer.status_code == 404 else dict(api.json(answer)["result"])
+
+
+def _check_untouched(api: Api) -> None:
+    found = _dashboard(api)
+    if found is None:
+        return
+    ours = next(name for name in bundled() if name.startswith("dashboards/"))
+    now = exported(api, found["id"])
+    if ours not in now:
+        raise DashboardsError(
+            f"Superset at {api.url} has another dashboard with the address '{SLUG}': give that one another slug."
+        )
+    if found.get("certification_details") != fingerprint(now):
+        raise DashboardsError(
+            f"The dashboard in Superset at {api.url} was edited by hand since it was installed ({_differences(now)}): "
+            "export what should stay into dashboards/superset/bundle, or overwrite it with --replace."
+        )
+
+
+def _differences(now: Assets) -> str:
+    """Which files differ from the bundle, by name."""
+    wanted, differing = bundled(), []
+    for key in sorted({*now, *wanted}):
+        if key.startswith("databases/"):
+            continue
+        if now.get(key) != wanted.get(key):
+            content = now.get(key) or wanted[key]
+            title = content.get("slice_name") or content.get("dashboard_title") or content.get("table_name")
+            differing.append(f"{key.split('/')[0].removesuffix('s')} '{title}'")
+    return (
+        ", ".join(differing[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "") or "its database"
+    )
+
+
+def _milliseconds(day: date) -> int:
+    return (day - date(1970, 1, 1)) // timedelta(milliseconds=1)

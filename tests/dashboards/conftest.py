@@ -1,0 +1,106 @@
+"""Two published years, read by a real Superset."""
+
+import random
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import pandas as pd
+import pytest
+
+from pulse import clickhouse, settings
+from pulse.sandbox import clickhouse as sandbox
+from pulse.sandbox import superset as superset_server
+
+DAYS = 730
+VALUES = {
+    "os": ["iOS", "Android", "unknown"],
+    "gender": ["female", "male", "unknown"],
+    "age": [str(age) for age in range(14, 74)] + ["unknown"],
+}
+COUNTED = ["views", "likes", "messages_received", "messages_sent", "users_received", "users_sent"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the target tables hold: rows by day, and by day, dimension and value."""
+
+    server: sandbox.Server
+    daily: pd.DataFrame
+    slices: pd.DataFrame
+
+    @property
+    def day(self) -> date:
+        """The last day of which there is anything."""
+        return self.daily.index.max().date()
+
+    @property
+    def db(self) -> clickhouse.ClickHouse:
+        """Where they are, for the user who may do everything."""
+        return clickhouse.ClickHouse(self.server.url, "pulse", settings.load().zone)
+
+
+@pytest.fixture(scope="package")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
+    """Two years of days in a sandbox whose reader may read them, each with numbers that no other day has."""
+    chance = random.Random(1)  # noqa: S311
+    last = settings.load().event_day("yesterday")
+    daily, slices = [], []
+    for back in range(DAYS):
+        day = str(last - timedelta(days=back))
+        views, sent, received = chance.randint(10**5, 10**6), chance.randint(10**4, 10**5), chance.randint(10**4, 10**5)
+        likes = chance.randint(0, views)
+        users = {name: chance.randint(1000, 9999) for name in ("feed_users", "messenger_users", "app_users")}
+        ratios = {"ctr": likes / views, "sent_per_received": sent / received}
+        messages = {"messages_sent": sent, "messages_received": received}
+        both = {"both_users": chance.randint(1, 999)}
+        daily.append({"event_date": day, **users, **both, "views": views, "likes": likes, **messages, **ratios})
+        for dimension, values in VALUES.items():
+            for value in values:
+                counts = {name: chance.randint(0, 9999) for name in COUNTED}
+                slices.append({"event_date": day, "dimension": dimension, "dimension_value": value, **counts})
+    with sandbox.running(tmp_path_factory.mktemp("published") / "data") as server:
+        found = Published(server, _by_day(daily), _by_day(slices))
+        clickhouse.create_tables(found.db)
+        for table, rows in (("daily_metrics", daily), ("dimension_activity", slices)):
+            columns = ", ".join(rows[0])
+            found.db.execute(f"create table rows_of_{table} as {table} engine = Memory")
+            found.db.write(rows, f"rows_of_{table}")
+            found.db.execute(
+                f"insert into {table} ({columns}) select {columns} from rows_of_{table} "  # noqa: S608
+                "settings max_partitions_per_insert_block = 0"
+            )
+            found.db.execute(f"drop table rows_of_{table}")
+        yield found
+
+
+@pytest.fixture(scope="package")
+def superset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[superset_server.Server]:
+    """A Superset that was set up a moment ago."""
+    subprocess.run(["make", ".superset/.installed"], cwd=settings.ROOT, check=True, capture_output=True)
+    with superset_server.running(tmp_path_factory.mktemp("superset")) as server:
+        yield server
+
+
+@pytest.fixture
+def config(published: Published, superset: superset_server.Server) -> settings.Settings:
+    """The settings of somebody who has both."""
+    return settings.load(**environment(published, superset))
+
+
+def environment(published: Published, superset: superset_server.Server) -> dict[str, str]:
+    """The settings as variables."""
+    return {
+        "CLICKHOUSE_URL": published.server.url,
+        "CLICKHOUSE_READER_URL": published.server.reader_url,
+        "PULSE_DATABASE": "pulse",
+        "SUPERSET_URL": superset.url,
+        "SUPERSET_USER": superset.user,
+        "SUPERSET_PASSWORD": superset.password,
+    }
+
+
+def _by_day(rows: list[dict[str, object]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    return frame.assign(event_date=pd.to_datetime(frame["event_date"])).set_index("event_date").sort_index()
