@@ -201,6 +201,14 @@ def dashboards_superset(replace: Replace = False) -> None:
     typer.echo(f"The dashboard is at {superset.install(settings.load(), replace=replace)}")
 
 
+@dashboards.command("redash")
+def dashboards_redash(replace: Replace = False) -> None:
+    """Install data source, queries and dashboard in the Redash of REDASH_URL, or bring them up to date."""
+    from pulse.dashboards import redash
+
+    typer.echo(f"The dashboard is at {redash.install(settings.load(), replace=replace)}")
+
+
 @sandbox.command("superset")
 def sandbox_superset() -> None:
     """A Superset of this machine's own with the dashboard in it, until Ctrl-C."""
