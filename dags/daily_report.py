@@ -6,7 +6,8 @@ Every day at 11:00 local time: waits until `etl` has published the event date, r
 `TELEGRAM_REPORT_CHATS`. Is the day not there by 11:30, the chats get a short notice, and the report as soon as it is,
 until midnight.
 
-A rerun with the same numbers sends nothing; with other numbers it corrects the message in place.
+A rerun with the same numbers sends nothing; with other numbers it corrects the message in place. Afterwards the text,
+the tables, and Superset and Redash where they are configured are compared: one number, every surface.
 
 **When it fails**, the alert chat (`TELEGRAM_ALERT_CHATS`) is told, and the failed task's log says why in its last
 lines.
@@ -17,6 +18,7 @@ lines.
 | daily_report | open the archived notebook that the log names; mend, then clear the task |
 | deliver, a chat failed | do what the line says (start the bot, correct the token, …), then clear the task |
 | deliver, a chat is unknown | look into the chat, then settle it with `pulse deliveries` as the line says |
+| reconcile | a table differs: clear `etl` for the date; the report: clear this run; a dashboard: install it again |
 """
 
 from datetime import datetime, time, timedelta
@@ -30,6 +32,7 @@ from pulse.airflow import (
     DeliverOperator,
     LateNoticeOperator,
     NotebookOperator,
+    ReconcileOperator,
     WaitForDay,
     event_date_param,
     tell_failure,
@@ -70,5 +73,6 @@ with DAG(
         trigger_rule="none_failed_min_one_success",
     )
     deliver = DeliverOperator(task_id="deliver", report="daily_report", **day, path=report.output, chats="report")
+    reconcile = ReconcileOperator(task_id="reconcile", **day, path=report.output)
     wait >> [notice, report]
-    notice >> wait_longer >> report >> deliver
+    notice >> wait_longer >> report >> deliver >> reconcile

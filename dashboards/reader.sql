@@ -1,5 +1,6 @@
 -- The ClickHouse user of dashboards: reads the tables that the project publishes, and nothing else.
--- Put in the name of PULSE_DATABASE where it is not pulse, and a password; run it as a user who may grant. Its address goes into CLICKHOUSE_READER_URL.
+-- Put in PULSE_DATABASE where that is not pulse, and a password, and run it as a user who may grant.
+-- Its address goes into CLICKHOUSE_READER_URL.
 
 -- readonly = 2: the tools may set how results look and how long they take, but change no data and not this.
 create user if not exists pulse_reader

@@ -395,6 +395,35 @@ class LateNoticeOperator(_ToChats):
             return self.send("late_notice", telegram.Message(text), context)
 
 
+class ReconcileOperator(BaseOperator):
+    """Compares a day's numbers wherever they are shown: see `pulse.reconcile`; `tell_failure` tells what differs.
+
+    Args:
+        event_date: the day, templated.
+        path: the archived report's path, templated: a NotebookOperator's output.
+    """
+
+    template_fields = ("event_date", "path")
+
+    def __init__(self, *, event_date: str, path: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.event_date = event_date
+        self.path = path
+
+    def execute(self, context: Any) -> list[str]:
+        """Compare; gives what was compared.
+
+        Raises:
+            AirflowException: some numbers differ, or what is configured does not answer.
+        """
+        from pulse.reconcile import reconcile
+
+        with _for_airflow():
+            compared = reconcile(date.fromisoformat(self.event_date), connected_settings(), self.path)
+        self.log.info("The numbers of %s are the same in daily_metrics, %s", self.event_date, ", ".join(compared))
+        return compared
+
+
 def tell_failure(context: Any) -> None:
     """Tell the alert chats that a task of this run failed for good: a task's `on_failure_callback`."""
     instance = context["ti"]

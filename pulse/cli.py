@@ -129,6 +129,16 @@ def buckets(
     typer.echo(f"The buckets of {days} days are counted. Archived at {done.path}")
 
 
+@app.command()
+def reconcile(event_date: EventDate = "yesterday") -> None:
+    """Compare a day's numbers wherever they are shown: the tables, the archived report, Superset, Redash."""
+    from pulse.reconcile import reconcile as compare
+
+    config = settings.load()
+    day = config.event_day(event_date)
+    typer.echo(f"The numbers of {day} are the same in daily_metrics, {', '.join(compare(day, config))}.")
+
+
 @telegram.command("chats")
 def telegram_chats() -> None:
     """The chats that lately wrote to the bot, with the ids that TELEGRAM_…_CHATS want."""

@@ -371,7 +371,6 @@ def _column(name: str, place: int) -> Item:
         "visible": True,
         "order": place,
         "alignContent": "left" if text else "right",
-        "allowSearch": text,
         **shown,
     }
 

@@ -92,13 +92,15 @@ def numbers(config: settings.Settings, day: date) -> dict[str, float | None]:
             f"The dashboard is not installed in Superset at {api.url}: run `pulse dashboards superset`."
         )
     charts = {chart["slice_name"]: chart["id"] for chart in api.get(f"/api/v1/dashboard/{SLUG}/charts")["result"]}
+    missing = [title for title, _ in HEADLINE.values() if title not in charts]
+    if missing:
+        raise DashboardsError(f"The dashboard in Superset has no '{missing[0]}': run `pulse dashboards superset`.")
+    asked = [_saved(api, charts[title], messages.time_range(day)) for title, _ in HEADLINE.values()]
+    # They have one dataset, so that one request asks for all; anew, whatever Superset keeps.
+    together = {**asked[0], "force": True, "queries": [query for context in asked for query in context["queries"]]}
     found: dict[str, float | None] = {}
-    for column, (title, metric) in HEADLINE.items():
-        if title not in charts:
-            raise DashboardsError(f"The dashboard in Superset has no chart '{title}': run `pulse dashboards superset`.")
-        data = ask(api, charts[title], messages.time_range(day))["data"]
-        rows = {row["period"]: row[metric] for row in data}
-        found[column] = rows.get(_milliseconds(day))
+    for (column, (_, metric)), answer in zip(HEADLINE.items(), _answers(api, together), strict=True):
+        found[column] = {row.get("period"): row.get(metric) for row in answer["data"]}.get(_milliseconds(day))
     return found
 
 
@@ -118,15 +120,30 @@ HEADLINE = {
 
 def ask(api: Api, chart: int, time_range: str, grain: str = "") -> dict[str, Any]:
     """What a chart gets under a date filter, with `Trends by` on a grain such as `P1W`: its `data`, its `query`."""
-    context = json.loads(api.get(f"/api/v1/chart/{chart}")["result"]["query_context"])
+    context = _saved(api, chart, time_range)
     for query in context["queries"]:
-        query["time_range"] = time_range
         if grain:
             query["extras"]["time_grain_sqla"] = grain
             for column in query["columns"]:
                 if isinstance(column, dict) and "timeGrain" in column:
                     column["timeGrain"] = grain
-    return dict(api.post("/api/v1/chart/data", context)["result"][0])
+    return _answers(api, context)[0]
+
+
+def _saved(api: Api, chart: int, time_range: str) -> dict[str, Any]:
+    """A chart's question as it is saved, about a time range."""
+    context = json.loads(api.get(f"/api/v1/chart/{chart}")["result"]["query_context"] or "{}")
+    if not context:
+        raise DashboardsError("A chart in Superset was saved without its query: run `pulse dashboards superset`.")
+    for query in context["queries"]:
+        query["time_range"] = time_range
+    return dict(context)
+
+
+def _answers(api: Api, context: dict[str, Any]) -> list[dict[str, Any]]:
+    """What Superset answers, one for each query."""
+    answers: list[dict[str, Any]] = api.post("/api/v1/chart/data", context)["result"]
+    return answers
 
 
 # --- what is there, and what should be --------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
         "wait_longer": "failed",
         "daily_report": "upstream_failed",
         "deliver": "upstream_failed",
+        "reconcile": "upstream_failed",
     }
     (notice,) = chats.messages(readers)
     assert "11:30" in notice["text"]
@@ -88,6 +89,9 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     assert "was not published within" in alarm["text"]
 
     outside.write([{"event_date": day, **METRICS}], "daily_metrics")
+    totals = {name: METRICS[name] for name in ("views", "likes", "messages_sent")}
+    slices = [{"event_date": day, "dimension": name, "dimension_value": "unknown"} for name in ("os", "gender", "age")]
+    outside.write([{**each, **totals} for each in slices], "dimension_activity")
     there = _run(day)
     assert str(there.state) == "success"
     assert _states(there) == {
@@ -96,6 +100,7 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
         "wait_longer": "skipped",
         "daily_report": "success",
         "deliver": "success",
+        "reconcile": "success",
     }
     _, report = chats.messages(readers)
     assert report["photo"]
@@ -107,10 +112,16 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
 
     outside.execute("alter table reported.daily_metrics delete where 1 settings mutations_sync = 1")
     outside.write([{"event_date": day, **METRICS, "views": 250, "ctr": 0.16}], "daily_metrics")
-    _run(day)
+    corrected_run = _run(day)
     _, corrected = chats.messages(readers)
     assert corrected["id"] == report["id"]
     assert "views 200 → 250, CTR 20.0% → 16.0%" in corrected["text"]
+
+    # The slices still say what they said: that is told, once the report is out.
+    assert _states(corrected_run)["reconcile"] == "failed"
+    _, disagreement = chats.messages(on_call)
+    assert "daily_report.reconcile failed" in disagreement["text"]
+    assert "views is 250 in daily_metrics, 200 in dimension_activity by os" in disagreement["text"]
 
 
 def test_a_late_report_follows_as_soon_as_the_day_is_there(

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ VALUES = {
     "gender": ["female", "male", "unknown"],
     "age": [str(age) for age in range(14, 74)] + ["unknown"],
 }
+ADD_UP = ("views", "likes", "messages_sent")
 COUNTED = ["views", "likes", "messages_received", "messages_sent", "users_received", "users_sent"]
 
 
@@ -46,7 +48,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     """Two years of days in a sandbox whose reader may read them, each with numbers that no other day has."""
     chance = random.Random(1)  # noqa: S311
     last = settings.load().event_day("yesterday")
-    daily, slices = [], []
+    daily: list[dict[str, Any]] = []
+    slices: list[dict[str, Any]] = []
     for back in range(DAYS):
         day = str(last - timedelta(days=back))
         views, sent, received = chance.randint(10**5, 10**6), chance.randint(10**4, 10**5), chance.randint(10**4, 10**5)
@@ -57,8 +60,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
         both = {"both_users": chance.randint(1, 999)}
         daily.append({"event_date": day, **users, **both, "views": views, "likes": likes, **messages, **ratios})
         for dimension, values in VALUES.items():
-            for value in values:
-                counts = {name: chance.randint(0, 9999) for name in COUNTED}
+            parts = {name: _split(daily[-1][name], len(values), chance) for name in ADD_UP}
+            for place, value in enumerate(values):
+                counts = {name: parts[name][place] if name in parts else chance.randint(0, 9999) for name in COUNTED}
                 slices.append({"event_date": day, "dimension": dimension, "dimension_value": value, **counts})
     with sandbox.running(tmp_path_factory.mktemp("published") / "data") as server:
         found = Published(server, _by_day(daily), _by_day(slices))
@@ -101,6 +105,12 @@ def environment(published: Published, superset: superset_server.Server) -> dict[
     }
 
 
-def _by_day(rows: list[dict[str, object]]) -> pd.DataFrame:
+def _split(total: int, parts: int, chance: random.Random) -> list[int]:
+    """Numbers that add up to a total."""
+    cuts = sorted(chance.randint(0, total) for _ in range(parts - 1))
+    return [end - start for start, end in zip([0, *cuts], [*cuts, total], strict=True)]
+
+
+def _by_day(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     return frame.assign(event_date=pd.to_datetime(frame["event_date"])).set_index("event_date").sort_index()

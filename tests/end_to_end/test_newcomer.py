@@ -91,7 +91,10 @@ ELSEWHERE = {
     "make run": "test_make_run_shows_yesterday",
     "make up": "test_make_up_serves_airflow_and_todays_events_arrive",
     "make notebook": "test_make_notebook_serves_the_notebooks",
+    "make superset": "test_make_superset_serves_the_dashboard",
     "make bench": "test_make_bench_measures",
+    "pulse dashboards superset": "dashboards/test_superset.py",
+    "pulse dashboards redash": "dashboards/test_redash.py",
     "pulse sandbox run -- airflow": "test_airflow.py",
     "pre-commit install": "test_the_hooks_pass",
 }
@@ -168,6 +171,19 @@ def test_make_notebook_serves_the_notebooks(home: Home) -> None:
         _wait(lambda: bool(address.search(home.said())), home)
         port = int(address.search(home.said())[1])  # type: ignore[index]
         _wait(lambda: bool(_get(port, "/api").get("version")), home)
+    finally:
+        _stop(process)
+
+
+def test_make_superset_serves_the_dashboard(home: Home) -> None:
+    process = home.start("make superset")
+    try:
+        told = re.compile(r"The dashboard is at http://127.0.0.1:18088/superset/dashboard/pulse/ .*password (\S+)\)")
+        _wait(lambda: bool(told.search(home.said())), home, 300)
+        assert _get(18088, "/version")["version_string"].startswith("6.")
+        kept = home.root / ".superset" / "admin_password"
+        assert kept.read_text() == told.search(home.said())[1]  # type: ignore[index]
+        assert kept.stat().st_mode & 0o077 == 0
     finally:
         _stop(process)
 

@@ -1,0 +1,153 @@
+"""One number, every surface: the tables, the archived report, a real Superset and Redash's stand-in, side by side."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dashboards.conftest import Published, environment
+from dashboards.redash import KEY, Redash
+from pulse import notebooks, settings
+from pulse.dashboards import DashboardsError, redash, superset
+from pulse.reconcile import DisagreementError, reconcile
+from pulse.sandbox.superset import Server
+
+NOTEBOOK = settings.ROOT / "notebooks" / "reports" / "daily_report.ipynb"
+
+
+@pytest.fixture(scope="module")
+def day(published: Published) -> date:
+    """A day that no other test looks at, and that is changed here."""
+    return published.day - timedelta(days=200)
+
+
+@pytest.fixture(scope="module")
+def tool() -> Iterator[Redash]:
+    with Redash().serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def variables(
+    published: Published, superset: Server, tool: Redash, day: date, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Everything installed, and the day's report in the archive."""
+    output = tmp_path_factory.mktemp("archive")
+    given = {
+        **environment(published, superset),
+        "REDASH_URL": tool.url,
+        "REDASH_API_KEY": KEY,
+        "PULSE_OUTPUT": str(output),
+        "PULSE_LANGUAGE": "ru",
+    }
+    config = settings.load(**given)
+    _install(config)
+    where = output / "daily_report" / str(day) / "scheduled_x" / "daily_report.1.ipynb"
+    notebooks.run(NOTEBOOK, str(where), {"event_date": str(day)}, environment={**os.environ, **given})
+    return given
+
+
+@pytest.fixture(scope="module")
+def config(variables: dict[str, str]) -> settings.Settings:
+    return settings.load(**variables)
+
+
+def _install(config: settings.Settings) -> None:
+    superset.install(config, replace=True)
+    redash.install(config, replace=True)
+
+
+def test_every_surface_has_the_same_numbers(config: settings.Settings, day: date, published: Published) -> None:
+    assert reconcile(day, config) == ["dimension_activity", "the report", "Superset", "Redash"]
+    # Not because nothing was found: both tools have the numbers that were written.
+    row = published.daily.loc[pd.Timestamp(day)]
+    for found in (superset.numbers(config, day), redash.numbers(config, day)):
+        assert {name: found[name] for name in superset.HEADLINE} == pytest.approx(
+            row[list(superset.HEADLINE)].to_dict()
+        )
+
+
+def test_what_is_not_configured_is_not_compared(published: Published, day: date, tmp_path: Path) -> None:
+    given = {"CLICKHOUSE_URL": published.server.url, "PULSE_DATABASE": "pulse", "PULSE_OUTPUT": str(tmp_path)}
+    assert reconcile(day, settings.load(**given)) == ["dimension_activity"]
+
+
+def test_a_table_that_differs_is_told_for_every_surface_that_shows_it(
+    config: settings.Settings, variables: dict[str, str], day: date, published: Published
+) -> None:
+    views = int(published.daily.loc[pd.Timestamp(day), "views"])
+    _set(published, day, views + 1)
+    try:
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "pulse"), "reconcile", str(day)],
+            env={**os.environ, **variables}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 1
+        (said,) = (done.stdout + done.stderr).strip().splitlines()
+        spaced = f"{views:,}".replace(",", "\N{NO-BREAK SPACE}")
+        for where in ("dimension_activity by os", "dimension_activity by gender", "dimension_activity by age"):
+            assert f"views is {views + 1:,} in daily_metrics, {views:,} in {where}" in said
+        assert f"{spaced} in the report" in said
+        assert f"{views:,} in Superset" not in said  # it reads the same table
+    finally:
+        _set(published, day, views)
+
+
+def test_a_superset_that_shows_something_else_is_told(
+    config: settings.Settings, day: date, published: Published
+) -> None:
+    api = superset.connect(config)
+    datasets = {each["table_name"]: each["id"] for each in api.get("/api/v1/dataset/")["result"]}
+    metrics = api.get(f"/api/v1/dataset/{datasets['daily_trend']}")["result"]["metrics"]
+    kept: list[dict[str, Any]] = [
+        {part: each[part] for part in ("id", "metric_name", "expression", "description", "d3format")}
+        for each in metrics
+    ]
+    for each in kept:
+        if each["metric_name"] == "Likes":
+            each["expression"] = "sum(likes) * 2"
+    api.request("PUT", f"/api/v1/dataset/{datasets['daily_trend']}", json={"metrics": kept})
+    likes = published.daily.loc[pd.Timestamp(day), "likes"]
+    with pytest.raises(DisagreementError) as told:
+        reconcile(day, config)
+    wrong = f"likes is {likes:,} in daily_metrics, {2 * likes:,} in Superset"
+    assert str(told.value) == f"The numbers of {day} are not the same everywhere: {wrong}."
+    with pytest.raises(DashboardsError, match=r"edited by hand since it was installed \(dataset 'daily_trend'\)"):
+        superset.install(config)
+    superset.install(config, replace=True)
+    assert superset.numbers(config, day)["likes"] == likes
+
+
+def test_a_redash_that_shows_something_else_is_told(config: settings.Settings, day: date, tool: Redash) -> None:
+    query = next(each for each in tool.queries.values() if "week before it" in each["name"])
+    right = query["query"]
+    query["query"] = right.replace("both_users,", "both_users + 1 as both_users,")
+    with pytest.raises(DisagreementError, match=r"both_users is [\d,]+ in daily_metrics, [\d,]+ in Redash"):
+        reconcile(day, config)
+    query["query"] = right
+
+
+def test_a_tool_that_does_not_answer_is_one_sentence(variables: dict[str, str], day: date) -> None:
+    with pytest.raises(DashboardsError, match="No Redash answers at"):
+        reconcile(day, settings.load(**{**variables, "REDASH_URL": "http://127.0.0.1:9"}))
+
+
+def test_a_day_that_is_not_published_says_how_to_publish_it(config: settings.Settings) -> None:
+    with pytest.raises(DisagreementError, match="daily_metrics has 0 rows of 2001-01-01, not 1; run `pulse daily"):
+        reconcile(date(2001, 1, 1), config)
+
+
+def _set(published: Published, day: date, views: int) -> None:
+    """Publish the day again, with other views."""
+    row = published.daily.loc[pd.Timestamp(day)]
+    whole = {name: value if name in ("ctr", "sent_per_received") else int(value) for name, value in row.items()}
+    published.db.execute("create or replace table daily_metrics__other as daily_metrics")
+    published.db.write([{"event_date": day, **whole, "views": views}], "daily_metrics__other")
+    published.db.replace_day("daily_metrics", day, "daily_metrics__other")
+    published.db.execute("drop table daily_metrics__other")
