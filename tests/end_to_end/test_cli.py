@@ -32,7 +32,7 @@ def nobody() -> Iterator[str]:
 
 
 def test_no_server_is_one_sentence(nobody: str) -> None:
-    for words in (["daily"], ["show"], ["deliveries"]):
+    for words in (["daily"], ["show"], ["deliveries"], ["reconcile"]):
         code, said = run(*words, CLICKHOUSE_URL=nobody)
         assert code == 1
         assert "No ClickHouse server answers at http://127.0.0.1:" in said
@@ -49,7 +49,7 @@ def test_a_wrong_password_is_one_sentence(clickhouse_server: Server) -> None:
 
 @pytest.mark.parametrize("day", ["2026-13-45", "tomorrow", "2999-01-01"])
 def test_an_impossible_date_is_one_sentence(day: str) -> None:
-    for command in ("daily", "show"):
+    for command in ("daily", "show", "reconcile"):
         code, said = run(command, day)
         assert code == 1
         assert day in said
@@ -90,6 +90,12 @@ def test_a_test_message_says_where_it_arrived_or_what_is_wrong(chats: Telegram) 
     assert code == 1
     assert len(said.splitlines()) == 1
     assert "-4242" in said
+
+
+@pytest.mark.parametrize("tool", ["superset", "redash"])
+def test_dashboards_that_are_nowhere_say_what_to_set(tool: str) -> None:
+    code, said = run("dashboards", tool, SUPERSET_URL="", REDASH_URL="")
+    assert (code, said) == (1, f"There is no {tool.capitalize()} to talk to: set {tool.upper()}_URL.")
 
 
 def test_deliveries_says_when_nothing_is_open(clickhouse_server: Server) -> None:
