@@ -34,6 +34,8 @@ DAY = date(2026, 3, 16)
 FAST = Limits(
     lease=10, bid=4, connect=2, answer=3, request=4, to_chat=(999, 1.0), to_group=(999, 60.0), to_all=(999, 1.0)
 )
+# To wait until a dead run's claim is over; short requests, so that a slow machine still begins them in time.
+SHORT = replace(FAST, lease=7, bid=3, answer=2, request=2)
 FORK = multiprocessing.get_context("fork")
 
 
@@ -569,7 +571,7 @@ def _ended(*processes: Any) -> list[int]:
 @pytest.mark.parametrize("point", POINTS)
 def test_a_run_killed_anywhere_neither_repeats_nor_loses_the_message(pulse: Pulse, chats: Telegram, point: str) -> None:
     chat = chats.new_chat()
-    pulse = replace(pulse, limits=replace(FAST, lease=6, bid=2))
+    pulse = replace(pulse, limits=SHORT)
     assert _ended(_started(pulse, report(1), [chat], point)) == [-signal.SIGKILL]
     there = len(chats.messages(chat))
     assert there == (point in ("after request", "before outcome", "after outcome"))
@@ -587,7 +589,7 @@ def test_a_run_killed_anywhere_neither_repeats_nor_loses_the_message(pulse: Puls
 
 def test_a_run_killed_while_editing_is_made_up_for(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat()
-    pulse = replace(pulse, limits=replace(FAST, lease=6, bid=2))
+    pulse = replace(pulse, limits=SHORT)
     pulse.deliver(report(1), chat)
     assert _ended(_started(pulse, report(2), [chat], "after request")) == [-signal.SIGKILL]
     assert pulse.deliver(report(1), chat)[0].did == "edited"
