@@ -135,7 +135,7 @@ class NotebookOperator(PapermillOperator):
                     run_name(dag_run),
                 ]
             )
-            self.output_nb = _next_attempt(f"{folder}/{self.notebook}", instance.try_number)
+            self.output_nb = _next_attempt(f"{folder}/{self.notebook}", instance.try_number, config.output)
             done = notebooks.run(
                 Path(self.input_nb),
                 self.output_nb,
@@ -145,16 +145,24 @@ class NotebookOperator(PapermillOperator):
                     "task": instance.task_id,
                     "run_id": dag_run.run_id,
                     "try": instance.try_number,
-                    "started_by": str(dag_run.run_type),
+                    "started_by": _starter(dag_run),
                 },
                 environment={"CLICKHOUSE_URL": config.clickhouse_url.get_secret_value()},
                 secrets=[*config.secrets, *settings.load().secrets],
                 cell_seconds=self.cell_seconds,
+                root=config.output,
             )
         queries = sum(query.get("seconds", 0) for query in done.queries)
         self.log.info("%s succeeded in %.1f s, %.1f of them in ClickHouse", self.notebook, done.seconds, queries)
         self.log.info("Archived at %s", done.path)
         return done.path
+
+
+def _starter(dag_run: Any) -> str:
+    """Who or what started a run: `scheduled`, or `manual, by admin`."""
+    user = getattr(dag_run, "triggering_user_name", None)
+    kind = str(getattr(dag_run.run_type, "value", dag_run.run_type))
+    return f"{kind}, by {user}" if user else kind
 
 
 def is_published(day: str) -> bool:
@@ -460,10 +468,10 @@ def _for_airflow() -> Iterator[None]:
         raise AirflowException(str(error)) from None
 
 
-def _next_attempt(stem: str, number: int) -> str:
+def _next_attempt(stem: str, number: int, root: str) -> str:
     """The archive's place for an attempt; an earlier one that was killed is told so."""
     for earlier in range(1, number):
-        notebooks.settle(f"{stem}.{earlier}.ipynb")
+        notebooks.settle(f"{stem}.{earlier}.ipynb", root)
     while notebooks.exists(f"{stem}.{number}.ipynb"):  # the metadata database was reset, the archive was not
         number += 1
     return f"{stem}.{number}.ipynb"

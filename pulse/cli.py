@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pulse import PulseError, settings
+from pulse.archive.commands import app as archive
 
 if TYPE_CHECKING:
     from pulse.sandbox.clickhouse import Server
@@ -27,6 +28,7 @@ app.add_typer(sandbox, name="sandbox")
 app.add_typer(telegram, name="telegram")
 app.add_typer(deliveries, name="deliveries")
 app.add_typer(dashboards, name="dashboards")
+app.add_typer(archive, name="archive")
 
 EventDate = Annotated[str, typer.Argument(help="An ISO date, or the word yesterday.")]
 

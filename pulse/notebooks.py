@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pulse import QUERY_MIME, PulseError
+from pulse import QUERY_MIME, PulseError, archive
+from pulse.archive import ArchiveError, index, manifest
 from pulse.settings import ROOT
 
 # papermill imports every cloud's SDK whether it is needed or not, and jsonschema builds a grammar for a format that no
@@ -75,10 +76,6 @@ class NotebookError(PulseError):
 
 class ParameterError(NotebookError):
     """The notebook cannot be run with these parameters; running it again would not help."""
-
-
-class ArchiveError(PulseError):
-    """The executed notebook cannot be kept."""
 
 
 class CheckError(PulseError):
@@ -143,6 +140,18 @@ def scraps(path: str) -> dict[str, Any]:
     return found
 
 
+def ref(path: str) -> str:
+    """The short reference of an archived run, by which a message names it and `pulse archive show` finds it.
+
+    Raises:
+        ArchiveError: there is no notebook at this path.
+    """
+    if not exists(path):
+        raise ArchiveError(f"The archive holds no notebook at {path}; run it first.")
+    content = iorw.papermill_io.read(path).encode() if _scheme(path) else Path(path).read_bytes()
+    return archive.ref(archive.digest(content))
+
+
 def safe_name(text: str) -> str:
     """A run id as a name for files, object stores and tables: letters, digits and `_`, unique, at most 80 long."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
@@ -189,6 +198,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     secrets: Sequence[str] = (),
     cell_seconds: int | None = None,
+    root: str = "",
 ) -> Run:
     """Run a notebook and keep it, whatever happens to it.
 
@@ -204,6 +214,7 @@ def run(
         environment: variables of the kernel, beside those of this process.
         secrets: values that may not be archived; where one shows up it is masked and the run fails.
         cell_seconds: the longest a cell may take.
+        root: the archive that the path is in; where it is a folder, its manifest and index tell of the attempt.
 
     Raises:
         ParameterError: see `check`; nothing has run.
@@ -212,7 +223,7 @@ def run(
     """
     secrets = _variants(secrets)
     check(notebook, parameters, secrets)
-    record = _Record(path, notebook, parameters, about or {}, secrets)
+    record = _Record(path, notebook, parameters, about or {}, secrets, _Book.of(root, path))
     record.begin()
     error: BaseException | None = None
     try:
@@ -237,7 +248,7 @@ def run(
     return Run(path, record.about["seconds"], record.about["queries"])
 
 
-def settle(path: str) -> None:
+def settle(path: str, root: str = "") -> None:
     """Say of an attempt still `running` when a later one starts that it was killed: it could not do so itself."""
     _load_backend(path)
     if not _exists(path):
@@ -247,7 +258,9 @@ def settle(path: str) -> None:
     if about.get("outcome") == "running":
         cell = _number(node, _running_cell(node))
         about.update(outcome="killed", error={"cell": cell, "message": "killed before it could say why"})
-        _write(nbformat.writes(node), path)
+        text = nbformat.writes(node)
+        _write(text, path, durable=True)
+        _Book.of(root, path).ended("killed", text)
 
 
 def exists(path: str) -> bool:
@@ -256,13 +269,48 @@ def exists(path: str) -> bool:
     return _exists(path)
 
 
+@dataclass(frozen=True)
+class _Book:
+    """What the archive's manifest and index are told of one attempt: nothing where the archive is no folder."""
+
+    root: Path | None
+    place: str = ""
+
+    @classmethod
+    def of(cls, root: str, path: str) -> "_Book":
+        if not root or _scheme(root):
+            return cls(None)
+        return cls(Path(root), Path(path).resolve().relative_to(Path(root).resolve()).as_posix())
+
+    def head(self) -> str:
+        return manifest.head(self.root) if self.root else manifest.GENESIS
+
+    def begun(self) -> None:
+        self._say({"what": "begun"})
+
+    def ended(self, outcome: str, text: str) -> None:
+        self._say({"what": "ended", "outcome": outcome, "sha256": archive.digest(text.encode())})
+
+    def _say(self, entry: dict[str, Any]) -> None:
+        if self.root:
+            manifest.append(self.root, {**entry, "path": self.place})
+            index.keep_up(self.root)
+
+
 class _Record:
     """One attempt's notebook in the archive, from before it runs until the truth about it is written."""
 
     def __init__(
-        self, path: str, notebook: Path, parameters: Mapping[str, Any], about: Mapping[str, Any], secrets: list[str]
+        self,
+        path: str,
+        notebook: Path,
+        parameters: Mapping[str, Any],
+        about: Mapping[str, Any],
+        secrets: list[str],
+        book: _Book,
     ) -> None:
         self.path = path
+        self.book = book
         self.secrets = secrets
         self.node = nbformat.read(notebook, as_version=4)
         self.leaks: list[int] = []
@@ -277,6 +325,7 @@ class _Record:
             "commit": commit(),
             "host": socket.gethostname(),
             "queries": [],
+            "after": book.head(),
             **about,
         }
 
@@ -286,14 +335,22 @@ class _Record:
         if _exists(self.path):
             raise ArchiveError(f"{self.path} is already in the archive, where nothing is overwritten; run it anew.")
         self.save()
+        try:
+            self.book.begun()
+        except BaseException:
+            Path(self.path).unlink()  # an attempt that the manifest does not know of would look put there by hand
+            raise
 
-    def save(self) -> None:
-        for index, cell in enumerate(self.node.cells):
-            if _mask_cell(cell, self.secrets) and index not in self.leaks:
-                self.leaks.append(index)
+    def save(self, durable: bool = False) -> str:
+        """Write the notebook as it stands; gives its text."""
+        for position, cell in enumerate(self.node.cells):
+            if _mask_cell(cell, self.secrets) and position not in self.leaks:
+                self.leaks.append(position)
         self.about["queries"] = _queries(self.node)
         self.node.metadata["pulse"] = self.about
-        _write(nbformat.writes(self.node), self.path)
+        text = nbformat.writes(self.node)
+        _write(text, self.path, durable)
+        return text
 
     def end(self, error: BaseException | None) -> str | None:
         """Write how it ended; gives the sentence of the failure, None where there was none."""
@@ -306,7 +363,8 @@ class _Record:
         if outcome != "succeeded":
             reason = _mask(reason, self.secrets)
             self.about["error"] = {"cell": _number(self.node, cell), "message": reason}
-        self.save()
+        # On the disk first: the manifest may not know of an end that a power cut takes back.
+        self.book.ended(outcome, self.save(durable=True))
         if outcome == "succeeded":
             return None
         where = f" in cell {_number(self.node, cell)} ({_title(self.node, cell)})" if cell is not None else ""
@@ -520,8 +578,8 @@ def _exists(path: str) -> bool:
     return any(found.rstrip("/").rpartition("/")[2] == name for found in iorw.papermill_io.listdir(folder))
 
 
-def _write(text: str, path: str) -> None:
-    """Write a file of the archive whole or not at all.
+def _write(text: str, path: str, durable: bool = False) -> None:
+    """Write a file of the archive whole or not at all; `durable`: it outlasts a power cut once this returns.
 
     Raises:
         ArchiveError: it cannot be written there.
@@ -536,6 +594,8 @@ def _write(text: str, path: str) -> None:
             try:
                 file.write(text)
                 file.flush()
+                if durable:
+                    os.fsync(file.fileno())
                 os.fchmod(file.fileno(), 0o644)
                 os.replace(file.name, target)
             except BaseException:

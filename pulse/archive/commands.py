@@ -1,0 +1,91 @@
+"""`pulse archive`: the archive from the command line."""
+
+from typing import Annotated, Any
+
+import typer
+
+from pulse import PulseError, archive, settings
+
+app = typer.Typer(no_args_is_help=True, help="The executed notebooks: what ran, and what came out.")
+
+# What --help and a wrong word need is loaded above; the rest where it is used.
+
+
+@app.command()
+def verify(
+    head: Annotated[str, typer.Option(help="A head noted earlier: the chain must still pass through it.")] = "",
+) -> None:
+    """Prove the archive: name every notebook that was changed, removed or added by hand since it was kept."""
+    from pulse.archive import manifest
+
+    root = archive.folder(settings.load().output)
+    verdict = manifest.verify(root, head)
+    for line in verdict.remarks:
+        typer.echo(f"note: {line}")
+    if verdict.problems:
+        listed = "\n".join(f"  {line}" for line in verdict.problems)
+        raise PulseError(f"The archive is not as it was kept ({len(verdict.problems)}):\n{listed}")
+    typer.echo(f"{verdict.notebooks:,} notebooks, all of them as they were kept.")
+    typer.echo(f"Head of the chain, after {verdict.entries:,} entries: {verdict.head}")
+    typer.echo("Note it elsewhere: with --head it proves later that nothing up to here was rewritten.")
+
+
+@app.command()
+def show(
+    ref: Annotated[str, typer.Argument(help="A run reference as messages bear it, or the beginning of a SHA-256.")],
+) -> None:
+    """From number to notebook: what a run reference stands for."""
+    from pulse.archive import index
+
+    root = archive.folder(settings.load().output)
+    with index.opened(root) as opened:
+        found = opened.by_ref(ref) if len(ref) >= 4 else []
+        if not found:
+            raise PulseError(f"No run has the reference {ref!r}: give it as a message bears it, such as 3f9c2a71b0.")
+        if len(found) > 1:
+            listed = "".join(f"\n  {each.ref}  {each.path}" for each in found)
+            raise PulseError(f"{len(found)} runs have a reference that begins with {ref}:{listed}")
+        (attempt,) = found
+        delivered = opened.delivered(attempt.path)
+    title = attempt.facts["title"] or attempt.notebook
+    typer.echo(f"{title} of {attempt.event_date}, try {attempt.number} ({attempt.dag})\n")
+    for name, value in _lines(attempt):
+        typer.echo(f"  {name:<12}{value}")
+    for each in delivered:
+        at = f"{each.at:.16}".replace("T", " ")
+        typer.echo(f"  {'delivered':<12}{each.report} to chat {each.chat}: {each.did or each.state} {at} ({each.ref})")
+    if attempt.numbers:
+        typer.echo("\n" + "\n".join(f"  {name:<20}{shown(value):>14}" for name, value in attempt.numbers.items()))
+    gone = " (taken out by retention)" if attempt.state == "thinned" else ""
+    typer.echo(f"\n{root / attempt.path}{gone}")
+
+
+@app.command("index")
+def make_index() -> None:
+    """Make the index of the archive anew."""
+    from pulse.archive import index
+
+    typer.echo(f"{index.rebuild(archive.folder(settings.load().output)):,} attempts.")
+
+
+def shown(value: Any) -> str:
+    """A number as people read it."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 100 else f"{value:,.0f}"
+
+
+def _lines(attempt: Any) -> list[tuple[str, str]]:
+    facts = attempt.facts
+    error = facts.get("error") or {}
+    started = f"{attempt.started:.19}".replace("T", " ")
+    return [
+        ("outcome", attempt.outcome + (f", in cell {error['cell']}: {error['message']}" if error else "")),
+        ("started", f"{started} UTC, {attempt.seconds or 0:.1f} s, {attempt.started_by}"),
+        *((f"  {name}", str(value)) for name, value in (facts.get("parameters") or {}).items()),
+        ("commit", str(facts.get("commit") or "unknown")),
+        ("queries", str(facts.get("queries"))),
+        ("sha256", attempt.sha256 or "none yet: it has not ended"),
+    ]

@@ -1,0 +1,443 @@
+"""The index: what the pages list, in SQLite beside the notebooks; kept when a notebook is written, rebuilt on demand.
+
+It is made of the manifest (which attempts there are, what was sent from them) and the notebooks (what came out), and
+says nothing of its own. It remembers how far it has read the manifest, and reads on from there: after each attempt,
+and before each look. Deleted, it comes back.
+"""
+
+import json
+import logging
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pulse import archive
+from pulse.archive import ArchiveError, manifest
+
+NAME = "index.sqlite"
+PAGE = 200  # attempts on one page of the list
+# The index of a version that made other rows is made anew.
+VERSION = 1
+
+SCHEMA = """
+create table position (offset integer, head text);
+insert into position values (0, '');
+create table attempts (
+    path text primary key, sha256 text, dag text, event_date text, run text, run_id text, task text, notebook text,
+    try integer, outcome text, started text, seconds real, started_by text, facts text, words text, state text
+) without rowid;
+create index by_date on attempts (event_date desc, started desc);
+create index by_ref on attempts (sha256);
+create index by_run on attempts (dag, run_id);
+create table deliveries (path text, at text, report text, event_date text, chat text, state text, did text, ref text,
+    message_id integer);
+create index by_path on deliveries (path);
+"""
+
+COLUMNS = (
+    "path", "sha256", "dag", "event_date", "run", "run_id", "task", "notebook", "try", "outcome", "started", "seconds",
+    "started_by", "facts", "state",
+)  # fmt: skip
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What was sent from a notebook to one chat."""
+
+    at: str
+    report: str
+    event_date: str
+    chat: str
+    state: str
+    did: str
+    ref: str
+    message_id: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A notebook of the archive: one attempt to run it.
+
+    `state` is `begun`, `ended`, `adopted` (there before the manifest) or `thinned` (the notebook is gone). `facts` has
+    what the notebook says of itself: `numbers`, `parameters`, `error`, `commit`, `title`, `alerts`.
+    """
+
+    path: str
+    sha256: str
+    dag: str
+    event_date: str
+    run: str
+    run_id: str
+    task: str
+    notebook: str
+    number: int
+    outcome: str
+    started: str
+    seconds: float | None
+    started_by: str
+    facts: Mapping[str, Any]
+    state: str
+
+    @property
+    def ref(self) -> str:
+        """The reference that messages bear; nothing until the attempt has ended."""
+        return archive.ref(self.sha256)
+
+    @cached_property
+    def numbers(self) -> dict[str, Any]:
+        """The key numbers: what was glued, name to value, in order."""
+        return dict(self.facts.get("numbers") or [])
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What the list is asked for; empty: everything."""
+
+    first: str = ""  # event dates, both included
+    last: str = ""
+    dag: str = ""
+    notebook: str = ""
+    outcome: str = ""  # one of the outcomes, or `not succeeded`
+    text: str = ""  # words, all of which occur
+    run_id: str = ""
+    task: str = ""
+    dags: frozenset[str] | None = None  # those that the reader may see
+
+    def where(self) -> tuple[str, list[Any]]:
+        """The condition and its values."""
+        terms, values = ["true"], []
+        equal = {"dag": self.dag, "notebook": self.notebook, "run_id": self.run_id, "task": self.task}
+        for name, value in equal.items():
+            if value:
+                terms.append(f"{name} = ?")
+                values.append(value)
+        for sign, day in ((">=", self.first), ("<=", self.last)):
+            if day:
+                terms.append(f"event_date {sign} ?")
+                values.append(day)
+        if self.outcome == "not succeeded":
+            terms.append("outcome not in ('succeeded', 'running')")
+        elif self.outcome:
+            terms.append("outcome = ?")
+            values.append(self.outcome)
+        for word in self.text.casefold().split():
+            terms.append("instr(words, ?)")
+            values.append(word)
+        if self.dags is not None:
+            terms.append(f"dag in ({','.join('?' * len(self.dags))})")
+            values += sorted(self.dags)
+        return " and ".join(terms), values
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One page of the list, and how many attempts there are in all that fit."""
+
+    attempts: list[Attempt]
+    total: int
+    choices: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Index:
+    """The index of an archive, up to date with its manifest when it is opened by `opened`."""
+
+    def __init__(self, root: Path, connection: sqlite3.Connection) -> None:
+        self.root = root
+        self._db = connection
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def search(self, wanted: Filter, page: int = 1, size: int = PAGE) -> Listing:
+        """The attempts that fit, the latest event date first, and what else could be chosen."""
+        where, values = wanted.where()
+        order = "event_date desc, started desc, path"
+        found = self._attempts(f"where {where} order by {order} limit ? offset ?", *values, size, (page - 1) * size)
+        total = self._db.execute(f"select count(*) from attempts where {where}", values).fetchone()[0]  # noqa: S608
+        seen, allowed = Filter(dags=wanted.dags).where()
+        choices = {
+            name: [
+                row[0]
+                for row in self._db.execute(
+                    f"select distinct {name} from attempts where {seen} order by 1",  # noqa: S608
+                    allowed,
+                )
+                if row[0]
+            ]
+            for name in ("dag", "notebook", "outcome")
+        }
+        return Listing(found, total, choices)
+
+    def attempt(self, path: str) -> Attempt | None:
+        """The attempt at a path of the archive."""
+        return next(iter(self._attempts("where path = ?", path)), None)
+
+    def by_ref(self, ref: str) -> list[Attempt]:
+        """The attempts whose reference or SHA-256 begins so."""
+        return self._attempts("where sha256 >= ? and sha256 < ? order by started", ref.lower(), ref.lower() + "g")
+
+    def tries(self, attempt: Attempt) -> list[Attempt]:
+        """All attempts of the same notebook in the same run."""
+        where = "where dag = ? and event_date = ? and run = ? and notebook = ? order by try"
+        return self._attempts(where, attempt.dag, attempt.event_date, attempt.run, attempt.notebook)
+
+    def siblings(self, attempt: Attempt) -> list[Attempt]:
+        """The other notebooks of the same run, in the order in which they began."""
+        where = "where dag = ? and event_date = ? and run = ? and notebook != ? order by started, path"
+        return self._attempts(where, attempt.dag, attempt.event_date, attempt.run, attempt.notebook)
+
+    def before(self, attempt: Attempt) -> Attempt | None:
+        """What an attempt is compared with unasked: the last success before it, of an earlier event date if any."""
+        kept = "where dag = ? and notebook = ? and outcome = 'succeeded' and state != 'thinned'"
+        what = (attempt.dag, attempt.notebook)
+        earlier = self._attempts(
+            f"{kept} and event_date < ? order by event_date desc, started desc limit 1", *what, attempt.event_date
+        )
+        same_day = f"{kept} and event_date = ? and started < ? order by started desc limit 1"
+        return next(iter(earlier or self._attempts(same_day, *what, attempt.event_date, attempt.started)), None)
+
+    def others(self, attempt: Attempt, count: int = 40) -> list[Attempt]:
+        """The latest other attempts of the notebook that are still there, for choosing what to compare with."""
+        where = (
+            "where dag = ? and notebook = ? and path != ? and state != 'thinned' order by event_date desc, started desc"
+        )
+        return self._attempts(f"{where} limit ?", attempt.dag, attempt.notebook, attempt.path, count)
+
+    def delivered(self, path: str) -> list[Delivered]:
+        """What was sent from a notebook, in order."""
+        rows = self._db.execute(
+            "select at, report, event_date, chat, state, did, ref, message_id from deliveries where path = ?", (path,)
+        )
+        return [Delivered(*row) for row in rows]
+
+    def delivering(self) -> set[str]:
+        """The paths of the notebooks from which something was sent, or may have been."""
+        return {row[0] for row in self._db.execute("select distinct path from deliveries where state != 'failed'")}
+
+    def dags(self) -> list[str]:
+        """The pipelines that there are attempts of."""
+        return [row[0] for row in self._db.execute("select distinct dag from attempts order by 1")]
+
+    def all(self) -> list[Attempt]:
+        """Every attempt, the latest event date first."""
+        return self._attempts("order by event_date desc, started desc, path")
+
+    def _attempts(self, tail: str, *values: Any) -> list[Attempt]:
+        rows = self._db.execute(f"select {', '.join(COLUMNS)} from attempts {tail}", values)  # noqa: S608
+        return [Attempt(*row[:13], json.loads(row[13]), row[14]) for row in rows]
+
+    # --- keeping ------------------------------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Read on in the manifest."""
+        offset, head = self._db.execute("select offset, head from position").fetchone()
+        if offset > _end(self.root):
+            raise _AnewError
+        read = manifest.read(self.root, offset)
+        for entry, end in read:
+            if offset and entry.get("prev") != head:
+                raise _AnewError
+            self._take(entry)
+            offset, head = end, entry.get("hash")
+            break
+        for entry, end in read:  # whether they follow each other is for `verify` to say
+            self._take(entry)
+            offset, head = end, entry.get("hash")
+        self._db.execute("update position set offset = ?, head = ?", (offset, head))
+
+    def _take(self, entry: manifest.Entry) -> None:
+        path, what = entry["path"], entry["what"]
+        if what in ("begun", "ended", "adopted"):
+            self._put(path, what, entry.get("sha256", ""), entry.get("outcome", ""))
+        elif what == "thinned":
+            self._db.execute("update attempts set state = 'thinned' where path = ?", (path,))
+        elif what == "delivered":
+            rows = [
+                (path, entry["at"], entry["report"], entry["event_date"], each["chat"], each["state"], each["did"],
+                 each["ref"], each["message_id"])
+                for each in entry["deliveries"]
+            ]  # fmt: skip
+            self._db.executemany("insert into deliveries values (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _put(self, path: str, state: str, sha256: str, outcome: str) -> None:
+        node = _notebook(self.root, path)
+        about, facts, words = _told(node)
+        dag, event_date, run, name = (["", "", "", *path.split("/")])[-4:]
+        notebook, _, number = name.removesuffix(".ipynb").rpartition(".")
+        known = (path, sha256, dag, event_date, run, about.get("run_id", ""), about.get("task", ""))
+        told = (
+            notebook, int(number) if number.isdigit() else 0, outcome or about.get("outcome", ""),
+            about.get("started", ""), about.get("seconds"), about.get("started_by", ""),
+        )  # fmt: skip
+        text = " ".join([*map(str, known[:1] + known[2:]), *map(str, told), archive.ref(sha256), words]).casefold()
+        marks = ",".join("?" * 16)
+        row = (*known, *told, json.dumps(facts, ensure_ascii=False), text, state)
+        self._db.execute(f"insert or replace into attempts values ({marks})", row)  # noqa: S608
+
+
+class _AnewError(Exception):
+    """The manifest is another one than the index was made of."""
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[Index]:
+    """The index of an archive, brought up to date.
+
+    Raises:
+        ArchiveError: it can be neither written nor read.
+    """
+    if not root.is_dir():
+        raise ArchiveError(f"There is no archive at {root} yet; it begins with the first run.")
+    try:
+        try:
+            connection = _up_to_date(root)
+        except _AnewError:
+            connection = _up_to_date(root, anew=True)
+    except sqlite3.DatabaseError as error:
+        connection = _as_it_stands(root, error)
+    with closing(connection):
+        yield Index(root, connection)
+
+
+def keep_up(root: Path) -> None:
+    """Bring the index up to date after a run; where that cannot be, whoever looks next does it."""
+    try:
+        with opened(root):
+            pass
+    except (ArchiveError, sqlite3.Error, OSError) as error:
+        log.warning("The archive's index was not brought up to date (%s); the next look does it.", error)
+
+
+def rebuild(root: Path) -> int:
+    """Make the index anew from the manifest and the notebooks; gives the number of attempts."""
+    with closing(_up_to_date(root, anew=True)) as connection:
+        return int(connection.execute("select count(*) from attempts").fetchone()[0])
+
+
+def _up_to_date(root: Path, anew: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(root / NAME, timeout=30, isolation_level=None)
+    try:
+        if not anew and _position(connection) == _end(root):
+            return connection
+        connection.execute("begin immediate")
+        version = connection.execute("pragma user_version").fetchone()[0]
+        if anew or version != VERSION:
+            _empty(connection)
+        Index(root, connection).catch_up()
+        connection.execute("commit")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _position(connection: sqlite3.Connection) -> int:
+    """How far into the manifest an index of this version has read."""
+    if connection.execute("pragma user_version").fetchone()[0] != VERSION:
+        return -1
+    return int(connection.execute("select offset from position").fetchone()[0])
+
+
+def _end(root: Path) -> int:
+    path = root / manifest.NAME
+    return path.stat().st_size if path.exists() else 0
+
+
+def _empty(connection: sqlite3.Connection) -> None:
+    for (name,) in connection.execute("select name from sqlite_master where type = 'table'").fetchall():
+        connection.execute(f"drop table {name}")
+    for statement in filter(str.strip, SCHEMA.split(";\n")):
+        connection.execute(statement)
+    connection.execute(f"pragma user_version = {VERSION}")
+
+
+def _as_it_stands(root: Path, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+    """The index where the archive may only be read; a broken one is made anew by whoever may write."""
+    try:
+        connection = sqlite3.connect(f"file:{root / NAME}?mode=ro", uri=True, timeout=30)
+        connection.execute("select offset from position").fetchone()
+        return connection
+    except sqlite3.DatabaseError:
+        raise ArchiveError(
+            f"The archive's index {root / NAME} cannot be used ({error}): delete it, it will be made anew."
+        ) from None
+
+
+# --- what a notebook tells -------------------------------------------------------------------------------------------
+
+
+def _notebook(root: Path, path: str) -> dict[str, Any]:
+    """The notebook as JSON; nothing where it is gone, or none."""
+    try:
+        node = json.loads(archive.find(root, path).read_bytes())
+    except (ArchiveError, OSError, ValueError):
+        return {}
+    return node if isinstance(node, dict) else {}
+
+
+def _told(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """What a notebook says of its run, the facts that the pages show, and the words to find it by."""
+    about = (node.get("metadata") or {}).get("pulse") or {}
+    cells = node.get("cells") or []
+    glued = scraps(cells)
+    facts = {
+        "title": title(cells),
+        "numbers": list(key_numbers(glued).items()),
+        "alerts": len(glued["alerts"]) if isinstance(glued.get("alerts"), list) else 0,
+        **{name: about.get(name) for name in ("parameters", "error", "commit", "host")},
+        "queries": len(about.get("queries") or []),
+    }
+    error = (about.get("error") or {}).get("message", "")
+    said = [facts["title"], error, str(about.get("commit")), json.dumps(about.get("parameters"), ensure_ascii=False)]
+    return about, facts, " ".join([*said, json.dumps(glued, ensure_ascii=False)])[:20_000]
+
+
+def scraps(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a notebook handed on, as scrapbook wrote it into its cells; charts left out."""
+    outputs = (output for cell in cells for output in cell.get("outputs") or [])
+    found: dict[str, Any] = {}
+    for output in outputs:
+        for kind, scrap in (output.get("data") or {}).items():
+            if kind.startswith("application/scrapbook.scrap.") and isinstance(scrap, dict) and "name" in scrap:
+                found[scrap["name"]] = scrap.get("data")
+    return found
+
+
+def key_numbers(glued: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers among what was glued: single ones, and those of lists of pairs (label, number)."""
+    found: dict[str, Any] = {}
+    for name, value in glued.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[name] = value
+        elif _pairs(value):
+            found.update(value.items() if isinstance(value, dict) else value)
+    return found
+
+
+def title(cells: Sequence[Mapping[str, Any]]) -> str:
+    """A notebook's title: its first heading."""
+    for cell in cells:
+        if cell.get("cell_type") == "markdown":
+            for line in "".join(cell.get("source") or "").splitlines():
+                if line.startswith("# "):
+                    return line.removeprefix("# ").strip()
+    return ""
+
+
+def _pairs(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and all(_number(each) for each in value.values())
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, list) and len(each) == 2 and isinstance(each[0], str) for each in value)
+        and all(_number(each[1]) for each in value)
+    )
+
+
+def _number(value: Any) -> bool:
+    return value is None or isinstance(value, str) or (isinstance(value, (int, float)) and not isinstance(value, bool))

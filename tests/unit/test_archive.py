@@ -1,0 +1,405 @@
+"""The archive proves itself: the manifest's chain, whatever is done to it, and the index that is made of it."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pulse.archive import ArchiveError, digest, find, index, manifest, walk
+
+FORK = multiprocessing.get_context("fork")
+RUN = "scheduled_2026_11_23T02_00_00_00_00_abcdef"
+
+
+def place(name: str = "load", day: str = "2026-11-22", number: int = 1, dag: str = "etl") -> str:
+    return f"{dag}/{day}/{RUN}/{name}.{number}.ipynb"
+
+
+def notebook(outcome: str = "succeeded", after: str = manifest.GENESIS, **glued: Any) -> str:
+    """An executed notebook that handed these on."""
+    outputs = [
+        {
+            "output_type": "display_data",
+            "metadata": {},
+            "data": {"application/scrapbook.scrap.json+json": {"name": name, "data": value}},
+        }
+        for name, value in glued.items()
+    ]
+    about = {
+        "outcome": outcome, "after": after, "run_id": "scheduled__1", "started": "2026-11-23T02:00:00+00:00",
+        "seconds": 1.5, "parameters": {"event_date": "2026-11-22"}, "commit": "c0ffee", "started_by": "scheduled",
+        "error": None if outcome in ("succeeded", "running") else {"cell": 3, "message": "no rows for the day"},
+    }  # fmt: skip
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": "# Load\n\nWhat it is for."},
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "source": "1",
+            "execution_count": None if outcome == "running" else 1,
+            "outputs": outputs,
+        },
+    ]
+    return json.dumps({"cells": cells, "metadata": {"pulse": about}, "nbformat": 4, "nbformat_minor": 5})
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").write_text(text)
+    path.with_suffix(".part").rename(path)
+
+
+def begin(root: Path, where: str) -> None:
+    write(root / where, notebook("running", manifest.head(root)))
+    manifest.append(root, {"what": "begun", "path": where})
+
+
+def keep(root: Path, where: str, outcome: str = "succeeded", **glued: Any) -> str:
+    """An attempt from its beginning to its end, as a run writes it; gives the SHA-256."""
+    after = manifest.head(root)
+    begin(root, where)
+    text = notebook(outcome, after, **glued)
+    write(root / where, text)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    manifest.append(root, {"what": "ended", "path": where, "outcome": outcome, "sha256": sha256})
+    return sha256
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An archive of three days, with one failure."""
+    for day in ("2026-11-20", "2026-11-21", "2026-11-22"):
+        keep(tmp_path, place(day=day), rows=62, views=5292)
+    keep(tmp_path, place("extract_feed"), "failed")
+    return tmp_path
+
+
+def problems(root: Path, head: str = "") -> list[str]:
+    return manifest.verify(root, head).problems
+
+
+# --- the chain -------------------------------------------------------------------------------------------------------
+
+
+def test_an_archive_as_it_was_kept_is_proved(root: Path) -> None:
+    verdict = manifest.verify(root)
+    assert (verdict.problems, verdict.remarks, verdict.notebooks, verdict.entries) == ([], [], 4, 8)
+    assert verdict.head == manifest.head(root)
+
+
+def test_the_chain_can_be_checked_without_our_code(root: Path) -> None:
+    before = "0" * 64
+    for line in (root / "manifest.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        stated = entry.pop("hash")
+        assert entry["prev"] == before
+        text = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        before = hashlib.sha256(text.encode()).hexdigest()
+        assert before == stated
+    said = subprocess.run(["sha256sum", root / place()], capture_output=True, text=True, check=True).stdout
+    assert said.split()[0] in (root / "manifest.jsonl").read_text()
+
+
+def changed(root: Path) -> str:
+    path = root / place()
+    path.write_text(path.read_text().replace("5292", "9292"))
+    return rf"{re.escape(place())}: changed \(it ended on 20"
+
+
+def removed(root: Path) -> str:
+    (root / place()).unlink()
+    return rf"{re.escape(place())}: removed \(it ended on 20"
+
+
+def added(root: Path) -> str:
+    where = place("extra")
+    (root / where).write_text((root / place()).read_text())
+    return f"{re.escape(where)}: added by hand: no run put it there"
+
+
+def replaced_by_another_days(root: Path) -> str:
+    (root / place()).write_text((root / place(day="2026-11-21")).read_text())
+    return f"{re.escape(place())}: changed"
+
+
+def renamed(root: Path) -> str:
+    (root / place()).rename(root / place(number=2))
+    return f"{re.escape(place())}: removed.*{re.escape(place(number=2))}: added by hand"
+
+
+def linked(root: Path) -> str:
+    (root / place("secrets")).symlink_to("/etc/hostname")
+    return f"{re.escape(place('secrets'))}: a link, put there by hand"
+
+
+def an_entry_changed(root: Path) -> str:
+    path = root / "manifest.jsonl"
+    path.write_text(path.read_text().replace('"failed"', '"succeeded"'))
+    return f"manifest.jsonl, line 8: changed by hand .*{re.escape(place('extract_feed'))}"
+
+
+def an_entry_removed(root: Path) -> str:
+    path = root / "manifest.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2] + lines[3:]))
+    return "manifest.jsonl, before line 3: entries were removed, added or moved by hand"
+
+
+def entries_swapped(root: Path) -> str:
+    path = root / "manifest.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:4], lines[5], lines[4], *lines[6:]]))
+    return "before line 5: entries were removed, added or moved"
+
+
+def a_notebook_and_its_entries_removed_from_the_end(root: Path) -> str:
+    path = root / "manifest.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
+    return f"{re.escape(place('extract_feed'))}: added by hand"
+
+
+def the_manifest_begun_anew(root: Path) -> str:
+    (root / "manifest.jsonl").unlink()
+    keep(root, place("later"))
+    return f"{re.escape(place())}: it names an entry of the manifest that is gone: the manifest was rewritten"
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        changed, removed, added, replaced_by_another_days, renamed, linked, an_entry_changed, an_entry_removed,
+        entries_swapped, a_notebook_and_its_entries_removed_from_the_end, the_manifest_begun_anew,
+    ],
+)  # fmt: skip
+def test_tampering_is_named(root: Path, tamper: Callable[[Path], str]) -> None:
+    assert problems(root) == []
+    said = tamper(root)
+    assert re.search(said, "\n".join(problems(root)), re.DOTALL), problems(root)
+
+
+def test_a_head_noted_earlier_shows_that_the_end_was_cut_off_with_its_notebook(root: Path) -> None:
+    head = manifest.verify(root).head
+    keep(root, place("later"))
+    assert problems(root, head) == problems(root, head[:12]) == []
+    path = root / "manifest.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
+    for gone in ("extract_feed", "later"):
+        (root / place(gone)).unlink()
+    assert problems(root) == []  # a chain alone cannot know of what it lost from its end
+    assert problems(root, head) == [
+        f"manifest.jsonl: the entry {head} noted earlier is gone: the manifest was cut or rewritten"
+    ]
+
+
+def test_many_writers_make_one_chain(tmp_path: Path) -> None:
+    def work(writer: int) -> None:
+        for number in range(25):
+            keep(tmp_path, place(f"n{writer}", number=number))
+
+    writers = [FORK.Process(target=work, args=(number,)) for number in range(4)]
+    for each in writers:
+        each.start()
+    while any(each.is_alive() for each in writers):
+        if (tmp_path / "manifest.jsonl").exists():
+            assert problems(tmp_path) == []  # while they write, nobody is accused
+    for each in writers:
+        each.join()
+    verdict = manifest.verify(tmp_path)
+    assert (verdict.problems, verdict.remarks, verdict.notebooks, verdict.entries) == ([], [], 100, 200)
+
+
+def test_a_writer_killed_at_any_moment_breaks_nothing(tmp_path: Path) -> None:
+    def work(writer: int) -> None:
+        for number in range(10_000):
+            keep(tmp_path, place(f"n{writer}", number=number))
+
+    for round_ in range(8):
+        writer = FORK.Process(target=work, args=(round_,))
+        writer.start()
+        time.sleep(0.05 + 0.013 * round_)
+        assert writer.pid
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        keep(tmp_path, place("next", number=round_))
+        verdict = manifest.verify(tmp_path)
+        assert verdict.problems == []
+        # At most one attempt of each writer was under way; it is told from one that was put there by hand.
+        assert len(verdict.remarks) <= round_ + 1
+
+
+def test_a_torn_last_line_is_taken_for_what_it_is(root: Path) -> None:
+    path = root / "manifest.jsonl"
+    whole = path.read_bytes()
+    last = whole.splitlines(keepends=True)[-1]
+    path.write_bytes(whole[: -len(last) // 2])
+    verdict = manifest.verify(root)
+    assert verdict.problems == []
+    assert re.search("line 8: torn by a crash", verdict.remarks[0])
+    assert "extract_feed" in verdict.remarks[1]  # which has no end now
+    keep(root, place("after"))
+    assert problems(root) == []
+    assert len(path.read_bytes().splitlines()) == 9
+
+
+def test_a_full_disk_leaves_the_manifest_as_it_was(root: Path) -> None:
+    before = (root / "manifest.jsonl").read_bytes()
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+from pulse.archive import manifest
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 40}, -1))
+manifest.append(Path(sys.argv[1]), {{"what": "begun", "path": "etl/x"}})
+"""
+    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True)
+    assert "ArchiveError: The manifest" in done.stderr
+    assert (root / "manifest.jsonl").read_bytes() == before
+    keep(root, place("after"))
+    assert problems(root) == []
+
+
+def test_notebooks_that_were_there_before_are_adopted_once(root: Path) -> None:
+    for path in root.rglob("*.ipynb"):
+        node = json.loads(path.read_text())
+        del node["metadata"]["pulse"]["after"]  # as it was before there were manifests
+        path.write_text(json.dumps(node))
+    (root / "manifest.jsonl").unlink()
+    with pytest.raises(ArchiveError, match="has no manifest: it begins with the next run"):
+        manifest.verify(root)
+    keep(root, place("new"))
+    assert problems(root) == []
+    assert changed(root)
+    (said,) = problems(root)
+    assert said == f"{place()}: changed (it was there when the manifest began)"
+
+
+# --- what may be asked for -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.1.ipynb", "etl/../../outside.1.ipynb", "/etc/passwd", "etl/.hidden/x.1.ipynb", "manifest.jsonl",
+        "etl//x.1.ipynb", "etl\\..\\x.1.ipynb", "etl/\0.ipynb", "outside.1.ipynb", "etl/linked.1.ipynb",
+        "", "etl/out/o.1.ipynb", "%2e%2e/outside.1.ipynb", "x" * 5000,
+    ],
+)  # fmt: skip
+def test_nothing_outside_the_archive_can_be_asked_for(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "archive"
+    keep(root, place())
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for secret in (tmp_path / "outside.1.ipynb", outside / "o.1.ipynb", root / "outside.1.ipynb"):
+        secret.write_text("{}")
+    (root / "etl" / "linked.1.ipynb").symlink_to(tmp_path / "outside.1.ipynb")
+    (root / "etl" / "out").symlink_to(outside)
+    (root / "etl" / ".hidden").mkdir()
+    (root / "etl" / ".hidden" / "x.1.ipynb").write_text("{}")
+    with pytest.raises(ArchiveError, match="holds no notebook"):
+        find(root, name)
+    assert find(root, place()).is_file()
+
+
+def test_checkpoints_of_an_editor_are_no_notebooks_of_the_archive(root: Path) -> None:
+    folder = (root / place()).parent / ".ipynb_checkpoints"
+    folder.mkdir()
+    (folder / "load.1-checkpoint.ipynb").write_text("{}")
+    assert len(walk(root)) == 4
+    assert problems(root) == []
+
+
+# --- the index -------------------------------------------------------------------------------------------------------
+
+
+def paths(root: Path, **wanted: str) -> list[str]:
+    with index.opened(root) as opened:
+        return [each.path for each in opened.search(index.Filter(**wanted)).attempts]
+
+
+def test_the_index_finds_by_day_notebook_outcome_and_words(root: Path) -> None:
+    keep(root, place("daily_report", dag="daily_report"), numbers=[["DAU", "13,533"], ["CTR", "18.8%"]])
+    assert paths(root, first="2026-11-21", last="2026-11-21") == [place(day="2026-11-21")]
+    assert paths(root, outcome="not succeeded") == paths(root, outcome="failed") == [place("extract_feed")]
+    assert paths(root, notebook="load", first="2026-11-22") == [place()]
+    assert (
+        paths(root, text="dau 13,533") == paths(root, dag="daily_report") == [place("daily_report", dag="daily_report")]
+    )
+    assert paths(root, text="NO rows") == [place("extract_feed")]
+    assert paths(root, text="no'; drop table attempts; --") == []
+    with index.opened(root) as opened:
+        listing = opened.search(index.Filter(dags=frozenset({"daily_report"})))
+        assert (listing.total, listing.choices["dag"]) == (1, ["daily_report"])
+        assert listing.attempts[0].numbers == {"DAU": "13,533", "CTR": "18.8%"}
+        assert [day.event_date for day in opened.search(index.Filter(), page=2, size=2).attempts] == [
+            "2026-11-22",
+            "2026-11-21",
+        ]
+
+
+def test_a_reference_finds_its_run(root: Path) -> None:
+    sha256 = keep(root, place("one"), rows=1)
+    with index.opened(root) as opened:
+        (found,) = opened.by_ref(sha256[:10])
+        assert (found.path, found.ref, opened.by_ref(sha256.upper())) == (place("one"), sha256[:10], [found])
+        assert opened.by_ref("zzzz") == []
+
+
+def test_the_index_is_never_the_source_of_truth(root: Path) -> None:
+    with index.opened(root) as opened:
+        kept = opened.all()
+    assert len(kept) == 4
+    (root / index.NAME).unlink()
+    with index.opened(root) as opened:
+        assert opened.all() == kept
+    assert index.rebuild(root) == 4
+    (root / index.NAME).write_text("no database" * 1000)
+    with pytest.raises(ArchiveError, match=r"index\.sqlite cannot be used .*: delete it, it will be made anew"):
+        paths(root)
+    (root / index.NAME).unlink()
+    connection = sqlite3.connect(root / index.NAME)
+    connection.execute("create table attempts (older text)")
+    connection.close()
+    with index.opened(root) as opened:
+        assert opened.all() == kept
+
+
+def test_another_manifest_makes_another_index(root: Path) -> None:
+    assert len(paths(root)) == 4
+    for path in [*root.rglob("*.ipynb"), root / "manifest.jsonl"]:
+        path.unlink()
+    keep(root, place("only"))
+    assert paths(root) == [place("only")]
+    (root / "manifest.jsonl").unlink()
+    keep(root, place("more" * 40))
+    for number in range(2, 6):
+        keep(root, place("more", number=number))  # longer than what the index has read
+    assert len(paths(root)) == 6
+
+
+def test_the_index_knows_what_a_notebook_was_compared_with_and_what_was_sent(root: Path) -> None:
+    sent = {"chat": "-1001", "state": "sent", "did": "sent", "ref": "abc", "message_id": 7}
+    manifest.append(
+        root, {"what": "delivered", "path": place(), "report": "r", "event_date": "2026-11-22", "deliveries": [sent]}
+    )
+    with index.opened(root) as opened:
+        today = opened.attempt(place())
+        assert today is not None
+        before = opened.before(today)
+        assert before is not None
+        assert before.path == place(day="2026-11-21")
+        (delivery,) = opened.delivered(place())
+        assert (delivery.chat, delivery.message_id) == ("-1001", 7)
+        assert opened.delivering() == {place()}
+    assert digest((root / place()).read_bytes()) == today.sha256
