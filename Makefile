@@ -1,6 +1,6 @@
 # Everything a person or a machine does with the project. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test up notebook superset bench lint lock install
+.PHONY: help run test up notebook archive superset bench lint lock install
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,6 +31,9 @@ notebook: install ## JupyterLab on the notebooks, with the sandbox behind them
 
 superset: install $(SUPERSET)/.installed ## Superset with the dashboard, on this machine only, until Ctrl-C
 	pulse sandbox run -- pulse sandbox superset
+
+archive: install ## the archive as pages in site/, to open from disk or put on any web server
+	pulse archive site
 
 bench: install ## measure: time, memory, and the ways not taken
 	python -m benchmarks.etl

@@ -1,4 +1,4 @@
-"""Notebooks as Airflow tasks; the only module that imports Airflow."""
+"""Notebooks as Airflow tasks; with `airflow_plugin` the only module that imports Airflow."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -6,17 +6,17 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
 
-from pulse import PulseError, notebooks, settings
+from pulse import PulseError, airflow_plugin, notebooks, settings
 
 with notebooks.light_import():  # the provider imports papermill, and that every cloud's SDK
     from airflow.providers.papermill.operators.papermill import PapermillOperator
 from airflow.providers.standard.operators.branch import BaseBranchOperator
-from airflow.sdk import BaseHook, BaseOperator, Param
+from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -85,6 +85,17 @@ def as_of_param() -> Param:
     )
 
 
+class ArchiveLink(BaseOperatorLink):
+    """The link from a notebook task to its executed notebook, with all of its tries."""
+
+    name = "Executed notebook"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Where the archive shows this task's notebook; Airflow keeps it when the task ends, however it ended."""
+        what = {"dag": ti_key.dag_id, "run_id": ti_key.run_id, "task": ti_key.task_id}
+        return airflow_plugin.address(f"task?{urlencode(what)}")
+
+
 class NotebookOperator(PapermillOperator):
     """Runs a notebook of `notebooks/` and archives it, with the truth about how it ended.
 
@@ -100,6 +111,7 @@ class NotebookOperator(PapermillOperator):
     """
 
     template_fields = ("parameters",)
+    operator_extra_links = (ArchiveLink(),)
 
     def __init__(
         self,

@@ -60,6 +60,20 @@ def show(
     typer.echo(f"\n{root / attempt.path}{gone}")
 
 
+@app.command()
+def site(
+    folder: Annotated[str, typer.Argument(help="Where to; a folder of its own.")] = str(settings.ROOT / "site"),
+) -> None:
+    """Write the archive's pages as a static site, which opens from disk and from any web server."""
+    from pathlib import Path
+
+    from pulse.archive import site as pages
+
+    config = settings.load()
+    runs, fresh = pages.write(archive.folder(config.output), Path(folder), config)
+    typer.echo(f"{runs:,} runs, {fresh:,} of them new or changed: open {Path(folder).resolve() / 'index.html'}")
+
+
 @app.command("index")
 def make_index() -> None:
     """Make the index of the archive anew."""

@@ -380,31 +380,48 @@ def _notebook(root: Path, path: str) -> dict[str, Any]:
 
 
 def _told(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """What a notebook says of its run, the facts that the pages show, and the words to find it by."""
-    about = (node.get("metadata") or {}).get("pulse") or {}
-    cells = node.get("cells") or []
+    """What a notebook says of its run, the facts that the pages show, and the words to find it by.
+
+    A notebook that was changed by hand may say anything: what is not of the kind expected is left out.
+    """
+    metadata, cells = node.get("metadata"), node.get("cells")
+    said = metadata.get("pulse") if isinstance(metadata, dict) else None
+    about = said if isinstance(said, dict) else {}
+    cells = [cell for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
     glued = scraps(cells)
+    error, parameters, queries = about.get("error"), about.get("parameters"), about.get("queries")
+    alerts = glued.get("alerts")
     facts = {
         "title": title(cells),
         "numbers": list(key_numbers(glued).items()),
-        "alerts": len(glued["alerts"]) if isinstance(glued.get("alerts"), list) else 0,
-        **{name: about.get(name) for name in ("parameters", "error", "commit", "host")},
-        "queries": len(about.get("queries") or []),
+        "alerts": len(alerts) if isinstance(alerts, list) else 0,
+        "error": {"cell": error.get("cell"), "message": str(error.get("message"))} if isinstance(error, dict) else None,
+        "parameters": parameters if isinstance(parameters, dict) else {},
+        "commit": str(about.get("commit") or ""),
+        "host": str(about.get("host") or ""),
+        "queries": len(queries) if isinstance(queries, list) else 0,
     }
-    error = (about.get("error") or {}).get("message", "")
-    said = [facts["title"], error, str(about.get("commit")), json.dumps(about.get("parameters"), ensure_ascii=False)]
-    return about, facts, " ".join([*said, json.dumps(glued, ensure_ascii=False)])[:20_000]
+    texts = {name: value for name, value in about.items() if isinstance(value, str)}
+    seconds = about.get("seconds")
+    told = {**texts, "seconds": seconds if isinstance(seconds, (int, float)) else None}
+    return told, facts, " ".join(json.dumps(each, ensure_ascii=False) for each in (facts, glued))[:20_000]
 
 
 def scraps(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a notebook handed on, as scrapbook wrote it into its cells; charts left out."""
-    outputs = (output for cell in cells for output in cell.get("outputs") or [])
     found: dict[str, Any] = {}
-    for output in outputs:
-        for kind, scrap in (output.get("data") or {}).items():
+    for data in (data for cell in cells for data in outputs(cell)):
+        for kind, scrap in data.items():
             if kind.startswith("application/scrapbook.scrap.") and isinstance(scrap, dict) and "name" in scrap:
-                found[scrap["name"]] = scrap.get("data")
+                found[str(scrap["name"])] = scrap.get("data")
     return found
+
+
+def outputs(cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The data of a cell's outputs, by kind."""
+    listed = cell.get("outputs")
+    found = (each.get("data") for each in (listed if isinstance(listed, list) else []) if isinstance(each, dict))
+    return [data for data in found if isinstance(data, dict)]
 
 
 def key_numbers(glued: Mapping[str, Any]) -> dict[str, Any]:

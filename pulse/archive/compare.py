@@ -1,0 +1,275 @@
+"""What differs between two runs of a notebook: parameters, code, numbers, tables and charts.
+
+nbdime says which cell of the one is which of the other and whose code changed; what came out is compared cell by cell.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import nbformat
+from markupsafe import Markup
+from nbdime.diffing.notebooks import diff_notebooks
+
+from pulse.archive import index, render
+
+Cell = Mapping[str, Any]
+LIMIT = 300_000  # characters of a table that is shown
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value in the two runs; `difference` and `percent` where both are numbers."""
+
+    name: str
+    left: Any
+    right: Any
+    difference: float | None = None
+    percent: float | None = None  # None too where there is nothing to divide by
+    share: bool = False  # the values are percentages, the difference is in points
+    own: bool = False  # each run's own name
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing changed."""
+        return bool(self.left == self.right)
+
+
+@dataclass(frozen=True)
+class Code:
+    """A cell whose code or text changed, came or went: its lines, each with `+`, `-` or a blank before it."""
+
+    title: str
+    lines: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Something that came out of both runs, or of one of them, under the same heading; harmless HTML."""
+
+    title: str
+    left: Markup | None
+    right: Markup | None
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs, the left one the earlier."""
+
+    parameters: list[Change] = field(default_factory=list)
+    numbers: list[Change] = field(default_factory=list)
+    code: list[Code] = field(default_factory=list)
+    tables: list[Pair] = field(default_factory=list)
+    charts: list[Pair] = field(default_factory=list)
+    commits: tuple[str, str] = ("", "")
+    outcomes: tuple[str, str] = ("", "")
+
+    def exceptions(self) -> list[str]:
+        """What is not the same, each in a few words, the most telling first; nothing where all is."""
+        found = []
+        if self.outcomes[0] != self.outcomes[1]:
+            found.append(f"{self.outcomes[0]} → {self.outcomes[1]}")
+        found += [f"{each.name} {each.left} → {each.right}" for each in self.parameters if not (each.same or each.own)][
+            :3
+        ]
+        moved = sorted((each for each in self.numbers if not each.same), key=_weight, reverse=True)
+        found += [_words(each) for each in moved[:3]]
+        if len(moved) > 3:
+            found.append(f"{len(moved) - 3} more numbers")
+        if self.code:
+            found.append(f"code of {_count(len(self.code), 'cell')}")
+        changed = sum(not pair.same for pair in self.tables)
+        if changed and not moved:
+            found.append(_count(changed, "table"))
+        return found
+
+
+def compare(left: bytes, right: bytes) -> Comparison:
+    """Compare two executed notebooks.
+
+    Raises:
+        ValueError: one of them is no notebook.
+    """
+    one, other = _node(left), _node(right)
+    about = [dict(node.get("metadata", {}).get("pulse", {})) for node in (one, other)]
+    pairs = list(_aligned(one, other))
+    return Comparison(
+        parameters=_parameters(*about),
+        numbers=_changes(*(index.key_numbers(index.scraps(node["cells"])) for node in (one, other))),
+        code=[_code(*pair, title) for *pair, title in pairs if _source(pair[0]) != _source(pair[1])],
+        tables=[each for *pair, title in pairs for each in _outputs(*pair, title, _tables)],
+        charts=[each for *pair, title in pairs for each in _outputs(*pair, title, _charts)],
+        commits=(str(about[0].get("commit", "")), str(about[1].get("commit", ""))),
+        outcomes=(str(about[0].get("outcome", "")), str(about[1].get("outcome", ""))),
+    )
+
+
+def number(value: Any) -> tuple[float, bool] | None:
+    """A number, also as people write it in either language (`13,533`, `13 533`, `18.8%`, `1,14`), and whether it is a
+    percentage; None where it is none."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, (int, float)):
+        return float(value), False
+    text = re.sub(r"[\s\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]", "", str(value)).replace("−", "-")
+    share = text.endswith("%")
+    text = text.removesuffix("%")
+    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", text):
+        text = text.replace(",", "")
+    text = text.replace(",", ".")
+    return (float(text), share) if re.fullmatch(r"[+-]?\d+(\.\d+)?", text) else None
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _node(content: bytes) -> Any:
+    try:
+        return nbformat.reads(content.decode(), as_version=4)
+    except Exception as error:  # whatever nbformat finds wrong with it, it finds in many ways
+        raise ValueError(f"it is no notebook ({type(error).__name__})") from None
+
+
+def _parameters(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Change]:
+    changes = _changes(left.get("parameters") or {}, right.get("parameters") or {})
+    return [replace(each, own=_names(left, each.left) and _names(right, each.right)) for each in changes]
+
+
+def _names(about: Mapping[str, Any], value: Any) -> bool:
+    """Whether a parameter's value is the run's own name, which differs in every run."""
+    name = re.sub("[^A-Za-z0-9]+", "_", str(about.get("run_id", ""))).strip("_")
+    return bool(name) and str(value).startswith(name[:73])
+
+
+def _changes(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Change]:
+    return [_change(name, left.get(name), right.get(name)) for name in dict.fromkeys([*right, *left])]
+
+
+def _change(name: str, left: Any, right: Any) -> Change:
+    one, other = number(left), number(right)
+    if one is None or other is None:
+        return Change(name, left, right)
+    difference = other[0] - one[0]
+    share = one[1] and other[1]
+    percent = None if share or not one[0] else 100 * difference / abs(one[0])
+    return Change(name, left, right, round(difference, 10), percent, share)
+
+
+def _aligned(left: Any, right: Any) -> Iterator[tuple[Cell | None, Cell | None, str]]:
+    """The cells of both notebooks side by side, as nbdime pairs them, each with the heading it stands under."""
+    bare = [_bare(node) for node in (left, right)]
+    operations = next((each["diff"] for each in diff_notebooks(*bare) if each["key"] == "cells"), [])
+    lefts, rights = _cells(left), _cells(right)
+    at, across, title = 0, 0, ""
+    for kind, count in _steps(operations, len(lefts)):
+        for _ in range(count):
+            one = lefts[at] if kind != "added" else None
+            other = rights[across] if kind != "removed" else None
+            at, across = at + (one is not None), across + (other is not None)
+            title = _heading(other or one) or title
+            yield one, other, title
+
+
+def _steps(operations: Sequence[Mapping[str, Any]], length: int) -> Iterator[tuple[str, int]]:
+    """How many cells are `both`, `added` or `removed`, one after the other."""
+    at = 0
+    for each in operations:
+        yield "both", each["key"] - at
+        at = each["key"]
+        if each["op"] == "addrange":
+            yield "added", len(each["valuelist"])
+        elif each["op"] == "removerange":
+            yield "removed", each["length"]
+            at += each["length"]
+    yield "both", length - at
+
+
+def _cells(node: Any) -> list[Cell]:
+    """A notebook's cells without the one that papermill adds: its parameters are compared by name."""
+    return [cell for cell in node["cells"] if not {"injected-parameters", "papermill-error-cell-tag"} & _tags(cell)]
+
+
+def _bare(node: Any) -> Any:
+    """The cells' code and text alone: what came out is compared elsewhere, and when it ran is of no interest."""
+    cells = [
+        {"cell_type": "code", "source": cell["source"], "metadata": {}, "outputs": [], "execution_count": None}
+        if cell["cell_type"] == "code"
+        else {"cell_type": cell["cell_type"], "source": cell["source"], "metadata": {}}
+        for cell in _cells(node)
+    ]
+    return nbformat.from_dict({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
+
+
+def _code(left: Cell | None, right: Cell | None, title: str) -> Code:
+    lines = difflib.ndiff(_source(left).splitlines(), _source(right).splitlines())
+    return Code(title, [(line[0], line[2:]) for line in lines if line[0] != "?"])
+
+
+def _outputs(left: Cell | None, right: Cell | None, title: str, kind: Any) -> Iterator[Pair]:
+    ones, others = kind(left), kind(right)
+    for place in range(max(len(ones), len(others))):
+        one = ones[place] if place < len(ones) else None
+        other = others[place] if place < len(others) else None
+        yield Pair(title, one, other, one == other)
+
+
+def _tables(cell: Cell | None) -> list[Markup]:
+    found = (data["text/html"] for data in _data(cell) if "<table" in data.get("text/html", ""))
+    return [render.harmless(html[:LIMIT]) for html in found]
+
+
+def _charts(cell: Cell | None) -> list[Markup]:
+    found = (data["image/png"] for data in _data(cell) if "image/png" in data)
+    return [
+        render.harmless(f'<img alt="" src="data:image/png;base64,{re.sub(r"[^A-Za-z0-9+/=]", "", png)}">')
+        for png in found
+    ]
+
+
+def _data(cell: Cell | None) -> list[Mapping[str, Any]]:
+    return [output.get("data") or {} for output in (cell or {}).get("outputs") or []]
+
+
+def _source(cell: Cell | None) -> str:
+    return str(cell["source"]) if cell else ""
+
+
+def _tags(cell: Cell) -> set[str]:
+    return set(cell.get("metadata", {}).get("tags") or [])
+
+
+def _heading(cell: Cell | None) -> str:
+    found = re.search(r"^#+ (.+)$", _source(cell), re.MULTILINE) if cell and cell["cell_type"] == "markdown" else None
+    return found[1] if found else ""
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _weight(change: Change) -> float:
+    """How much a number moved: what cannot be put in figures comes first."""
+    if change.difference is None:
+        return float("inf")
+    return abs(change.percent) if change.percent is not None else abs(change.difference)
+
+
+def _words(change: Change) -> str:
+    if change.percent is not None:
+        return f"{change.name} {change.percent:+.1f}%".replace("-", "−")
+    if change.share and change.difference is not None:
+        return f"{change.name} {change.difference:+.1f} points".replace("-", "−")
+    if change.difference is not None:
+        return f"{change.name} {change.difference:+,.10g}".replace("-", "−")
+    shown = [
+        json.dumps(each, ensure_ascii=False) if not isinstance(each, str) else each
+        for each in (change.left, change.right)
+    ]
+    return f"{change.name} {shown[0]} → {shown[1]}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

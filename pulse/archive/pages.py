@@ -1,0 +1,303 @@
+"""The archive's pages: a list of runs, a run, two runs beside each other. Airflow serves them, `site` writes them.
+
+Nothing is loaded from elsewhere, addresses are relative, and a page holds its own style: it looks the same under any
+address and from disk. Its policy lets no script of a notebook run; the list on disk has one of ours, to filter.
+"""
+
+import base64
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cache
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pulse import archive
+from pulse.archive import ArchiveError, index
+from pulse.archive.index import PAGE, Attempt, Filter, Index
+from pulse.archive.render import TEMPLATES
+from pulse.settings import Settings
+
+FOLDED = 12  # runs of a pipeline and day beyond which they are folded
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pages are made: for whom they are, and where they stand.
+
+    `served`: by a program that filters and compares on demand; else they are files. `dags`: the pipelines the reader
+    may see; None: all. `framed`: within a page of Airflow's.
+    """
+
+    settings: Settings
+    served: bool = True
+    dags: frozenset[str] | None = None
+    framed: bool = False
+
+    def sees(self, attempt: Attempt | None) -> bool:
+        """Whether there is such an attempt, and for this reader."""
+        return attempt is not None and (self.dags is None or attempt.dag in self.dags)
+
+
+def policy(served: bool = True) -> str:
+    """The content security policy of every page."""
+    script = "" if served else f" script-src {_hashed('filter.js')};"
+    framed = " frame-ancestors 'self';" if served else ""  # which a page on disk cannot say of itself
+    return (
+        f"default-src 'none'; img-src data:;{script} style-src {_hashed('style.css')}; "
+        f"form-action 'self'; base-uri 'none';{framed}"
+    )
+
+
+def list_page(opened: Index, look: Look, wanted: Filter, page: int = 1) -> str:
+    """The runs that fit, by event date and pipeline."""
+    size = PAGE if look.served else 1_000_000
+    listing = opened.search(wanted, page, size)
+    asked = {name: value for name, value in vars(wanted).items() if name != "dags"}
+    given = {name: value for name, value in asked.items() if value}
+    pages = -(-listing.total // size)
+    return _page(
+        "list.html.j2",
+        look,
+        base="",
+        days=_days(listing.attempts),
+        listing=listing,
+        asked=asked,
+        given=given,
+        outcomes=["not succeeded", *listing.choices["outcome"]],
+        page=page,
+        pages=pages,
+        turn=lambda number: "index.html?" + urlencode({**given, "page": number}),
+        delivering=opened.delivering(),
+    )
+
+
+def run_page(opened: Index, look: Look, path: str) -> str:
+    """One attempt: what is known of it, and the notebook.
+
+    Raises:
+        ArchiveError: there is no such attempt, or not for this reader.
+    """
+    attempt = _attempt(opened, look, path)
+    content = b"" if attempt.state == "thinned" else archive.find(opened.root, path).read_bytes()
+    return _page(
+        "run.html.j2",
+        look,
+        base=_up(f"run/{path}"),
+        attempt=attempt,
+        tries=opened.tries(attempt),
+        siblings=opened.siblings(attempt),
+        before=opened.before(attempt),
+        others=opened.others(attempt) if look.served else [],
+        delivered=opened.delivered(path),
+        queries=_queries(content),
+        proof=_proof(attempt, content),
+        notebook=_rendered(content) if content else "",
+        size=len(content),
+    )
+
+
+def compare_page(opened: Index, look: Look, left: str, right: str) -> str:
+    """Two attempts beside each other.
+
+    Raises:
+        ArchiveError: one of them is not there, or not for this reader, or no notebook.
+    """
+    from pulse.archive.compare import compare
+
+    one, other = _attempt(opened, look, left), _attempt(opened, look, right)
+    try:
+        contents = [archive.find(opened.root, each.path).read_bytes() for each in (one, other)]
+        comparison = compare(*contents)
+    except ValueError as error:
+        raise ArchiveError(f"{left} and {right} cannot be compared: {error}.") from None
+    return _page(
+        "compare.html.j2",
+        look,
+        base="" if look.served else _up(f"compare/{right}"),
+        left=one,
+        right=other,
+        found=comparison,
+        exceptions=comparison.exceptions(),
+        others=opened.others(other) if look.served else [],
+    )
+
+
+def message_page(look: Look, title: str, text: str, base: str = "") -> str:
+    """A page that says one thing."""
+    return _page("message.html.j2", look, base=base, title=title, text=text)
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+
+
+def run_address(path: str) -> str:
+    """Where a run's page is, below the pages' root."""
+    return f"run/{quote(path.removesuffix('.ipynb'))}.html"
+
+
+def place(address: str) -> str:
+    """The notebook whose page is at an address below `run/`, `compare/` or `notebook/`."""
+    return address.removesuffix(".html").removesuffix(".ipynb") + ".ipynb"
+
+
+def _up(path: str) -> str:
+    return "../" * path.count("/")
+
+
+# --- what pages show -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Group:
+    """The attempts of one pipeline on one event date."""
+
+    dag: str
+    attempts: list[Attempt]
+
+    @property
+    def folded(self) -> bool:
+        """Whether there are so many that only their outcomes are shown at first."""
+        return len(self.attempts) > FOLDED
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many ended how."""
+        found: dict[str, int] = {}
+        for each in self.attempts:
+            found[each.outcome] = found.get(each.outcome, 0) + 1
+        return found
+
+
+def _days(attempts: Iterable[Attempt]) -> list[tuple[str, list[Group]]]:
+    days = itertools.groupby(attempts, key=lambda each: each.event_date)
+    return [(day, _groups(list(found))) for day, found in days]
+
+
+def _groups(attempts: list[Attempt]) -> list[Group]:
+    by_dag: dict[str, list[Attempt]] = {}
+    for each in attempts:
+        by_dag.setdefault(each.dag, []).append(each)
+    return [Group(dag, found) for dag, found in sorted(by_dag.items())]
+
+
+def _attempt(opened: Index, look: Look, path: str) -> Attempt:
+    attempt = opened.attempt(path)
+    if attempt is None or not look.sees(attempt):
+        raise ArchiveError(f"The archive holds no run {path[:200]!r}.")
+    return attempt
+
+
+def _proof(attempt: Attempt, content: bytes) -> tuple[str, str]:
+    """Whether the notebook is what was kept: a class and a sentence."""
+    if attempt.state == "thinned":
+        return "gone", "Taken out by retention's rule; what is known of it stays."
+    if not attempt.sha256:
+        return "open", "It has not ended: it is running, or was killed and nothing ran after it."
+    if archive.digest(content) != attempt.sha256:
+        return "changed", "Changed since it was kept: do not trust it. `pulse archive verify` says more."
+    return "kept", "As it was kept: its SHA-256 is the one in the manifest."
+
+
+def _queries(content: bytes) -> list[Mapping[str, Any]]:
+    try:
+        found = json.loads(content)["metadata"]["pulse"]["queries"]
+        return [{"error": "", **each} for each in found if isinstance(each, dict) and "query_id" in each]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _rendered(content: bytes) -> Any:
+    from pulse.archive import render
+
+    try:
+        return render.notebook(content)
+    except ValueError as error:
+        return f"This cannot be shown: {error}."
+
+
+# --- making a page ---------------------------------------------------------------------------------------------------
+
+
+def _page(template: str, look: Look, **values: Any) -> str:
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            look=look,
+            policy=policy(look.served),
+            style=_text("style.css"),
+            script="" if look.served else _text("filter.js"),
+            when=lambda moment, form="%a %-d %b, %H:%M": _when(moment, look.settings, form),
+            **values,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(shown=shown, took=_took, day=_day, address=run_address, tone=_tone)
+    environment.globals.update(quote=quote)
+    return environment
+
+
+def shown(value: Any) -> str:
+    """A number as people read it; anything else as it is."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, int) or value.is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def _took(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes else f"{seconds:.1f} s"
+
+
+def _day(text: str, form: str = "%A, %-d %B %Y") -> str:
+    try:
+        return f"{date.fromisoformat(text):{form}}"
+    except ValueError:
+        return text
+
+
+def _when(moment: str, settings: Settings, form: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(moment).astimezone(settings.zone):{form}}"
+    except ValueError:
+        return moment
+
+
+def _tone(outcome: str) -> str:
+    """The class that colours an outcome."""
+    return {"succeeded": "good", "running": "busy", "": "busy"}.get(outcome, "bad")
+
+
+@cache
+def _text(name: str) -> str:
+    return (TEMPLATES / name).read_text()
+
+
+@cache
+def _hashed(name: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(_text(name).encode()).digest()).decode()}'"
+
+
+__all__ = ["Look", "compare_page", "index", "list_page", "message_page", "place", "policy", "run_address", "run_page"]

@@ -1,0 +1,107 @@
+"""An executed notebook as HTML that can do no harm.
+
+nbconvert makes the page, nh3 lets through only what is on a list: no script, no style, no form, no frame, no address
+that is fetched. The pages' content security policy says the same once more to the browser.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import nh3
+from markupsafe import Markup
+from nbconvert.exporters.html import HTMLExporter
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+TAGS = {
+    "a", "b", "blockquote", "br", "caption", "code", "dd", "del", "details", "div", "dl", "dt", "em", "h1", "h2", "h3",
+    "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "pre", "s", "small", "span", "strong", "sub", "summary",
+    "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul",
+}  # fmt: skip
+ATTRIBUTES = {
+    "*": {"class", "title"},
+    "a": {"href"},
+    "img": {"src", "alt", "width", "height"},
+    "td": {"colspan", "rowspan"},
+    "th": {"colspan", "rowspan", "scope"},
+    "ol": {"start"},
+    "details": {"open"},
+}
+# Its own classes, Pygments' tokens, the colours of a terminal: none that the page around it uses.
+CLASS = re.compile(r"nb-[a-z-]+|highlight|dataframe|ansi-[a-z-]+|[a-z][a-z0-9]{0,2}")
+# Pictures that are in the notebook itself; in an <img> an SVG's scripts do not run.
+PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*")
+LINK = re.compile(r"(https?://|mailto:)", re.IGNORECASE)
+
+
+def notebook(content: bytes) -> Markup:
+    """A notebook's cells: text, figures and tables shown, code folded.
+
+    Raises:
+        ValueError: it is no notebook.
+    """
+    try:
+        node = nbformat.reads(content.decode(), as_version=4)
+    except Exception as error:  # whatever nbformat finds wrong with it, it finds in many ways
+        raise ValueError(f"it is no notebook ({type(error).__name__})") from None
+    for cell in node.cells:
+        cell.metadata = nbformat.NotebookNode({"tags": list(cell.metadata.get("tags") or [])})
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if _shows(output)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of outputs that it cannot show
+        html, _ = _exporter().from_notebook_node(node)
+    return harmless(html)
+
+
+def harmless(html: str) -> Markup:
+    """HTML of a notebook with nothing left in it but what is on the lists above."""
+    return Markup(  # noqa: S704
+        nh3.clean(
+            html,
+            tags=TAGS,
+            clean_content_tags={"script", "style", "template", "noscript", "iframe", "object", "textarea", "title"},
+            attributes=ATTRIBUTES,
+            attribute_filter=_attribute,
+            url_schemes={"http", "https", "mailto", "data"},
+            link_rel="noopener noreferrer",
+        )
+    )
+
+
+def warm_up() -> None:
+    """Load what the first notebook would have to wait for."""
+    empty = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("1"), nbformat.v4.new_markdown_cell("*a*\n\n```sql\nselect 1\n```")]
+    )
+    notebook(nbformat.writes(empty).encode())
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    return HTMLExporter(
+        template_name="basic", template_file=str(TEMPLATES / "notebook.html.j2"), exclude_anchor_links=True
+    )
+
+
+def _shows(output: Mapping[str, Any]) -> bool:
+    """Whether an output is for people: the records of queries and the scraps without a picture are not."""
+    kinds: Sequence[str] = list(output.get("data") or ["text/plain"])
+    return any(not kind.startswith(("application/vnd.pulse", "application/scrapbook")) for kind in kinds)
+
+
+def _attribute(tag: str, name: str, value: str) -> str | None:
+    if name == "class":
+        return " ".join(filter(CLASS.fullmatch, value.split())) or None
+    if name == "src":
+        return value if PICTURE.fullmatch(value) else None
+    if name == "href":
+        return value if LINK.match(value) else None
+    if name in ("width", "height"):
+        return value if re.fullmatch(r"\d{1,4}", value) else None
+    return value
