@@ -1,8 +1,10 @@
 """Notebooks as Airflow tasks; with `airflow_plugin` the only module that imports Airflow."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +13,8 @@ from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
 
-from pulse import PulseError, airflow_plugin, notebooks, settings
+from pulse import PulseError, airflow_plugin, archive, notebooks, settings
+from pulse.archive import ArchiveError, index, manifest
 
 with notebooks.light_import():  # the provider imports papermill, and that every cloud's SDK
     from airflow.providers.papermill.operators.papermill import PapermillOperator
@@ -21,6 +24,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 Chats = Literal["report", "live", "alert"]
+
+log = logging.getLogger(__name__)
 
 EVENT_DATE = "{{ event_date(dag_run, params) }}"
 """The event date of a run, for a DAG that has `MACROS` and the parameter `event_date`."""
@@ -288,10 +293,11 @@ class _ToChats(BaseOperator):
         self.event_date = event_date
         self.chats = chats
 
-    def send(self, report: str, message: Any, context: Any, event_date: str = "") -> list[str]:
-        """Deliver a message to the chats, about the task's event date or another; gives the deliveries' references."""
-        from pulse import telegram
+    def send(self, report: str, message: Any, context: Any, path: str = "", event_date: str = "") -> list[str]:
+        """Deliver a message, made by the archived notebook at `path`; gives the references of the deliveries.
 
+        It is about the task's event date, or another.
+        """
         config = connected_settings()
         recipients = {
             "report": config.telegram_report_chats,
@@ -300,7 +306,7 @@ class _ToChats(BaseOperator):
         }[self.chats]
         run = context["dag_run"].run_id
         day = date.fromisoformat(event_date or self.event_date)
-        done = telegram.deliver(report, day, message, recipients, run=run, settings=config)
+        done = _deliver(report, day, message, recipients, path, config, run)
         for each in done:
             did = "nothing to do, it stands there already" if each.did == "nothing" else each.did
             self.log.info("%s of %s to chat %s: %s (%s)", report, day, each.chat, did, each.ref)
@@ -337,7 +343,7 @@ class DeliverOperator(_ToChats):
         with _for_airflow():
             handed = notebooks.scraps(self.path)
             message = telegram.Message(handed["text"], handed.get("chart"), dict(handed.get("numbers") or {}))
-            return self.send(self.report, message, context)
+            return self.send(self.report, message, context, self.path)
 
 
 class DeliverAlertsOperator(_ToChats):
@@ -378,7 +384,7 @@ class DeliverAlertsOperator(_ToChats):
                     only_edits=alert["only_edits"],
                 )
                 try:
-                    references += self.send(alert["report"], message, context, day)
+                    references += self.send(alert["report"], message, context, self.path, day)
                 except telegram.DeliveryError as error:
                     failures.append(str(error))
             if failures:
@@ -466,7 +472,42 @@ def _tell_failure(context: Any, report: str, day: date, about: date | None) -> N
     instance = context["ti"]
     reason = " ".join(str(context.get("exception") or "it was killed").split())
     text = messages.failure_notice(f"{instance.dag_id}.{instance.task_id}", reason, config.language, about)
-    telegram.deliver(report, day, telegram.Message(text), config.telegram_alert_chats, settings=config)
+    path = getattr(instance.task, "output_nb", None) or ""
+    _deliver(report, day, telegram.Message(text), config.telegram_alert_chats, path, config)
+
+
+def _deliver(
+    report: str, day: date, message: Any, chats: str, path: str, config: settings.Settings, run: str = ""
+) -> list[Any]:
+    """Deliver a message that says from which archived notebook it comes, and write into the archive what was sent."""
+    from pulse import telegram
+
+    if not path or not notebooks.exists(path):
+        return telegram.deliver(report, day, message, chats, run=run, settings=config)
+    message = replace(message, ref=notebooks.ref(path))
+    root = None if "://" in config.output else Path(config.output)
+    if root and config.archive_url:
+        page = archive.address(archive.place(root, path))
+        message = replace(message, link=f"{config.archive_url.rstrip('/')}/{page}")
+    done: Sequence[Any] = ()
+    try:
+        done = telegram.deliver(report, day, message, chats, run=run, settings=config)
+    except telegram.DeliveryError as error:
+        done = error.deliveries
+        raise
+    finally:
+        if root and done:
+            _note(root, path, report, day, done)
+    return list(done)
+
+
+def _note(root: Path, path: str, report: str, day: date, done: Sequence[Any]) -> None:
+    """Tell the archive what was sent. The ledger knows it: where the archive cannot be written, the sending stands."""
+    try:
+        manifest.delivered(root, archive.place(root, path), report, day, done)
+        index.keep_up(root)
+    except ArchiveError as error:
+        log.warning("What was sent is in the ledger, but not in the archive: %s", error)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def make_app() -> Any:
             found = opened.search(wanted).attempts
             if not found:
                 return pages.list_page(opened, look, wanted)
-            return RedirectResponse(pages.run_address(max(found, key=lambda each: each.number).path))
+            return RedirectResponse(archive.address(max(found, key=lambda each: each.number).path))
 
         return answer(request, user, newest)
 

@@ -280,7 +280,7 @@ class _Book:
     def of(cls, root: str, path: str) -> "_Book":
         if not root or _scheme(root):
             return cls(None)
-        return cls(Path(root), Path(path).resolve().relative_to(Path(root).resolve()).as_posix())
+        return cls(Path(root), archive.place(Path(root), path))
 
     def head(self) -> str:
         return manifest.head(self.root) if self.root else manifest.GENESIS

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     timezone: str = Field("Europe/Moscow", alias="PULSE_TIMEZONE")
     language: Literal["en", "ru"] = Field("en", alias="PULSE_LANGUAGE")
     output: str = Field(str(ROOT / "output"), alias="PULSE_OUTPUT")
+    archive_url: str = Field("", alias="PULSE_ARCHIVE_URL", pattern=r"^(https?://\S+)?$")
     telegram_bot_token: SecretStr = Field(SecretStr(SANDBOX_TELEGRAM_TOKEN), alias="TELEGRAM_BOT_TOKEN")
     telegram_api_url: str = Field("", alias="TELEGRAM_API_URL")
     telegram_report_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_REPORT_CHATS")

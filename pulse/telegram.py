@@ -60,6 +60,9 @@ class Message:
         silent: without a notification.
         reply_to: the report and event date whose message in the same chat this one answers.
         only_edits: where nothing stands in a chat yet, nothing is sent.
+        ref: the archived run that the message comes from, told in its last line; another run with the same text and
+            numbers says nothing new, so it is no reason to edit.
+        link: where that run can be looked at.
     """
 
     text: str
@@ -68,6 +71,8 @@ class Message:
     silent: bool = False
     reply_to: tuple[str, date] | None = None
     only_edits: bool = False
+    ref: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ TEXTS = {
         "no new photo": "there is no new one",
         "long": "the text is too long for a caption",
         "big": "it is larger than 10 MB",
+        "run": "run",
         "test": "Test message of Pulse: reports will arrive here.",
         ",": ",",
         ".": ".",
@@ -127,6 +133,7 @@ TEXTS = {
         "no new photo": "нового нет",
         "long": "текст слишком длинный для подписи",
         "big": "он больше 10 МБ",
+        "run": "запуск",
         "test": "Проверочное сообщение Pulse: отчёты будут приходить сюда.",
         ",": "\N{NO-BREAK SPACE}",
         ".": ",",
@@ -362,16 +369,25 @@ class _Desk:
         return photo, ""
 
     def _html(self, claim: Claim, photo: bool, missing: str) -> str:
-        """The text with what has to be said about it: that it was corrected, that the photo is missing or old."""
-        caption = photo or _had_photo(claim)
+        """The text with what is to be said about it: corrected, without its photo or with the old one, of which run."""
+        limit = MAX_CAPTION if photo or _had_photo(claim) else MAX_TEXT
         notes = []
         if missing:
             notes.append(self._words("old photo" if _had_photo(claim) else "no photo", reason=missing))
-        room = (MAX_CAPTION if caption else MAX_TEXT) - length(self.message.text) - sum(map(length, notes)) - 4
+        room = limit - length(self.message.text) - sum(map(length, notes)) - 4
         if claim.standing.last:
             notes.insert(0, self._correction(claim.standing, room))
         marked = [f"<i>{escape(note, quote=False)}</i>" for note in notes if note]
-        return "\n".join([self.message.text, "", *marked]) if marked else self.message.text
+        html = "\n".join([self.message.text, "", *marked]) if marked else self.message.text
+        source = f"{html}{'' if marked else chr(10)}\n{self._source()}"
+        return source if self.message.ref and length(source) <= limit else html
+
+    def _source(self) -> str:
+        """`run 3f9c2a71b0`: for copying, or as a link."""
+        ref, word = escape(self.message.ref), self._words("run")
+        if self.message.link:
+            return f'<a href="{escape(self.message.link)}">{word} {ref}</a>'
+        return f"{word} <code>{ref}</code>"
 
     def _correction(self, standing: Standing, room: int) -> str:
         """`corrected 12:40: DAU 15,210 → 15,384`, against what was first published: editing notifies nobody."""

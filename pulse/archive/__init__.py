@@ -16,6 +16,7 @@ later is for the store's own versioning to say, and a copy in a folder can be lo
 import hashlib
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from pulse import PulseError
 
@@ -54,6 +55,16 @@ def find(root: Path, place: str) -> Path:
     if not _PLACE.fullmatch(place) or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
         raise ArchiveError(f"The archive holds no notebook {place[:200]!r}.")
     return path
+
+
+def place(root: Path, path: str) -> str:
+    """A notebook's path below the archive's root."""
+    return Path(path).resolve().relative_to(root.resolve()).as_posix()
+
+
+def address(place: str) -> str:
+    """Where a run's page is, below the address of the pages."""
+    return f"run/{quote(place.removesuffix('.ipynb'))}.html"
 
 
 def walk(root: Path) -> list[str]:

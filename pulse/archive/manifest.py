@@ -25,7 +25,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,18 @@ def append(root: Path, *entries: Entry) -> None:
             head = bound["hash"]
             lines.append(json.dumps(bound, ensure_ascii=False, sort_keys=True) + "\n")
         _write(file, size, "".join(lines).encode())
+
+
+def delivered(root: Path, place: str, report: str, event_date: date, deliveries: Iterable[Any]) -> None:
+    """Write what was sent from a notebook: `deliveries` are those of `pulse.telegram`.
+
+    Raises:
+        ArchiveError: the manifest cannot be written.
+    """
+    told = ("chat", "state", "did", "ref", "message_id")
+    listed = [{name: getattr(each, name) for name in told} for each in deliveries]
+    entry = {"what": "delivered", "path": place, "report": report, "event_date": str(event_date)}
+    append(root, {**entry, "deliveries": listed})
 
 
 def head(root: Path) -> str:

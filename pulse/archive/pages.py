@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pulse import archive
-from pulse.archive import ArchiveError, index
+from pulse.archive import ArchiveError
 from pulse.archive.index import PAGE, Attempt, Filter, Index
 from pulse.archive.render import TEMPLATES
 from pulse.settings import Settings
@@ -136,11 +136,6 @@ def message_page(look: Look, title: str, text: str, base: str = "") -> str:
 # --- addresses -------------------------------------------------------------------------------------------------------
 
 
-def run_address(path: str) -> str:
-    """Where a run's page is, below the pages' root."""
-    return f"run/{quote(path.removesuffix('.ipynb'))}.html"
-
-
 def place(address: str) -> str:
     """The notebook whose page is at an address below `run/`, `compare/` or `notebook/`."""
     return address.removesuffix(".html").removesuffix(".ipynb") + ".ipynb"
@@ -248,7 +243,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(shown=shown, took=_took, day=_day, address=run_address, tone=_tone)
+    environment.filters.update(shown=shown, took=_took, day=_day, address=archive.address, tone=_tone)
     environment.globals.update(quote=quote)
     return environment
 
@@ -298,6 +293,3 @@ def _text(name: str) -> str:
 @cache
 def _hashed(name: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(_text(name).encode()).digest()).decode()}'"
-
-
-__all__ = ["Look", "compare_page", "index", "list_page", "message_page", "place", "policy", "run_address", "run_page"]

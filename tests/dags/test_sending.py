@@ -1,5 +1,6 @@
 """The DAGs that send, run by Airflow in one process against the sandbox: late, then there, then corrected."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from telegram_chats import Telegram
 
 from pulse import clickhouse, settings
+from pulse.archive import index, manifest
 from pulse.clickhouse import ClickHouse
 from pulse.messages import GAP
 from pulse.sandbox.clickhouse import Server
@@ -38,6 +40,7 @@ def outside(
         patch.setenv("PULSE_DATABASE", "reported")
         patch.setenv("PULSE_SOURCE_DATABASE", "reported_app")
         patch.setenv("PULSE_OUTPUT", str(tmp_path_factory.mktemp("archive")))
+        patch.setenv("PULSE_ARCHIVE_URL", "https://air.flow/archive/")
         patch.setenv("TELEGRAM_API_URL", chats.server.url)
         patch.setenv("TELEGRAM_REPORT_CHATS", chats.new_chat())
         patch.setenv("TELEGRAM_LIVE_CHATS", chats.new_chat())
@@ -105,6 +108,11 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     _, report = chats.messages(readers)
     assert report["photo"]
     assert "12" in report["text"]
+    (kept,) = Path(settings.load().output).glob("daily_report/*/*/daily_report.1.ipynb")
+    sha256 = hashlib.sha256(kept.read_bytes()).hexdigest()
+    assert report["text"].splitlines()[-1] == f"run {sha256[:10]}"
+    page = f"https://air.flow/archive/run/{kept.relative_to(settings.load().output)}".replace(".ipynb", ".html")
+    assert report["entities"][-1]["url"] == page
 
     _run(day)  # the same numbers: nothing is sent
     assert len(chats.messages(readers)) == 2
@@ -122,6 +130,19 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     _, disagreement = chats.messages(on_call)
     assert "daily_report.reconcile failed" in disagreement["text"]
     assert "views is 250 in daily_metrics, 200 in dimension_activity by os" in disagreement["text"]
+
+    root = Path(settings.load().output)
+    assert manifest.verify(root).problems == []
+    with index.opened(root) as opened:
+        (first,) = opened.by_ref(sha256[:10])
+        delivered = [(sent.did, sent.message_id) for each in opened.all() for sent in opened.delivered(each.path)]
+        (shown,) = opened.delivered(first.path)
+    assert (shown.report, shown.chat, shown.did, shown.message_id) == ("daily_report", readers, "sent", report["id"])
+    assert sorted(delivered) == [("edited", report["id"]), ("nothing", report["id"]), ("sent", report["id"])]
+    said = subprocess.run(["pulse", "archive", "show", sha256[:10]], capture_output=True, text=True, check=True).stdout
+    assert f"Daily report of {day}, try 1 (daily_report)" in said
+    assert f"daily_report to chat {readers}: sent" in said
+    assert str(kept) in said
 
 
 def test_a_late_report_follows_as_soon_as_the_day_is_there(
@@ -177,6 +198,18 @@ def test_by_hand_a_day_that_fails_ends_with_the_reason(outside: ClickHouse) -> N
     last = done.stderr.splitlines()[-2:]  # one of each extract
     assert last[0].startswith("etl failed for 2020-01-01: The archive cannot keep /proc/pulse/etl/2020-01-01/")
     assert last[1].endswith("(No such file or directory); make room or make it writable, or set PULSE_OUTPUT.")
+
+
+def test_a_notebook_that_fails_is_named_in_the_notice(outside: ClickHouse, chats: Telegram) -> None:
+    on_call = settings.load().telegram_alert_chats
+    before = len(chats.messages(on_call))
+    day = settings.load().event_day("yesterday") - timedelta(days=2)
+    outside.write([{"event_date": day, **METRICS}] * 2, "daily_metrics")
+    assert str(_run(day).state) == "failed"
+    (alarm,) = chats.messages(on_call)[before:]
+    assert "daily_metrics has a day more than once" in alarm["text"]
+    (kept,) = Path(settings.load().output).glob(f"daily_report/{day}/*/*.ipynb")
+    assert alarm["text"].splitlines()[-1] == f"run {hashlib.sha256(kept.read_bytes()).hexdigest()[:10]}"
 
 
 @pytest.mark.parametrize("change", [date(2026, 3, 29), date(2026, 10, 25)])

@@ -108,6 +108,48 @@ def test_a_report_is_one_photo_with_a_caption(pulse: Pulse, chats: Telegram) -> 
     assert pulse.pending() == []
 
 
+@pytest.mark.parametrize(
+    ("language", "link", "line", "kind"),
+    [
+        ("en", "", "run 3f9c2a71b0", "code"),
+        ("ru", "https://air.flow/archive/run/a.html", "запуск 3f9c2a71b0", "text_link"),
+    ],
+)
+def test_a_message_names_its_run_in_the_last_line(
+    pulse: Pulse, chats: Telegram, language: str, link: str, line: str, kind: str
+) -> None:
+    pulse = replace(pulse, settings=pulse.settings.model_copy(update={"language": language}))
+    chat = chats.new_chat()
+    pulse.deliver(replace(report(1), ref="3f9c2a71b0", link=link), chat)
+    (message,) = chats.messages(chat)
+    assert message["text"] == f"DAU 1\n\n{line}"
+    assert message["entities"][-1]["type"] == kind
+    assert message["entities"][-1].get("url", "") == link
+
+
+def test_another_run_with_the_same_numbers_does_nothing_and_one_with_others_names_itself(
+    pulse: Pulse, chats: Telegram
+) -> None:
+    chat = chats.new_chat()
+    pulse.deliver(replace(report(1), ref="aaaaaaaaaa"), chat)
+    (again,) = pulse.deliver(replace(report(1), ref="bbbbbbbbbb"), chat)
+    assert again.did == "nothing"
+    assert chats.texts(chat)[0].endswith("\n\nrun aaaaaaaaaa")
+    pulse.deliver(replace(report(2), ref="cccccccccc"), chat)
+    first, empty, corrected, run = chats.texts(chat)[0].splitlines()
+    assert (first, empty, run) == ("DAU 2", "", "run cccccccccc")
+    assert corrected.startswith("corrected ")
+
+
+@pytest.mark.parametrize(("size", "named"), [(1008, True), (1009, False), (1024, False)])
+def test_a_caption_without_room_goes_without_the_run(pulse: Pulse, chats: Telegram, size: int, named: bool) -> None:
+    chat = chats.new_chat()
+    pulse.deliver(Message("x" * size, png(), ref="3f9c2a71b0"), chat)
+    (message,) = chats.messages(chat)
+    assert message["photo"]
+    assert message["text"].endswith("run 3f9c2a71b0") == named
+
+
 def test_one_chat_is_served_in_a_second(pulse: Pulse, chats: Telegram) -> None:
     seconds = []
     for _ in range(4):  # the first one warms up; of the others the best counts, on a machine that does other things too
