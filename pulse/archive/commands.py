@@ -74,6 +74,21 @@ def site(
     typer.echo(f"{runs:,} runs, {fresh:,} of them new or changed: open {Path(folder).resolve() / 'index.html'}")
 
 
+@app.command()
+def thin(
+    days: Annotated[int, typer.Option(min=1, help="How long everything stays.")] = 30,
+    look: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Take out older runs that nobody needs: failed ones, alerts, what was sent, and two a day always stay."""
+    from pulse.archive import retention
+
+    root = archive.folder(settings.load().output)
+    gone = [each.path for each in retention.may_go(root, days)] if look else retention.thin(root, days)
+    for path in gone:
+        typer.echo(path)
+    typer.echo(f"{len(gone):,} notebooks {'would go' if look else 'are gone; the manifest knows of them'}.")
+
+
 @app.command("index")
 def make_index() -> None:
     """Make the index of the archive anew."""

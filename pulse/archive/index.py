@@ -42,6 +42,8 @@ COLUMNS = (
     "path", "sha256", "dag", "event_date", "run", "run_id", "task", "notebook", "try", "outcome", "started", "seconds",
     "started_by", "facts", "state",
 )  # fmt: skip
+# What is told of a notebook that is gone.
+STAYS = ("run_id", "task", "started", "seconds", "started_by", "facts")
 log = logging.getLogger(__name__)
 
 
@@ -254,7 +256,12 @@ class Index:
         if what in ("begun", "ended", "adopted"):
             self._put(path, what, entry.get("sha256", ""), entry.get("outcome", ""))
         elif what == "thinned":
-            self._db.execute("update attempts set state = 'thinned' where path = ?", (path,))
+            stays = entry.get("stays") or {}
+            told = {name: stays.get(name) for name in STAYS if name != "facts"}
+            facts = stays.get("facts") or {}
+            self._write(
+                path, "thinned", entry["sha256"], "succeeded", told, facts, json.dumps(facts, ensure_ascii=False)
+            )
         elif what == "delivered":
             rows = [
                 (path, entry["at"], entry["report"], entry["event_date"], each["chat"], each["state"], each["did"],
@@ -264,8 +271,18 @@ class Index:
             self._db.executemany("insert into deliveries values (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _put(self, path: str, state: str, sha256: str, outcome: str) -> None:
-        node = _notebook(self.root, path)
-        about, facts, words = _told(node)
+        self._write(path, state, sha256, outcome, *_told(_notebook(self.root, path)))
+
+    def _write(
+        self,
+        path: str,
+        state: str,
+        sha256: str,
+        outcome: str,
+        about: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        words: str,
+    ) -> None:
         dag, event_date, run, name = (["", "", "", *path.split("/")])[-4:]
         notebook, _, number = name.removesuffix(".ipynb").rpartition(".")
         known = (path, sha256, dag, event_date, run, about.get("run_id", ""), about.get("task", ""))

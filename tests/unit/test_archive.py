@@ -11,14 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pulse.archive import ArchiveError, digest, find, index, manifest, walk
+from pulse.archive import ArchiveError, digest, find, index, manifest, retention, walk
 
 FORK = multiprocessing.get_context("fork")
+STARTED = "2026-11-23T02:00:00+00:00"
 RUN = "scheduled_2026_11_23T02_00_00_00_00_abcdef"
 
 
@@ -26,7 +29,7 @@ def place(name: str = "load", day: str = "2026-11-22", number: int = 1, dag: str
     return f"{dag}/{day}/{RUN}/{name}.{number}.ipynb"
 
 
-def notebook(outcome: str = "succeeded", after: str = manifest.GENESIS, **glued: Any) -> str:
+def notebook(outcome: str = "succeeded", after: str = manifest.GENESIS, started: str = STARTED, **glued: Any) -> str:
     """An executed notebook that handed these on."""
     outputs = [
         {
@@ -37,7 +40,7 @@ def notebook(outcome: str = "succeeded", after: str = manifest.GENESIS, **glued:
         for name, value in glued.items()
     ]
     about = {
-        "outcome": outcome, "after": after, "run_id": "scheduled__1", "started": "2026-11-23T02:00:00+00:00",
+        "outcome": outcome, "after": after, "run_id": "scheduled__1", "started": started,
         "seconds": 1.5, "parameters": {"event_date": "2026-11-22"}, "commit": "c0ffee", "started_by": "scheduled",
         "error": None if outcome in ("succeeded", "running") else {"cell": 3, "message": "no rows for the day"},
     }  # fmt: skip
@@ -51,7 +54,7 @@ def notebook(outcome: str = "succeeded", after: str = manifest.GENESIS, **glued:
             "outputs": outputs,
         },
     ]
-    return json.dumps({"cells": cells, "metadata": {"pulse": about}, "nbformat": 4, "nbformat_minor": 5})
+    return json.dumps({"cells": cells, "metadata": {"pulse": about}, "nbformat": 4, "nbformat_minor": 4})
 
 
 def write(path: Path, text: str) -> None:
@@ -403,3 +406,89 @@ def test_the_index_knows_what_a_notebook_was_compared_with_and_what_was_sent(roo
         assert (delivery.chat, delivery.message_id) == ("-1001", 7)
         assert opened.delivering() == {place()}
     assert digest((root / place()).read_bytes()) == today.sha256
+
+
+# --- retention -------------------------------------------------------------------------------------------------------
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def moment(hour: int, minute: int = 0, days_ago: int = 40) -> str:
+    return (NOW - timedelta(days=days_ago)).replace(hour=hour, minute=minute).isoformat(timespec="seconds")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Path:
+    """A day of monitoring, 40 days ago and now: an alert at 05, a failure at 06, a delivery from 07."""
+    for days_ago in (40, 0):
+        for hour in range(3, 10):
+            day = str((NOW - timedelta(days=days_ago)).date())
+            where = f"monitoring/{day}/run_{hour:02}/anomalies.1.ipynb"
+            outcome = "failed" if hour == 6 else "succeeded"
+            alerts = ["DAU is low"] if hour == 5 else []
+            keep(tmp_path, where, outcome, started=moment(hour, 0, days_ago), alerts=alerts, checked=hour)
+    sent = {"chat": "-1", "state": "sent", "did": "sent", "ref": "x", "message_id": 1}
+    manifest.append(
+        tmp_path,
+        {"what": "delivered", "path": "monitoring/2026-10-14/run_07/anomalies.1.ipynb", "report": "alert",
+         "event_date": "2026-10-14", "deliveries": [sent]},
+    )  # fmt: skip
+    return tmp_path
+
+
+def test_quiet_runs_go_and_what_alerted_failed_or_was_sent_stays(watched: Path) -> None:
+    gone = retention.thin(watched, now=NOW)
+    # Of the quiet ones (03, 04, 08, 09) the first and the last stay; of today all.
+    assert gone == [f"monitoring/2026-10-14/run_{hour}/anomalies.1.ipynb" for hour in ("08", "04")]
+    assert len(walk(watched)) == 12
+    verdict = manifest.verify(watched)
+    assert (verdict.problems, verdict.remarks) == ([], [])
+    assert not (watched / "monitoring/2026-10-14/run_08").exists()
+    assert retention.thin(watched, now=NOW) == []
+
+
+def test_what_is_known_of_a_thinned_run_stays_even_in_an_index_made_anew(watched: Path) -> None:
+    with index.opened(watched) as opened:
+        before = opened.attempt("monitoring/2026-10-14/run_08/anomalies.1.ipynb")
+    assert before is not None
+    retention.thin(watched, now=NOW)
+    index.rebuild(watched)
+    with index.opened(watched) as opened:
+        assert opened.by_ref(before.ref) == [replace(before, state="thinned")]
+        assert len(opened.all()) == 14
+    assert paths(watched, text=before.ref) == [before.path]
+
+
+def test_putting_a_thinned_notebook_back_changed_is_named(watched: Path) -> None:
+    path = watched / "monitoring/2026-10-14/run_08/anomalies.1.ipynb"
+    text = path.read_text()
+    retention.thin(watched, now=NOW)
+    write(path, text.replace("DAU", "dau").replace("succeeded", "failed"))
+    assert re.search(
+        r"run_08/anomalies\.1\.ipynb: added by hand: the one that stood there was thinned", problems(watched)[0]
+    )
+    write(path, text)  # as after a crash between writing down and removing
+    assert problems(watched) == []
+    assert retention.thin(watched, now=NOW) == []
+    assert not path.exists()
+
+
+def test_a_notebook_that_was_changed_by_hand_never_goes(watched: Path) -> None:
+    path = watched / "monitoring/2026-10-14/run_08/anomalies.1.ipynb"
+    path.write_text(path.read_text().replace("c0ffee", "decaff"))
+    assert len(retention.thin(watched, now=NOW)) == 1
+    assert re.search(r"run_08/anomalies\.1\.ipynb: changed", problems(watched)[0])
+
+
+def test_a_run_that_was_killed_long_ago_gets_its_end(watched: Path) -> None:
+    killed, unsaid = "etl/2026-10-14/a/load.1.ipynb", "etl/2026-10-14/b/load.1.ipynb"
+    for where in (killed, unsaid):
+        write(watched / where, notebook("running", started=moment(5)))
+        manifest.append(watched, {"what": "begun", "path": where})
+    write(watched / unsaid, notebook("failed", started=moment(5)))  # killed between the notebook and the manifest
+    assert len(manifest.verify(watched).remarks) == 2
+    retention.thin(watched, now=NOW)
+    verdict = manifest.verify(watched)
+    assert (verdict.problems, verdict.remarks) == ([], [])
+    with index.opened(watched) as opened:
+        assert [opened.attempt(where).outcome for where in (killed, unsaid)] == ["killed", "failed"]  # type: ignore[union-attr]
