@@ -39,6 +39,7 @@ bench: install ## measure: time, memory, and the ways not taken
 	python -m benchmarks.etl
 	python -m benchmarks.monitoring
 	python -m benchmarks.anomalies
+	python -m benchmarks.archive
 
 lint: install ## the checks that a commit must pass
 	ruff format --check .
