@@ -5,9 +5,8 @@ builds the app.
 """
 
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import cached_property
+from collections.abc import Callable
+from functools import cache, cached_property
 from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
@@ -54,14 +53,8 @@ def make_app() -> Any:
 
     Reader = Annotated[Any, Depends(get_user)]  # noqa: N806
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        threading.Thread(target=_warm_up, daemon=True).start()
-        yield
-
     app = FastAPI(
         title="Archive",
-        lifespan=lifespan,
         dependencies=[Depends(get_user)],
         docs_url=None,
         redoc_url=None,
@@ -84,6 +77,7 @@ def make_app() -> Any:
         number = asked.get("page", "1")
 
         def page(opened: index.Index, look: pages.Look) -> str:
+            _warm_up()
             wanted = index.Filter(**{name: asked.get(name, "")[:200] for name in names}, dags=look.dags)
             return pages.list_page(opened, look, wanted, max(1, int(number)) if number.isdecimal() else 1)
 
@@ -150,9 +144,14 @@ def _framed(request: Any) -> bool:
     return bool(request.headers.get("sec-fetch-dest") == "iframe")
 
 
+@cache
 def _warm_up() -> None:
-    """What the first reader would have to wait for."""
-    from pulse.archive import compare, render
+    """Load, while a reader looks at the first list, what showing a notebook takes: no server needs it before."""
 
-    assert compare
-    render.warm_up()
+    def load() -> None:
+        from pulse.archive import compare, render
+
+        assert compare
+        render.warm_up()
+
+    threading.Thread(target=load, daemon=True).start()

@@ -20,6 +20,8 @@ from urllib.parse import quote
 
 from pulse import PulseError
 
+TEMPLATES = Path(__file__).parent / "templates"
+
 REF_LENGTH = 10
 """How much of a notebook's SHA-256 makes a run reference: 40 bits, short enough to type from a message."""
 

@@ -257,8 +257,8 @@ class Index:
             self._put(path, what, entry.get("sha256", ""), entry.get("outcome", ""))
         elif what == "thinned":
             stays = entry.get("stays") or {}
-            told = {name: stays.get(name) for name in STAYS if name != "facts"}
-            facts = stays.get("facts") or {}
+            told = {name: stays[name] for name in STAYS if name in stays}
+            facts = {**_told({})[1], **(stays.get("facts") or {})}
             self._write(
                 path, "thinned", entry["sha256"], "succeeded", told, facts, json.dumps(facts, ensure_ascii=False)
             )
@@ -330,7 +330,14 @@ def keep_up(root: Path) -> None:
 
 
 def rebuild(root: Path) -> int:
-    """Make the index anew from the manifest and the notebooks; gives the number of attempts."""
+    """Make the index anew from the manifest and the notebooks; gives the number of attempts.
+
+    Raises:
+        ArchiveError: there is no archive, or the index cannot be written.
+    """
+    if not root.is_dir():
+        raise ArchiveError(f"There is no archive at {root} yet; it begins with the first run.")
+    (root / NAME).unlink(missing_ok=True)
     with closing(_up_to_date(root, anew=True)) as connection:
         return int(connection.execute("select count(*) from attempts").fetchone()[0])
 

@@ -18,9 +18,8 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pulse import archive
-from pulse.archive import ArchiveError
+from pulse.archive import TEMPLATES, ArchiveError
 from pulse.archive.index import PAGE, Attempt, Filter, Index
-from pulse.archive.render import TEMPLATES
 from pulse.settings import Settings
 
 FOLDED = 12  # runs of a pipeline and day beyond which they are folded

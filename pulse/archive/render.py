@@ -8,15 +8,16 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import nbformat
 import nh3
 from markupsafe import Markup
 from nbconvert.exporters.html import HTMLExporter
+from nbconvert.exporters.templateexporter import TemplateExporter
+from nbconvert.filters.highlight import Highlight2HTML
 
-TEMPLATES = Path(__file__).parent / "templates"
+from pulse.archive import TEMPLATES
 
 TAGS = {
     "a", "b", "blockquote", "br", "caption", "code", "dd", "del", "details", "div", "dl", "dt", "em", "h1", "h2", "h3",
@@ -82,9 +83,17 @@ def warm_up() -> None:
     notebook(nbformat.writes(empty).encode())
 
 
+class _Exporter(HTMLExporter):
+    """nbconvert's own, without its last step, which takes longer than all before it: reading the whole page again."""
+
+    def from_notebook_node(self, nb: Any, resources: Any = None, **options: Any) -> Any:
+        self.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3", parent=self))
+        return TemplateExporter.from_notebook_node(self, nb, resources, **options)
+
+
 @cache
-def _exporter() -> HTMLExporter:
-    return HTMLExporter(
+def _exporter() -> _Exporter:
+    return _Exporter(
         template_name="basic", template_file=str(TEMPLATES / "notebook.html.j2"), exclude_anchor_links=True
     )
 

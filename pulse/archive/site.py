@@ -21,6 +21,8 @@ def write(root: Path, folder: Path, settings: Settings) -> tuple[int, int]:
     Raises:
         ArchiveError: there is no archive, or the folder holds something else, or cannot be written.
     """
+    if folder.resolve().is_relative_to(root.resolve()):
+        raise ArchiveError(f"{folder} is in the archive, which holds notebooks only: give another folder.")
     made = _made(folder)
     look = Look(settings, served=False)
     fresh = 0
@@ -68,5 +70,5 @@ def _put(path: Path, html: str) -> None:
 
 def _version() -> str:
     """The pages' own: with other templates they are all made anew."""
-    texts = (path.read_bytes() for path in sorted(pages.TEMPLATES.iterdir()))
+    texts = (path.read_bytes() for path in sorted(archive.TEMPLATES.iterdir()))
     return hashlib.sha256(b"".join(texts)).hexdigest()

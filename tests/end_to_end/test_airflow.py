@@ -1,26 +1,37 @@
-"""The daily DAG run by a real Airflow: its scheduler, its LocalExecutor, its backfill command, the sandbox's events."""
+"""The DAGs and the archive in a real Airflow: its scheduler, executor, backfills, login, and pages in a browser."""
 
+import html
+import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import nbformat
 import pytest
 from telegram_chats import Telegram
 
 from pulse import settings
+from pulse.archive import digest, index, manifest
 from pulse.clickhouse import ClickHouse
 from pulse.sandbox.clickhouse import Server
 from pulse.sandbox.events import App, fill
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 DAYS = 6
 
@@ -40,6 +51,11 @@ class Airflow:
     yesterday: date
     chats: Telegram
     readers: str
+    url: str
+
+    @property
+    def archive(self) -> Path:
+        return self.home / "archive"
 
     def command(self, *words: str) -> str:
         done = subprocess.run(["airflow", *words], env=self.environment, capture_output=True, text=True, timeout=120)
@@ -86,6 +102,7 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # as `pulse` sets it
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "15",  # on a busy machine the scheduler is up long before the API
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(logs),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
         "AIRFLOW_CONN_CLICKHOUSE_DEFAULT": clickhouse_server.url,
@@ -93,6 +110,7 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         "PULSE_DATABASE": "scheduled",
         "PULSE_SOURCE_DATABASE": "scheduled_app",
         "PULSE_OUTPUT": str(home / "archive"),
+        "PULSE_ARCHIVE_URL": f"http://127.0.0.1:{api}/archive",
         "TELEGRAM_API_URL": chats.server.url,
         "TELEGRAM_REPORT_CHATS": readers,
         "TELEGRAM_LIVE_CHATS": chats.new_chat(),
@@ -104,7 +122,8 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
             ["airflow", "standalone"], env=environment, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            yield Airflow(home, environment, db, "scheduled_app", yesterday, chats, readers)
+            url = f"http://127.0.0.1:{api}"
+            yield Airflow(home, environment, db, "scheduled_app", yesterday, chats, readers, url)
         finally:
             os.killpg(process.pid, signal.SIGINT)
             try:
@@ -223,6 +242,269 @@ def test_a_failed_notebook_says_why_in_the_last_lines_of_its_log(scheduled: Airf
     assert f"{ahead} has not ended yet in" in "".join(log.splitlines()[-3:])
     tries = scheduled.query("select try_number from task_instance where run_id = 'ahead' and task_id = 'extract_feed'")
     assert tries == [(1,)]  # trying again would not help
+
+
+# --- the archive, as people use it -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(scheduled: Airflow, browser: "Browser") -> "Iterator[Page]":
+    """A browser's page, logged in to Airflow; what it asks of others and what goes wrong in it is kept beside it."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(f"{scheduled.url}/archive/index.html?dag=etl")
+    assert "/auth/login" in page.url  # nobody sees the archive without the login
+    (password,) = json.loads((scheduled.home / "simple_auth_manager_passwords.json.generated").read_text()).values()
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", password)
+    page.click("button[type=submit]")
+    page.wait_for_url(f"{scheduled.url}/archive/index.html?dag=etl")
+    yield page
+    page.close()
+
+
+def _raw(airflow: Airflow, path: str, page: "Page | None" = None, accept: str = "*/*") -> tuple[int, str]:
+    """An address as it is, which no client has tidied up; with the page's login if there is one."""
+    headers = {"Accept": accept}
+    if page:
+        headers["Cookie"] = "; ".join(f"{each['name']}={each['value']}" for each in page.context.cookies())
+    connection = http.client.HTTPConnection(airflow.url.removeprefix("http://"), timeout=30)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+def _loads(airflow: Airflow) -> list[str]:
+    """The archived loads, the earliest event date first."""
+    return sorted(path.relative_to(airflow.archive).as_posix() for path in airflow.archive.glob("etl/*/*/load.1.ipynb"))
+
+
+def test_nobody_sees_the_archive_without_the_login(scheduled: Airflow) -> None:
+    place = _loads(scheduled)[0]
+    for path in ("", "index.html", f"run/{place}", f"notebook/{place}", "compare.html", "task?dag=etl&run_id=x&task=y"):
+        status, said = _raw(scheduled, f"/archive/{path}")
+        assert (status, said) == (401, "Not authenticated")
+        assert _raw(scheduled, f"/archive/{path}", accept="text/html")[0] == 307
+    for token in ("nonsense", ""):
+        connection = http.client.HTTPConnection(scheduled.url.removeprefix("http://"), timeout=30)
+        connection.request("GET", "/archive/index.html", headers={"Authorization": f"Bearer {token}"})
+        assert connection.getresponse().status in (401, 403)
+        connection.close()
+
+
+def test_the_load_of_a_day_is_found_opened_and_compared_with_the_day_before(scheduled: Airflow, page: "Page") -> None:
+    before, place = _loads(scheduled)[-2:]
+    day, day_before = place.split("/")[1], before.split("/")[1]
+    page.goto(scheduled.url)
+    page.get_by_role("link", name="Archive").click()
+    archive = page.frame_locator("iframe")
+    archive.get_by_label("Notebook").select_option("load")
+    archive.get_by_label("Event date from").fill(day)
+    archive.get_by_role("button", name="Show").click()
+    archive.get_by_text("1 run", exact=True).wait_for()
+    archive.get_by_role("link", name="Load").click()
+    archive.get_by_role("heading", name="Does it add up?").wait_for()
+
+    numbers = {
+        date: scheduled.db.read("select * from daily_metrics where event_date = {day:Date}", day=date).loc[0]
+        for date in (day, day_before)
+    }
+    told = archive.get_by_label("key numbers").inner_text()
+    for name in ("app_users", "views", "messages_sent"):
+        assert re.search(rf"{numbers[day][name]:,}\s+{name}", told)
+    assert archive.get_by_text("as kept").is_visible()
+    commit = nbformat.read(scheduled.archive / place, as_version=4).metadata["pulse"]["commit"]
+    assert archive.get_by_text(commit).is_visible()
+    assert archive.locator("article table").first.is_visible()
+    assert not archive.locator("article .highlight").first.is_visible()  # code is folded
+    archive.locator("article summary").first.click()
+    assert archive.get_by_text("an ISO date such as").first.is_visible()
+
+    archive.get_by_role("link", name="Compare with").click()
+    verdict = archive.locator(".verdict").inner_text()
+    assert verdict.startswith("Same as ")
+    assert f"event_date {day_before} → {day}" in verdict
+    for name in ("app_users", "views", "messages_sent"):
+        was, now = int(numbers[day_before][name]), int(numbers[day][name])
+        cells = archive.locator("table.numbers tr", has_text=name).locator("td").all_inner_texts()
+        shown = [f"{was:,}", f"{now:,}", f"{now - was:+,}", f"{100 * (now - was) / was:+.1f}%"]
+        assert cells == [text.replace("-", "−") for text in shown]
+    assert archive.get_by_text("The same in every cell.").is_visible()
+
+
+def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflow, page: "Page") -> None:
+    ((run_id,),) = scheduled.query("select run_id from dag_run where dag_id = 'etl' and run_type = 'scheduled'")
+    page.goto(f"{scheduled.url}/dags/etl/runs/{quote(run_id)}/tasks/load/details")
+    page.get_by_role("link", name="Executed notebook").click()
+    page.get_by_role("heading", name="Does it add up?").wait_for()
+    assert page.get_by_text(run_id).is_visible()
+
+    (kept,) = scheduled.archive.glob("daily_report/*/early_*/daily_report.1.ipynb")
+    day = kept.parent.parent.name
+    (sent,) = [
+        each for each in scheduled.chats.messages(scheduled.readers) if digest(kept.read_bytes())[:10] in each["text"]
+    ]
+    page.goto(sent["entities"][-1]["url"])
+    assert page.get_by_role("heading", name="Daily report").first.is_visible()
+    assert page.get_by_text(f"message {sent['id']}").is_visible()
+    assert page.locator("article img").first.evaluate("image => image.naturalWidth") > 500
+    assert day in page.title()
+
+
+HOSTILE = """<script>document.title='owned'</script><img src=x onerror="document.title='owned'">
+<svg onload="document.title='owned'"></svg><iframe srcdoc="<script>parent.document.title='owned'</script>"></iframe>
+<a href="javascript:document.title='owned'">a link</a><form action="/auth/logout"><button>Log in again</button></form>
+<style>.page-top { display:none }</style><div class="page-top head" style="position:fixed;inset:0">over all of it</div>
+<img src="https://evil.example/pixel.png"><link rel=stylesheet href="https://evil.example/a.css"><base href="https://evil.example">
+<meta http-equiv=refresh content="0;url=https://evil.example"><object data="https://evil.example/o"></object>
+<table><tr><td background="https://evil.example/b.png">a table</td></tr></table>"""
+
+
+FORBIDDEN = (
+    "script, iframe, object, embed, base, meta[http-equiv=refresh], link[rel=stylesheet], a[href^=javascript], "
+    "main :is(svg, [style], [onerror], [onload], [background]), .notebook :is(.page-top, .head)"
+)
+
+
+def test_a_hostile_notebook_does_nothing(scheduled: Airflow, page: "Page") -> None:
+    """Scripts, frames, forms, styles and pictures from elsewhere, in every place where a notebook can have them."""
+    node = nbformat.read(scheduled.archive / _loads(scheduled)[0], as_version=4)
+    data = {
+        "text/html": HOSTILE, "image/svg+xml": f"<svg xmlns='http://www.w3.org/2000/svg'>{HOSTILE}</svg>",
+        "application/javascript": "document.title='owned'", "text/markdown": HOSTILE, "text/latex": HOSTILE,
+    }  # fmt: skip
+    shown = [nbformat.v4.new_output("display_data", {kind: content}) for kind, content in data.items()]
+    shown += [
+        nbformat.v4.new_output("stream", text=HOSTILE),
+        nbformat.v4.new_output("error", ename="E", evalue=HOSTILE, traceback=[HOSTILE]),
+        nbformat.v4.new_output("display_data", {"image/png": 'x"><script>document.title="owned"</script>'}),
+        nbformat.v4.new_output("display_data", {"application/scrapbook.scrap.json+json": {"name": HOSTILE, "data": 1}}),
+    ]
+    node.cells = [
+        nbformat.v4.new_markdown_cell(f"# {HOSTILE}"),
+        nbformat.v4.new_raw_cell(HOSTILE),
+        nbformat.v4.new_code_cell(HOSTILE, outputs=shown),
+    ]
+    node.metadata["pulse"].update(
+        outcome="succeeded", parameters={HOSTILE: HOSTILE}, commit=HOSTILE, host=HOSTILE, started_by=HOSTILE,
+        error={"cell": HOSTILE, "message": HOSTILE}, queries=[{"query_id": HOSTILE, "seconds": HOSTILE}],
+    )  # fmt: skip
+    paths = ["hostile/2026-11-01/run/hostile.1.ipynb", "hostile/2026-11-02/run/hostile.1.ipynb"]
+    for place in paths:
+        (scheduled.archive / place).parent.mkdir(parents=True)
+        (scheduled.archive / place).write_text(nbformat.writes(node))
+        ended = {"what": "ended", "path": place, "outcome": "succeeded"}
+        ended["sha256"] = digest((scheduled.archive / place).read_bytes())
+        manifest.append(scheduled.archive, {"what": "begun", "path": place}, ended)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: asked.append(dialog.message))
+    pair = "&".join(f"{side}={place}" for side, place in zip(("left", "right"), paths, strict=True))
+    addresses = [f"run/{paths[0].removesuffix('.ipynb')}.html", f"compare.html?{pair}", "index.html?dag=hostile"]
+    for address in addresses:
+        page.goto(f"{scheduled.url}/archive/{address}")
+        page.wait_for_timeout(200)
+        assert "owned" not in page.title().split("<")[0]
+        assert page.evaluate("document.title") != "owned"
+        assert (
+            page.locator("script, iframe, object, embed, base, meta[http-equiv=refresh], link[rel=stylesheet]").count()
+            == 0
+        )
+        assert page.locator("style").count() == 1
+        forms = page.locator("form").evaluate_all("forms => forms.map(form => form.className)")
+        assert set(forms) <= {"filter", "compare-with"}
+        assert page.locator(".page-top").is_visible()
+    assert [url for url in asked if not url.startswith((scheduled.url, "data:"))] == []
+    with pytest.raises(Exception, match="Content Security Policy"):
+        page.add_script_tag(content="document.title = 'owned'")
+    for place in paths:
+        shutil.rmtree(scheduled.archive / place.split("/")[0], ignore_errors=True)
+        manifest.append(scheduled.archive, {"what": "thinned", "path": place, "sha256": "", "stays": {}})
+
+
+def test_no_path_outside_the_archive_can_be_asked_for(scheduled: Airflow, page: "Page") -> None:
+    secret = scheduled.home / "outside.1.ipynb"
+    secret.write_text(json.dumps({**nbformat.v4.new_notebook(), "secret": "outside the archive"}))
+    ups = ["../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "....//", "%252e%252e%252f", "..%00/", "etl/../../"]
+    names = [f"{up}outside.1.ipynb" for up in ups]
+    names += [quote(str(secret), safe=""), f"/{secret}", "manifest.jsonl", "index.sqlite", "etl", ""]
+    for name in names:
+        both = f"compare.html?left={name}&right={name}"
+        for address in (f"run/{name}", f"run/{name}.html", f"notebook/{name}", both):
+            status, said = _raw(scheduled, f"/archive/{address}", page)
+            assert (status, "Not found" in said, "outside the archive" in said) == (404, True, False), address
+    place = _loads(scheduled)[0]
+    assert json.loads(_raw(scheduled, f"/archive/notebook/{place}", page)[1])["nbformat"] == 4  # what is in it can
+
+
+def test_a_notebook_that_was_changed_says_so_on_its_page(scheduled: Airflow, page: "Page") -> None:
+    place = _loads(scheduled)[0]
+    verify = ["pulse", "archive", "verify"]
+    done = subprocess.run(verify, env=scheduled.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    path = scheduled.archive / place
+    kept = path.read_bytes()
+    path.write_bytes(kept.replace(b'"app_users"', b'"app users"'))
+    try:
+        page.goto(f"{scheduled.url}/archive/run/{place.removesuffix('.ipynb')}.html")
+        assert page.get_by_text("Changed since it was kept: do not trust it.").is_visible()
+        done = subprocess.run(verify, env=scheduled.environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"{place}: changed (it ended on " in done.stderr
+    finally:
+        path.write_bytes(kept)
+
+
+def test_ten_thousand_runs_are_listed_in_a_second(scheduled: Airflow, page: "Page", tmp_path: Path) -> None:
+    fill = [sys.executable, "-m", "benchmarks.archive", "--into", str(tmp_path / "many")]
+    subprocess.run(fill, cwd=settings.ROOT, check=True)
+    assert index.rebuild(tmp_path / "many") == 10_000
+    kept = scheduled.archive.rename(scheduled.home / "kept")  # the API server reads the settings for every page
+    scheduled.archive.symlink_to(tmp_path / "many")
+    try:
+        seconds = []
+        for address in ("index.html", "index.html?outcome=not+succeeded", "index.html?text=far+below&page=1"):
+            began = time.monotonic()
+            page.goto(f"{scheduled.url}/archive/{address}")
+            seconds.append(time.monotonic() - began)
+            assert page.locator(".run").count() > 50
+        assert min(seconds) < 1, seconds
+        page.goto(f"{scheduled.url}/archive/index.html")
+        assert page.get_by_text("10,000 runs").is_visible()
+        page.get_by_role("link", name="earlier").click()
+        assert page.get_by_text("page 2 of 50").is_visible()
+    finally:
+        scheduled.archive.unlink()
+        kept.rename(scheduled.archive)
+
+
+def test_the_static_site_opens_from_disk_and_filters(scheduled: Airflow, browser: "Browser", tmp_path: Path) -> None:
+    subprocess.run(["pulse", "archive", "site", str(tmp_path / "site")], env=scheduled.environment, check=True)
+    page = browser.new_page()
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    count = len(list(scheduled.archive.rglob("*.ipynb")))
+    shown = page.locator(".run:visible")
+    assert shown.count() >= count
+    day = _loads(scheduled)[-1].split("/")[1]
+    page.get_by_label("Notebook").select_option("load")
+    page.get_by_label("Event date from").fill(day)
+    assert shown.count() == 1
+    assert page.locator("#count").inner_text() == "1 run"
+    shown.get_by_role("link", name="Load").click()
+    assert page.get_by_role("heading", name="Does it add up?").is_visible()
+    page.get_by_role("link", name="Compare with").click()
+    assert page.locator(".verdict").inner_text().startswith("Same as ")
+    page.get_by_role("link", name="Archive").click()
+    assert html.unescape(page.title()) == "Archive"
+    page.close()
+    again = subprocess.run(
+        ["pulse", "archive", "site", str(tmp_path / "site")], env=scheduled.environment, capture_output=True, text=True
+    )
+    assert ", 0 of them new or changed:" in again.stdout
+    wrong = subprocess.run(["pulse", "archive", "site", str(scheduled.home)], capture_output=True, text=True)
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (1, 1)
 
 
 def _is_what_happened(airflow: Airflow, day: str) -> None:

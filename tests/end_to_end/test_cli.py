@@ -98,6 +98,23 @@ def test_dashboards_that_are_nowhere_say_what_to_set(tool: str) -> None:
     assert (code, said) == (1, f"There is no {tool.capitalize()} to talk to: set {tool.upper()}_URL.")
 
 
+def test_the_archive_says_what_it_cannot_do_in_one_sentence(tmp_path: Path) -> None:
+    remote, empty = {"PULSE_OUTPUT": "s3://bucket/archive"}, {"PULSE_OUTPUT": str(tmp_path)}
+    for words in (["verify"], ["show", "3f9c2a71b0"], ["site", str(tmp_path / "site")], ["thin"], ["index"]):
+        code, said = run("archive", *words, **remote)
+        assert (code, len(said.splitlines())) == (1, 1), said
+        assert "copy or mount it, and set PULSE_OUTPUT to the folder" in said
+    assert run("archive", "verify", **empty)[1].endswith(
+        "it begins with the next run, and adopts the notebooks it finds."
+    )
+    for ref in ("3f9c2a71b0", "x", "'; --"):
+        code, said = run("archive", "show", ref, **empty)
+        assert (code, len(said.splitlines())) == (1, 1), said
+        assert said.startswith(f"No run has the reference {ref!r}")
+    code, said = run("archive", "show", "3f9c2a71b0", PULSE_OUTPUT=str(tmp_path / "nowhere"))
+    assert (code, said) == (1, f"There is no archive at {tmp_path / 'nowhere'} yet; it begins with the first run.")
+
+
 def test_deliveries_says_when_nothing_is_open(clickhouse_server: Server) -> None:
     code, said = run("deliveries", CLICKHOUSE_URL=clickhouse_server.url, PULSE_DATABASE="nothing_sent")
     assert (code, said) == (0, "Every message was sent, as far as anybody knows.")

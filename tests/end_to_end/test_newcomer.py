@@ -96,6 +96,7 @@ ELSEWHERE = {
     "pulse dashboards superset": "dashboards/test_superset.py",
     "pulse dashboards redash": "dashboards/test_redash.py",
     "pulse sandbox run -- airflow": "test_airflow.py",
+    "pulse archive show": "test_daily_report.py",
     "pre-commit install": "test_the_hooks_pass",
 }
 

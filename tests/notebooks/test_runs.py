@@ -1,5 +1,6 @@
 """A notebook's run is archived with the truth about how it ended: small real notebooks, run by real kernels."""
 
+import hashlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from pulse import notebooks, settings
+from pulse.archive import index, manifest
 
 SECRET = "correct-horse-battery"  # noqa: S105
 
@@ -58,7 +60,9 @@ def record(path: Path) -> dict[str, Any]:
 def test_a_run_is_kept_with_all_that_made_it(make: Make, kept: Path) -> None:
     glue = "from pulse import notebooks\nimport numpy as np\nnotebooks.glue(n=np.int64(7), t='x')"
     notebook = make("print(day, limit)", glue)
-    done = notebooks.run(notebook, str(kept), {"day": "2026-11-22", "limit": 3}, about={"dag": "etl", "try": 1})
+    root = kept.parent.parent
+    about = {"dag": "etl", "try": 1}
+    done = notebooks.run(notebook, str(kept), {"day": "2026-11-22", "limit": 3}, about=about, root=str(root))
     about = record(kept)
     assert about["outcome"] == "succeeded"
     assert about["error"] is None
@@ -68,6 +72,17 @@ def test_a_run_is_kept_with_all_that_made_it(make: Make, kept: Path) -> None:
     assert about["commit"] == notebooks.commit()
     assert notebooks.scraps(str(kept)) == {"n": 7, "t": "x"}
     assert "2026-11-22 3" in kept.read_text()
+
+    entries = [entry for entry, _ in manifest.read(root)]
+    assert [entry["what"] for entry in entries] == ["begun", "ended"]
+    sha256 = hashlib.sha256(kept.read_bytes()).hexdigest()
+    assert (entries[1]["sha256"], entries[1]["outcome"], notebooks.ref(str(kept))) == (sha256, "succeeded", sha256[:10])
+    assert manifest.verify(root).problems == []
+    with index.opened(root) as opened:
+        (attempt,) = opened.by_ref(sha256[:10])
+    assert (attempt.numbers, attempt.outcome, attempt.seconds) == ({"n": 7}, "succeeded", done.seconds)
+    with pytest.raises(notebooks.ArchiveError, match="holds no notebook"):
+        notebooks.ref(str(kept) + "x")
 
 
 def test_a_figure_is_handed_on_as_the_png_that_it_saves(make: Make, kept: Path) -> None:
@@ -170,7 +185,10 @@ def test_a_run_killed_outright_is_running_until_the_next_one_says_so(make: Make,
     process.kill()
     process.wait(20)
     assert record(kept)["outcome"] == "running"
-    notebooks.settle(str(kept))
+    root = kept.parent.parent
+    assert "has no end: it is running, or was killed" in manifest.verify(root).remarks[0]
+    notebooks.settle(str(kept), str(root))
+    assert (manifest.verify(root).problems, manifest.verify(root).remarks) == ([], [])
     about = record(kept)
     assert (about["outcome"], about["error"]["cell"]) == ("killed", 6)
     kernel = _kernel_pid(kept)
@@ -184,8 +202,11 @@ def test_a_run_killed_outright_is_running_until_the_next_one_says_so(make: Make,
 
 def _run_elsewhere(notebook: Path, kept: Path) -> "subprocess.Popen[bytes]":
     """Run it in a process of its own and return when its second code cell runs."""
-    code = "import sys, pathlib, pulse.notebooks as n; n.run(pathlib.Path(sys.argv[1]), sys.argv[2], {})"
-    process = subprocess.Popen([sys.executable, "-c", code, str(notebook), str(kept)], stderr=subprocess.DEVNULL)
+    code = (
+        "import sys, pathlib, pulse.notebooks as n; n.run(pathlib.Path(sys.argv[1]), sys.argv[2], {}, root=sys.argv[3])"
+    )
+    command = [sys.executable, "-c", code, str(notebook), str(kept), str(kept.parent.parent)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if kept.exists() and "pid " in kept.read_text():
@@ -277,6 +298,14 @@ def test_an_archive_that_fills_up_keeps_the_last_whole_notebook_and_says_so(
     assert list(kept.parent.iterdir()) == [kept]
     notebooks.settle(str(kept))
     assert record(kept)["outcome"] == "killed"
+
+
+def test_a_run_that_the_manifest_cannot_know_of_leaves_nothing(make: Make, kept: Path) -> None:
+    root = kept.parent.parent
+    (root / "manifest.jsonl").mkdir(parents=True)
+    with pytest.raises(notebooks.ArchiveError, match=r"manifest\.jsonl cannot be (read|written)"):
+        notebooks.run(make("x = 1"), str(kept), {}, root=str(root))
+    assert not kept.exists()
 
 
 def test_a_secret_in_an_output_is_masked_and_fails_the_run(make: Make, kept: Path) -> None:
