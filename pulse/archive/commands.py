@@ -50,10 +50,10 @@ def show(
     title = attempt.facts["title"] or attempt.notebook
     typer.echo(f"{title} of {attempt.event_date}, try {attempt.number} ({attempt.dag})\n")
     for name, value in _lines(attempt):
-        typer.echo(f"  {name:<12}{value}")
+        typer.echo(f"  {name:<13} {value}")
     for each in delivered:
         at = f"{each.at:.16}".replace("T", " ")
-        typer.echo(f"  {'delivered':<12}{each.report} to chat {each.chat}: {each.did or each.state} {at} ({each.ref})")
+        typer.echo(f"  {'delivered':<13} {each.report} to chat {each.chat}: {each.did or each.state} {at} ({each.ref})")
     if attempt.numbers:
         typer.echo("\n" + "\n".join(f"  {name:<20}{shown(value):>14}" for name, value in attempt.numbers.items()))
     gone = " (taken out by retention)" if attempt.state == "thinned" else ""
@@ -113,7 +113,7 @@ def _lines(attempt: Any) -> list[tuple[str, str]]:
     return [
         ("outcome", attempt.outcome + (f", in cell {error['cell']}: {error['message']}" if error else "")),
         ("started", f"{started} UTC, {attempt.seconds or 0:.1f} s, {attempt.started_by}"),
-        *((f"  {name}", str(value)) for name, value in (facts.get("parameters") or {}).items()),
+        *((name, str(value)) for name, value in (facts.get("parameters") or {}).items()),
         ("commit", str(facts.get("commit") or "unknown")),
         ("queries", str(facts.get("queries"))),
         ("sha256", attempt.sha256 or "none yet: it has not ended"),

@@ -338,6 +338,7 @@ def rebuild(root: Path) -> int:
     if not root.is_dir():
         raise ArchiveError(f"There is no archive at {root} yet; it begins with the first run.")
     (root / NAME).unlink(missing_ok=True)
+    manifest.append(root)  # begins one where there is none
     with closing(_up_to_date(root, anew=True)) as connection:
         return int(connection.execute("select count(*) from attempts").fetchone()[0])
 

@@ -74,6 +74,8 @@ class _Known:
 def append(root: Path, *entries: Entry) -> None:
     """Write entries (`what`, `path`, and what else they say) to the manifest; on return they are on the disk.
 
+    A manifest that begins adopts the notebooks that are there.
+
     Raises:
         ArchiveError: the manifest cannot be written; it is as it was.
     """
@@ -141,7 +143,9 @@ def verify(root: Path, earlier: str = "") -> Verdict:
         ArchiveError: there is no manifest.
     """
     if not (root / NAME).exists():
-        raise ArchiveError(f"{root} has no manifest: it begins with the next run, and adopts the notebooks it finds.")
+        raise ArchiveError(
+            f"{root} has no manifest: the next run or `pulse archive index` begins it with the notebooks it finds."
+        )
     known = _read_lives(root)
     there = walk(root)
     found = _judged(root, {*there, *known.lives}, known)
