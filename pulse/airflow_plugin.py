@@ -6,7 +6,7 @@ builds the app.
 
 import threading
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from airflow.plugins_manager import AirflowPlugin
 from pulse import PulseError, archive, settings
 
 HOME = "/archive"
+WARM_UP_SECONDS = 20.0  # after the app is made: while the server starts, tasks wait for it
 
 
 def address(rest: str = "") -> str:
@@ -77,7 +78,6 @@ def make_app() -> Any:
         number = asked.get("page", "1")
 
         def page(opened: index.Index, look: pages.Look) -> str:
-            _warm_up()
             wanted = index.Filter(**{name: asked.get(name, "")[:200] for name in names}, dags=look.dags)
             return pages.list_page(opened, look, wanted, max(1, int(number)) if number.isdecimal() else 1)
 
@@ -136,6 +136,9 @@ def make_app() -> Any:
         response.headers["Cache-Control"] = "private, no-store"
         return response
 
+    later = threading.Timer(WARM_UP_SECONDS, _warm_up)
+    later.daemon = True
+    later.start()
     return app
 
 
@@ -144,14 +147,9 @@ def _framed(request: Any) -> bool:
     return bool(request.headers.get("sec-fetch-dest") == "iframe")
 
 
-@cache
 def _warm_up() -> None:
-    """Load, while a reader looks at the first list, what showing a notebook takes: no server needs it before."""
+    """Load what showing a notebook takes, so that the first reader does not wait for it."""
+    from pulse.archive import compare, render
 
-    def load() -> None:
-        from pulse.archive import compare, render
-
-        assert compare
-        render.warm_up()
-
-    threading.Thread(target=load, daemon=True).start()
+    assert compare
+    render.warm_up()

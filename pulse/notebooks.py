@@ -601,6 +601,8 @@ def _write(text: str, path: str, durable: bool = False) -> None:
             except BaseException:
                 os.unlink(file.name)
                 raise
+        if durable:
+            archive.to_disk(target.parent)
     except OSError as error:
         raise ArchiveError(
             f"The archive cannot keep {path} ({error.strerror}); make room or make it writable, or set PULSE_OUTPUT."

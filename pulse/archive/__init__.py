@@ -14,6 +14,7 @@ later is for the store's own versioning to say, and a copy in a folder can be lo
 """
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -78,6 +79,15 @@ def walk(root: Path) -> list[str]:
 def digest(content: bytes) -> str:
     """A notebook's SHA-256, as `sha256sum` prints it."""
     return hashlib.sha256(content).hexdigest()
+
+
+def to_disk(folder: Path) -> None:
+    """Make a folder's list of names outlast a power cut."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def ref(sha256: str) -> str:

@@ -29,7 +29,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from pulse.archive import ArchiveError, digest, walk
+from pulse.archive import ArchiveError, digest, to_disk, walk
 
 NAME = "manifest.jsonl"
 GENESIS = "0" * 64  # what the first entry follows
@@ -270,7 +270,7 @@ def _opened(root: Path) -> Iterator[Any]:
         with path.open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if new:
-                _to_disk(root)
+                to_disk(root)
             yield file
     except OSError as error:
         raise ArchiveError(
@@ -337,12 +337,3 @@ def _parsed(line: bytes) -> Entry | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) and isinstance(entry.get("what"), str) and "path" in entry else None
-
-
-def _to_disk(folder: Path) -> None:
-    """Make a folder's list of names durable."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
