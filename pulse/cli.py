@@ -53,7 +53,7 @@ def daily(event_date: EventDate = "yesterday") -> None:
 
     config = settings.load()
     day = config.event_day(event_date)
-    clickhouse.connect(config).value("select 1")  # no server: say so now, and not after everything else
+    clickhouse.create_tables(clickhouse.connect(config))  # no server: say so now, and not after everything else
     # Airflow reads its settings when it is imported. Two of its warnings are about what it could use if it were there.
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("AIRFLOW__LOGGING__NAMESPACE_LEVELS", "airflow.task.operators.pulse=INFO")
@@ -120,14 +120,20 @@ def buckets(
     days: Annotated[int, typer.Option(help="How many days, counted back from now.")] = 46,
 ) -> None:
     """Count the monitoring's buckets anew: after the source was corrected, or where too few days are there."""
-    from pulse import clickhouse, notebooks
+    from pulse import notebooks
 
     config = settings.load()
-    clickhouse.connect(config).value("select 1")
     now = datetime.now(config.zone)
-    folder = f"{config.output.rstrip('/')}/buckets/{now.date()}/{notebooks.safe_name(f'by_hand {now:%H:%M:%S.%f}')}"
-    notebook = settings.ROOT / "notebooks" / "monitoring" / "anomalies.ipynb"
-    done = notebooks.run(notebook, f"{folder}/anomalies.1.ipynb", {"fill_days": days}, secrets=config.secrets)
+    run = f"by_hand {now:%H:%M:%S.%f}"
+    path = f"{config.output.rstrip('/')}/buckets/{now.date()}/{notebooks.safe_name(run)}/anomalies.1.ipynb"
+    done = notebooks.run(
+        settings.ROOT / "notebooks" / "monitoring" / "anomalies.ipynb",
+        path,
+        {"fill_days": days},
+        about={"dag": "buckets", "task": "anomalies", "run_id": run, "try": 1, "started_by": "by hand"},
+        secrets=config.secrets,
+        root=config.output,
+    )
     typer.echo(f"The buckets of {days} days are counted. Archived at {done.path}")
 
 
