@@ -14,13 +14,18 @@ from zoneinfo import ZoneInfo
 from asgiref.sync import sync_to_async
 
 from pulse import PulseError, airflow_plugin, archive, notebooks, settings
-from pulse.archive import ArchiveError, index, manifest
+from pulse.archive import ArchiveError, index, manifest, retention
 
 with notebooks.light_import():  # the provider imports papermill, and that every cloud's SDK
     from airflow.providers.papermill.operators.papermill import PapermillOperator
 from airflow.providers.standard.operators.branch import BaseBranchOperator
 from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Param
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 Chats = Literal["report", "live", "alert"]
@@ -448,6 +453,33 @@ class ReconcileOperator(BaseOperator):
             compared = reconcile(date.fromisoformat(self.event_date), connected_settings(), self.path)
         self.log.info("The numbers of %s are the same in daily_metrics, %s", self.event_date, ", ".join(compared))
         return compared
+
+
+class ThinArchiveOperator(BaseOperator):
+    """Takes out of the archive what its retention lets go: see `pulse.archive.retention`.
+
+    Args:
+        days: how long everything stays.
+    """
+
+    def __init__(self, *, days: int = retention.DAYS, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.days = days
+
+    def execute(self, context: Any) -> int:
+        """Thin; gives how many notebooks are gone.
+
+        Raises:
+            AirflowSkipException: the archive is in an object store, whose own life-cycle rules decide.
+            AirflowException: the archive cannot be read or written.
+        """
+        output = settings.load().output
+        if "://" in output:
+            raise AirflowSkipException(f"{output} is an object store: what stays there is for its own rules to say.")
+        with _for_airflow():
+            gone = retention.thin(Path(output), self.days)
+        self.log.info("%d notebooks are gone; the manifest knows of them", len(gone))
+        return len(gone)
 
 
 def tell_failure(context: Any) -> None:
