@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.etl import Figure, progress, table
+from benchmarks.tables import Figure, goals, progress
 from pulse import archive, notebooks, settings
 from pulse.archive import index, manifest, pages
 
@@ -173,7 +173,7 @@ def main() -> None:
         fill(arguments.into, arguments.runs)
         return
     with tempfile.TemporaryDirectory(prefix="pulse-bench-") as name:
-        print(table(figures(Path(name), arguments.runs)))
+        print(goals(figures(Path(name), arguments.runs)))
 
 
 if __name__ == "__main__":

@@ -747,7 +747,7 @@ class Contribution:
         share: of the whole deviation; all slices of a dimension add up to 1.
         mix: of a rate, the part of its contribution that comes from its size among the slices, as a difference of the
             whole rate.
-        off: whether it is off by more than the least effect that is told.
+        off: whether it goes the way of the whole, and far enough to be named; else it counts as normal.
     """
 
     dimension: str
@@ -794,6 +794,12 @@ def explain(verdicts: pd.DataFrame, incident: Incident, watch: Watch) -> list[Co
     return sorted(best, key=lambda each: each.share, reverse=True)
 
 
+def _is_off(deviations: pd.Series, share: pd.Series, value: str, watched: Watched) -> bool:
+    """Whether a slice goes the way of the whole, and at least half as far as the slice that goes furthest."""
+    along = deviations.where(share > 0, 0.0).fillna(0.0).abs()
+    return bool(along[value] >= max(watched.thresholds.effect, along.max() / 2))
+
+
 def _of_count(dimension: str, group: pd.DataFrame, watched: Watched) -> tuple[list[Contribution], float]:
     sums = group.groupby("dimension_value")[["value", "expected"]].sum()
     off = sums["value"] - sums["expected"]
@@ -807,7 +813,7 @@ def _of_count(dimension: str, group: pd.DataFrame, watched: Watched) -> tuple[li
             str(value),
             float(relative[value]),
             float(share[value]),
-            off=bool(abs(relative[value]) >= watched.thresholds.effect),
+            off=_is_off(relative, share, str(value), watched),
         )
         for value in sums.index
         if pd.notna(relative[value])
@@ -841,7 +847,7 @@ def _of_rate(dimension: str, group: pd.DataFrame, name: str, watched: Watched) -
             float(rate[value] - expected[value]),
             float(share[value]),
             float(by_mix[value]),
-            off=bool(abs(rate[value] - expected[value]) >= watched.thresholds.effect * expected[value]),
+            off=_is_off(rate / expected.where(expected > 0) - 1, share, str(value), watched),
         )
         for value in table.index
     ]

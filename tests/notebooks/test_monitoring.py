@@ -275,16 +275,17 @@ def test_silence_of_everything_is_late_data_and_never_a_drop(watcher: Watcher) -
     tables = ("feed_actions", "message_actions")
     for table in tables:
         _take_out(source, table, "17:00", "23:59")
-    assert tick(watcher, "17:05", late_hours=1.0)["told"] == []
-    (late,) = tick(watcher, "17:35", late_hours=1.0)["told"]
-    assert late["text"].splitlines()[0] == "⚪ <b>Data is late</b>"
-    assert late["chart"] == f"chart_{late['report'].split()[1]}" or late["chart"] is None
-    (same,) = tick(watcher, "17:50", late_hours=1.0)["told"]
-    assert same["text"] == late["text"]
-    assert set(incidents_of(watcher)["direction"]) == {"data_lag"}
-
-    for table in tables:
-        _put_back(source, table)
+    try:
+        assert tick(watcher, "17:05", late_hours=1.0)["told"] == []
+        (late,) = tick(watcher, "17:35", late_hours=1.0)["told"]
+        assert late["text"].splitlines()[0] == "⚪ <b>Data is late</b>"
+        assert late["chart"] == f"chart_{late['report'].split()[1]}" or late["chart"] is None
+        (same,) = tick(watcher, "17:50", late_hours=1.0)["told"]
+        assert same["text"] == late["text"]
+        assert set(incidents_of(watcher)["direction"]) == {"data_lag"}
+    finally:
+        for table in tables:
+            _put_back(source, table)
     main, reply = tick(watcher, "18:05", late_hours=2.0)["told"]
     assert (main["report"], reply["reply_to"]) == (late["report"], late["report"])
     assert "there again" in main["text"]

@@ -291,7 +291,7 @@ def test_an_archive_that_fills_up_keeps_the_last_whole_notebook_and_says_so(
     command = [sys.executable, "-c", code, str(notebook), str(kept)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stderr.splitlines()[-1] == (
-        f"pulse.notebooks.ArchiveError: The archive cannot keep {kept} (File too large); "
+        f"pulse.archive.ArchiveError: The archive cannot keep {kept} (File too large); "
         "make room or make it writable, or set PULSE_OUTPUT."
     )
     assert record(kept)["outcome"] == "running"
