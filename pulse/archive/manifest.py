@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pulse.archive import ArchiveError, digest, to_disk, walk
 
@@ -112,24 +112,34 @@ def head(root: Path) -> str:
     path = root / NAME
     if not path.exists():
         return GENESIS
-    try:
-        with path.open("rb") as file:
-            return _last(file)[1]
-    except OSError as error:
-        raise ArchiveError(f"The manifest {path} cannot be read ({error.strerror}).") from None
+    with _reading(path) as file:
+        return _last(file)[1]
 
 
 def read(root: Path, start: int = 0) -> Iterator[tuple[Entry, int]]:
-    """The manifest's entries from a position on, each with the position after it; what is no entry is left out."""
+    """The manifest's entries from a position on, each with the position after it; what is no entry is left out.
+
+    Raises:
+        ArchiveError: the manifest cannot be read.
+    """
     path = root / NAME
     if not path.exists():
         return
-    with path.open("rb") as file:
+    with _reading(path) as file:
         file.seek(start)
         for line in file:
             start += len(line)
             if line.endswith(b"\n") and (entry := _parsed(line)) is not None:
                 yield entry, start
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ArchiveError(f"The manifest {path} cannot be read ({error.strerror}); make it readable.") from None
 
 
 def verify(root: Path, earlier: str = "") -> Verdict:

@@ -12,7 +12,7 @@ import pendulum
 import pytest
 
 from pulse import notebooks, settings
-from pulse.airflow import NotebookOperator, WaitForDay, event_date
+from pulse.airflow import NotebookOperator, ThinArchiveOperator, WaitForDay, event_date
 
 DAGS = sorted((settings.ROOT / "dags").glob("*.py"))
 
@@ -149,3 +149,20 @@ def test_the_form_refuses_what_is_no_date(etl: Any, given: str) -> None:
 
     with pytest.raises(ParamValidationError):
         etl.params.get_param("event_date").resolve(given)
+
+
+def test_retention_takes_nothing_from_a_young_archive_and_leaves_an_object_store_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+    thin = ThinArchiveOperator(task_id="thin")
+    monkeypatch.setenv("PULSE_OUTPUT", str(tmp_path))
+    assert thin.execute({}) == 0
+    (tmp_path / "manifest.jsonl").unlink(missing_ok=True)
+    (tmp_path / "manifest.jsonl").mkdir()
+    with pytest.raises(AirflowException, match=r"manifest\.jsonl cannot be"):
+        thin.execute({})
+    monkeypatch.setenv("PULSE_OUTPUT", "s3://bucket/archive")
+    with pytest.raises(AirflowSkipException, match="is an object store"):
+        thin.execute({})
