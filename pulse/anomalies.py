@@ -31,6 +31,7 @@ EFFECTS = {1: 2.0, 4: 1.5, 16: 1.0}  # the least effect that counts, in those of
 REFERENCES = 4  # days a bucket is compared with: the same weekday of so many weeks, or the days most like it
 ENOUGH_REFERENCES = 3  # where the same weekday has fewer, days like it are taken as well
 WEEKS = 4  # back to which levels are compared
+ENOUGH_DAYS = 6  # that are compared; those before them are only if the same weekday is there
 CYCLES = 15  # the judged day, and the two weeks before it that say how far off is ordinary
 DAYS = CYCLES + 2 + 7 * REFERENCES  # of history that are looked at
 LEVEL_HOURS = 24
@@ -348,13 +349,15 @@ def _holidays(is_holiday: Holidays, day: date) -> tuple[bool, ...]:
 def _reference_days(weekday: int, holidays: tuple[bool, ...], oldest: int) -> Ints:
     """The days that each of the last days is compared with, as days back from it: a row a day back from the judged
     one. The same weekday of the last weeks, a Sunday for a holiday; where there are not three, the days most like it.
-    Never a holiday. 0 where there is none.
+    Never a holiday. 0 where there is none, and for early days without the same weekday.
     """
     found = np.zeros((CYCLES + 2, REFERENCES), dtype=np.int64)
     for back in range(CYCLES + 2):
         like = 6 if holidays[back] else (weekday - back) % 7
         usable = [other for other in range(back + 1, min(oldest, DAYS) + 1) if not holidays[other]]
         same = [other for other in usable if (weekday - other) % 7 == like][:REFERENCES]
+        if not same and np.count_nonzero(found[:, 0]) >= ENOUGH_DAYS:
+            continue  # compared with other weekdays it would be further off than is ordinary
         if len(same) < ENOUGH_REFERENCES:
             off = like >= 5
             rest = [other for other in usable if other not in same]

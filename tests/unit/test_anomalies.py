@@ -194,6 +194,15 @@ def test_a_value_may_be_below_zero() -> None:
     assert judge(with_last(history, history.iloc[-1] - 4), kind="value").kind == "drop"
 
 
+@pytest.mark.parametrize("days", [17.5, 18.5])
+def test_days_that_only_other_weekdays_came_before_do_not_say_how_far_off_is_ordinary(days: float) -> None:
+    """No weekday is like another here: the first week's days are far off all that came before them."""
+    history = rhythm(days)
+    history = (history * np.array([1, 1.3, 0.8, 1.2, 0.9, 0.5, 0.6])[history.index.day_of_week]).round()
+    assert judge(history).kind == "normal"
+    assert judge(with_last(history, history.iloc[-1] * 0.7)).kind == "drop"
+
+
 def test_few_events_are_judged_by_chance() -> None:
     few = rhythm(level=3).iloc[: -DAY // 2]  # up to noon
     assert judge(few).kind == "normal"
