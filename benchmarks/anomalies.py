@@ -25,7 +25,7 @@ from pulse.anomalies import ALL, Parts
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
-TUNING, SCORING = (0, 1, 2), (100, 101, 102)
+TUNING, SCORING = (0, 1, 2), (300, 301, 302)
 WEEKS = 6.5  # of history that are handed to the detector at each tick
 AFTER = 4  # buckets after an event in which an alert is not held against anybody
 SCORED_DAYS, GROUPS = 21, 3
