@@ -116,10 +116,10 @@ def counting(url: str, scale: float) -> Iterator[Figure]:
         yield Figure(f"{HOURS} hours of {rows:,} events: counting {what}", f"{seconds:.1f} s")
 
 
-def whole(server: sandbox.Server, folder: Path) -> Iterator[Figure]:
+def whole(server: sandbox.Server, folder: Path, scale: float) -> Iterator[Figure]:
     """A run of the notebook in a fresh process on the sandbox's events: the first, and one like every other."""
     config = settings.load()
-    fill(server, App(config.zone, "bench_app"), days=36)
+    fill(server, App(config.zone, "bench_app", events_per_day=round(300_000 * scale)), days=36)
     midnight = datetime.now(config.zone).replace(hour=0, minute=0, second=0, microsecond=0)
     where = {
         "CLICKHOUSE_URL": server.url, "PULSE_DATABASE": "bench_monitoring", "PULSE_SOURCE_DATABASE": "bench_app",
@@ -154,7 +154,7 @@ def main() -> None:
             progress(what)
             figures += measure(server.url, scale)
         progress("whole runs")
-        figures += whole(server, Path(name))
+        figures += whole(server, Path(name), scale)
     print(goals(figures))
 
 

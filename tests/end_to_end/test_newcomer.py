@@ -194,6 +194,8 @@ def test_make_bench_measures(home: Home) -> None:
     assert "ClickHouse" in said
     said = home.type(". .venv/bin/activate && python -m benchmarks.anomalies --scale 0.03", 600)
     assert "false alarms per metric-week" in said
+    said = home.type(". .venv/bin/activate && python -m benchmarks.monitoring --scale 0.02", 600)
+    assert "a whole run like every other" in said
 
 
 def test_every_command_of_the_readme_is_run_by_a_test() -> None:
