@@ -71,21 +71,23 @@ def series(url: str, scale: float) -> Iterator[Figure]:
     db.execute(BUCKETS, start=start, slices=slices, buckets=DAYS * 96)
     watch = incidents.load_watch(NOTEBOOK.with_name("watch.toml"))
     cell = _sql("history_of")
-    taken = []
+    taken, stood = [], pd.DataFrame(columns=["bucket", "metric", "dimension", "dimension_value", "kind", "value"])
     for _ in range(3):
         began = time.perf_counter()
         found = db.read(cell, start=start, end=end, least_share=0.0)
         read = time.perf_counter()
         buckets = pd.date_range(start, end, freq="15min", inclusive="left")
         history = incidents.histories(found, buckets, watch, end)
-        framed = time.perf_counter()
+        incidents.unchanged(stood, history, watch)
         verdicts = incidents.judge(history, watch)
-        taken.append((read - began, framed - read, time.perf_counter() - framed))
-    sql, frame, judged = min(taken, key=sum)
+        taken.append((read - began, time.perf_counter() - read))
+        day = [row for bucket in buckets[-24:] for row in incidents.verdict_rows(bucket, verdicts)]
+        stood = pd.DataFrame(day)
+    sql, rest = min(taken[1:], key=sum)  # the first round found nothing judged before
     count = f"{len(verdicts):,} series"
     yield Figure(f"{count}: reading them from metric_buckets", f"{sql:.2f} s")
-    yield Figure(f"{count}: besides SQL", f"{frame + judged:.2f} s", "≤ 0.5 s", frame + judged <= 0.5)
-    yield Figure(f"{count}: a tick with SQL", f"{sum((sql, frame, judged)):.2f} s", "≤ 2 s", sql + frame + judged <= 2)
+    yield Figure(f"{count}: besides SQL", f"{rest:.2f} s", "≤ 0.5 s", rest <= 0.5)
+    yield Figure(f"{count}: a tick with SQL", f"{sql + rest:.2f} s", "≤ 2 s", sql + rest <= 2)
 
 
 def counting(url: str, scale: float) -> Iterator[Figure]:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
-from pulse.airflow import MACROS, ThinArchiveOperator, tell_failure
+from pulse.airflow import ThinArchiveOperator, tell_failure
 
 config = settings.load()
 
@@ -26,7 +26,6 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=2),
-    user_defined_macros=MACROS,
     default_args={
         "owner": "analytics",
         "retries": 1,

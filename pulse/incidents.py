@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,7 +21,7 @@ import pandas as pd
 
 from pulse import PulseError, anomalies, messages
 from pulse.anomalies import Thresholds, Verdict, judge_tick
-from pulse.messages import Language, Metric
+from pulse.messages import BUCKET, Language, Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Direction = Literal["drop", "spike", "data_lag"]
 State = Literal["open", "resolved", "withdrawn"]
 
-BUCKET = timedelta(minutes=15)
 TOTAL = ("total", "all")
 NUMBERS = ("value", "expected", "lower", "upper", "score", "deviation")
 # Of a day's quarters of an hour, how far back contributions are added up: single buckets of small slices say little.
@@ -165,6 +165,7 @@ def _watched(name: str, entry: dict[str, Any]) -> Watched:
     return Watched(metric, **rest, thresholds=replace(Thresholds(), **entry), owners=owners)
 
 
+@cache
 def _public_holidays(country: str) -> Any:
     import holidays
 
@@ -242,14 +243,16 @@ def fold(ticks: Iterable[Tick], watch: Watch) -> list[Incident]:
     """The incidents that the ticks tell of, in the order of opening.
 
     Anomalies of a bucket that share a cause open an incident or go on with one that is open, or was until lately; after
-    `resolve_after` quiet buckets it is over. That data was late stays an incident when it has come.
+    `resolve_after` quiet buckets it is over. That data was late stays an incident when it has come. What is no longer
+    watched tells of nothing.
     """
     incidents: list[Incident] = []
     for tick in sorted(ticks, key=lambda each: each.bucket):
         taken: set[str] = set()
         if tick.late:
             taken.add(_go_on(incidents, tick, "data_lag", [], watch))
-        for cause in _causes(tick.findings, watch):
+        watched = [finding for finding in tick.findings if finding.series.metric in watch.metrics]
+        for cause in _causes(watched, watch):
             taken.add(_go_on(incidents, tick, _direction(cause), cause, watch))
         for place, incident in enumerate(incidents):
             says = not tick.late if incident.direction == "data_lag" else tick.known
@@ -260,10 +263,10 @@ def fold(ticks: Iterable[Tick], watch: Watch) -> list[Incident]:
 
 def _go_on(incidents: list[Incident], tick: Tick, direction: Direction, cause: list[Finding], watch: Watch) -> str:
     """Write a cause into the incident that it belongs to, or open one; gives its reference."""
-    parts = _parts((finding.series for finding in cause), watch)
+    showing = tuple(finding.series for finding in cause)
+    parts = _parts(showing, watch)
     for place, incident in enumerate(incidents):
         if _belongs(incident, tick, direction, cause, parts, watch):
-            showing = tuple(finding.series for finding in cause)
             incidents[place] = replace(
                 incident,
                 state="open",
@@ -277,7 +280,6 @@ def _go_on(incidents: list[Incident], tick: Tick, direction: Direction, cause: l
             return incident.ref
     name = f"{tick.bucket.timestamp():.0f} {direction} {' '.join(sorted(parts))}"
     ref = hashlib.sha256(name.encode()).hexdigest()[:8]
-    showing = tuple(finding.series for finding in cause)
     incidents.append(Incident(ref, direction, tick.bucket, tick.bucket, _lead(cause, None), showing, showing))
     return ref
 
@@ -365,7 +367,7 @@ def _direction(cause: Sequence[Finding]) -> Direction:
 
 def _parts(series: Iterable[Series], watch: Watch) -> set[str]:
     """The parts that series are about; the app as a whole only where they are about nothing else."""
-    parts: set[str] = {watch.metrics[each.metric].metric.part for each in series if each.metric in watch.metrics}
+    parts: set[str] = {watch.metrics[each.metric].metric.part for each in series}
     return parts - {"app"} or parts
 
 
@@ -498,13 +500,13 @@ def unchanged(verdicts: pd.DataFrame, history: pd.DataFrame, watch: Watch) -> se
     """
     verdicts = verdicts[verdicts["metric"] != ""]
     changed = set(verdicts["bucket"][verdicts["kind"] == "data_lag"])
-    for row in verdicts.itertuples():
-        series = Series(row.metric, row.dimension, row.dimension_value)
-        if series in history.columns and not watch.metrics[series.metric].per:
-            value = history.at[row.bucket, series]
-            if not (value == row.value or (math.isnan(value) and pd.isna(row.value))):
-                changed.add(row.bucket)
-    return set(verdicts["bucket"]) - changed
+    columns = {tuple(series): place for place, series in enumerate(history) if not watch.metrics[series.metric].per}
+    keys = zip(verdicts["metric"], verdicts["dimension"], verdicts["dimension_value"], strict=True)
+    column = np.array([columns.get(key, -1) for key in keys], dtype=np.int64)
+    counted = verdicts[column >= 0]
+    now = history.to_numpy()[history.index.get_indexer(counted["bucket"]), column[column >= 0]]
+    same = np.isclose(now, counted["value"].to_numpy(dtype=float, na_value=np.nan), rtol=0, atol=0, equal_nan=True)
+    return set(verdicts["bucket"]) - changed - set(counted["bucket"][~same])
 
 
 # --- as they stand in ClickHouse --------------------------------------------------------------------------------------
@@ -550,7 +552,7 @@ def adopt(incidents: Sequence[Incident], stored: pd.DataFrame) -> list[Incident]
     Data that comes late may move an incident's beginning, and with it the reference that is made from it; the message
     about it stays the same.
     """
-    made = {incident.ref for incident in incidents}
+    made, stands = {incident.ref for incident in incidents}, set(stored["incident"])
     known = [row for row in stored.to_dict("records") if row["incident"] not in made and row["state"] != "withdrawn"]
     found = []
     for incident in incidents:
@@ -563,7 +565,7 @@ def adopt(incidents: Sequence[Incident], stored: pd.DataFrame) -> list[Incident]
             ),
             None,
         )
-        if same and incident.ref not in set(stored["incident"]):
+        if same and incident.ref not in stands:
             known.remove(same)
             incident = replace(incident, ref=same["incident"])
         found.append(incident)
@@ -675,7 +677,9 @@ def alerts(
         link = messages.dashboard_link(superset_url, day)
         if len(group) > watch.most_alerts:
             now = max(story.updated for story in group)
-            lines = [(story, _why(story, reasons, watch, language)) for story in group]
+            lines = [
+                (story, messages.explanation(story, reasons.get(story.ref, ()), watch, language)) for story in group
+            ]
             text = messages.incidents_at_once(lines, watch, language, now=now, link=link)
             over = all(story.resolved for story in group)
             report = f"incidents of {opened:%H:%M}"
@@ -700,10 +704,6 @@ def alerts(
                 }
                 told.append({**shared, **reply})
     return told
-
-
-def _why(story: Incident, reasons: "Mapping[str, Sequence[Contribution]]", watch: Watch, language: Language) -> str:
-    return messages.explanation(story, reasons.get(story.ref, ()), watch, language)
 
 
 def chart(story: Incident, history: pd.DataFrame, watch: Watch, language: Language) -> "Figure":

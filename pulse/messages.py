@@ -84,7 +84,6 @@ TEXTS = {
         "in all": "over {span} to {time}; at last {value}, expected {lower} – {upper}",
         "since": "since {time}",
         "from to": "from {start} to {end}",
-        "at last": "at last",
         "over": "Over: {what}",
         "withdrawn": "Taken back: {what}",
         "was none": "Data that came later is as expected.",
@@ -124,7 +123,6 @@ TEXTS = {
         "in all": "за {span} до {time}; в конце {value}, ожидалось {lower} – {upper}",
         "since": "с {time}",
         "from to": "с {start} до {end}",
-        "at last": "в конце",
         "over": "Закончилось: {what}",
         "withdrawn": "Отменено: {what}",
         "was none": "Данные, пришедшие позже, соответствуют ожиданиям.",
@@ -200,8 +198,7 @@ def daily_report(
         counted = f"{len(missing)} {plural(len(missing), DAYS[language], language)}"
         lines.append(word("missing", language, days=counted, list=_list_of(missing, language)))
     if link:
-        words = word("dashboard", language, day=day_and_month(day, language))
-        lines.append(f'<a href="{escape(link)}">{escape(words)}</a>')
+        lines.append(_dashboard(link, day, language))
     return "\n".join(lines)
 
 
@@ -285,8 +282,8 @@ def incident(
         lines.append(_escaped(word("also", language, list=others)))
     owners = [] if about.resolved else _owners(about, watch)
     if link or owners:
-        words = escape(word("dashboard", language, day=day_and_month(about.updated.date(), language)))
-        lines += ["", BETWEEN.join([*([f'<a href="{escape(link)}">{words}</a>'] if link else []), *owners])]
+        board = [_dashboard(link, about.updated.date(), language)] if link else []
+        lines += ["", BETWEEN.join([*board, *owners])]
     return "\n".join(lines)
 
 
@@ -312,8 +309,7 @@ def incidents_at_once(
         lines.append(word("more", language, count=str(len(found) - len(shown))))
     owners = list(dict.fromkeys(owner for about, _ in found if not about.resolved for owner in _owners(about, watch)))
     if link:
-        words = escape(word("dashboard", language, day=day_and_month(found[0][0].updated.date(), language)))
-        owners.insert(0, f'<a href="{escape(link)}">{words}</a>')
+        owners.insert(0, _dashboard(link, found[0][0].updated.date(), language))
     return "\n".join([*lines, *(["", BETWEEN.join(owners)] if owners else [])])
 
 
@@ -491,6 +487,11 @@ def _table(metrics: Sequence[Metric], now: Row, earlier: Mapping[date, Row], lan
             words = " ".join(filter(None, [BETWEEN.join(changes), metric.label(language)]))
             lines.append(f"<code>{_escaped(shown.rjust(width, GAP))}</code> {_escaped(words)}")
     return lines
+
+
+def _dashboard(link: str, day: date, language: Language) -> str:
+    """The link to the dashboard of a day."""
+    return f'<a href="{escape(link)}">{escape(word("dashboard", language, day=day_and_month(day, language)))}</a>'
 
 
 def _light(about: "Incident") -> str:

@@ -132,6 +132,15 @@ def test_that_data_was_late_is_not_forgotten_once_it_is_there(watch: Watch) -> N
     assert spans(fold(came, watch)) == [("data_lag", 0, 2), ("drop", 0, 2)]
 
 
+def test_what_is_no_longer_watched_tells_of_nothing(watch: Watch) -> None:
+    less = replace(watch, metrics={name: each for name, each in watch.metrics.items() if name != "messages_sent"})
+    ticks = [
+        Tick(at(0), False, (found("views"), found("messages_sent"))),
+        Tick(at(1), False, (found("messages_sent"),)),
+    ]
+    assert [[str(series) for series in each.series] for each in fold(ticks, less)] == [["views"]]
+
+
 def test_ticks_in_any_order_and_twice_make_the_same(watch: Watch) -> None:
     names = ["views", "likes", "messages_sent, os: iOS", "ctr", "views, os: Android"]
     dice = random.Random(7)  # noqa: S311
