@@ -499,14 +499,15 @@ def unchanged(verdicts: pd.DataFrame, history: pd.DataFrame, watch: Watch) -> se
         watch: what is watched.
     """
     verdicts = verdicts[verdicts["metric"] != ""]
-    changed = set(verdicts["bucket"][verdicts["kind"] == "data_lag"])
+    late = verdicts["bucket"][verdicts["kind"] == "data_lag"]
     columns = {tuple(series): place for place, series in enumerate(history) if not watch.metrics[series.metric].per}
     keys = zip(verdicts["metric"], verdicts["dimension"], verdicts["dimension_value"], strict=True)
     column = np.array([columns.get(key, -1) for key in keys], dtype=np.int64)
     counted = verdicts[column >= 0]
     now = history.to_numpy()[history.index.get_indexer(counted["bucket"]), column[column >= 0]]
     same = np.isclose(now, counted["value"].to_numpy(dtype=float, na_value=np.nan), rtol=0, atol=0, equal_nan=True)
-    return set(verdicts["bucket"]) - changed - set(counted["bucket"][~same])
+    changed = counted["bucket"][~same]
+    return set(verdicts["bucket"].unique()) - set(late.unique()) - set(changed.unique())
 
 
 # --- as they stand in ClickHouse --------------------------------------------------------------------------------------
