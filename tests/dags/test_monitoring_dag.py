@@ -59,7 +59,7 @@ def _tick(clock: str, **parameters: Any) -> str:
         task.retries = 0
     few = {"history_days": 21, "late_hours": 2.0, "useful_minutes": 10**9}
     dag.get_task("anomalies").parameters |= few | parameters
-    return str(dag.test(run_conf={"as_of": _at(clock).isoformat()}).state)
+    return str(dag.test(logical_date=_at(clock)).state)
 
 
 def test_an_outage_is_told_once_edited_and_answered(outside: ClickHouse, chats: Telegram) -> None:
