@@ -3,7 +3,8 @@
 What a bucket should hold is what the same weekday and time held in the last four weeks (the median of the four), each
 week scaled by how the day before the bucket compares with the day before its counterpart. How far off that is on
 ordinary days, at this time of day over the last two weeks, says how far is too far. A bucket is judged alone and as
-the end of the last 4 and 16 buckets, which finds what is small but lasts.
+the end of the last 4 and 16 buckets, which finds what is small but lasts. A holiday should hold what a Sunday or its
+own weekday holds, or anything between them.
 
 Only the past of the judged bucket is used, and all of it is in the history: a verdict depends on nothing else.
 """
@@ -27,7 +28,11 @@ Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 WINDOWS = (1, 4, 16)
-EFFECTS = {1: 2.0, 4: 1.5, 16: 1.0}  # the least effect that counts, in those of the longest window
+SCORES = {1: 1.3, 4: 1.0, 16: 1.25}  # the least score of each window, in those of the middle one
+EFFECTS = {1: 4.25, 4: 3.25, 16: 1.0}  # and the least effect, in those of the longest
+SMALL = 0.5  # how much more a window needs in which one event is expected; less and less the more are
+SHOWN = 0.75  # of a window's effect that its last buckets must still show: else it is over
+FEW = 1.1  # how much wider all is with fewer than three of the same weekday to compare with
 REFERENCES = 4  # days a bucket is compared with: the same weekday of so many weeks, or the days most like it
 ENOUGH_REFERENCES = 3  # where the same weekday has fewer, days like it are taken as well
 WEEKS = 4  # back to which levels are compared
@@ -42,7 +47,6 @@ BLENDED = 50  # events in a bucket at which its neighbours count as much as itse
 MINUTES = 24 * 60
 MOST = 1e15  # more than that is counted as that
 NORMAL_MAD = 1.4826  # standard deviations in a median absolute deviation, of a normal distribution
-NORMAL_95 = 1.645
 SHARED = np.array([math.nan, 1.0, 2.0, 1.0, 2.0])  # by how many the middle of so many values is divided
 
 
@@ -55,15 +59,17 @@ class Thresholds:
     """How far from its expected value a metric must be for an alert.
 
     Args:
-        score: in standard deviations of what is ordinary for the metric at this time of day.
-        effect: and by this share of the expected value (0.1 is 10 %) over the last 16 buckets; half as much again over
-            the last 4, twice as much in one alone.
-        holiday: how much wider both are on holidays, which are like Sundays only roughly.
+        score: in standard deviations of what is ordinary for the metric at this time of day, over the last 4 buckets;
+            a third more in one alone, and a quarter more over the last 16. Small counts need more.
+        effect: and by this share of the expected value (0.1 is 10 %) over the last 16 buckets; by three and a quarter
+            times that over the last 4, four and a quarter times in one alone.
+        holiday: how many times that effect it must be on holidays, which are like Sundays only roughly, and by the root
+            of that more standard deviations.
     """
 
-    score: float = 4.0
-    effect: float = 0.12
-    holiday: float = 2.0
+    score: float = 3.8
+    effect: float = 0.075
+    holiday: float = 2.5
 
 
 DEFAULT = Thresholds()
@@ -104,9 +110,11 @@ class Parts:
     windows: tuple[int, ...] = WINDOWS
     scaled: bool = True  # each reference by the day before it
     returning: bool = True  # a return to the level of the last week is no anomaly
+    others: bool = True  # holidays and their eves may go like another kind of day
     recovery: bool = True  # nor is a bucket for what the buckets before it held
-    tail: bool = True  # scores measured by the metric's own tails
     floor: bool = True  # never less noise than that of counting
+    small: bool = True  # small counts must stand out more
+    few: bool = True  # and so must what has few days to be compared with
     together: bool = True  # the more series a tick has, the more one must stand out
 
 
@@ -236,6 +244,7 @@ class _Clock(NamedTuple):
     slot: int  # of the judged bucket, from midnight
     weekday: int  # of its day, from Monday
     holidays: tuple[bool, ...]  # whether its day is one, the day before, …
+    eve: bool  # whether the day after it is one
 
     @property
     def hour(self) -> int:
@@ -323,14 +332,14 @@ def _on_grid(index: pd.Index, arrays: list[Floats]) -> tuple[int, pd.Timestamp, 
 
 
 def _holidays(is_holiday: Holidays, day: date) -> tuple[bool, ...]:
-    """Whether a day, the day before it, … are holidays.
+    """Whether the day after a day, that day, the day before it, … are holidays.
 
     Raises:
         HistoryError: holidays are told in another way than `judge` says.
     """
     if is_holiday is None:
-        return (False,) * (DAYS + 1)
-    days = [day - timedelta(days=back) for back in range(DAYS + 1)]
+        return (False,) * (DAYS + 2)
+    days = [day - timedelta(days=back) for back in range(-1, DAYS + 1)]
     if callable(is_holiday):
         return tuple(bool(is_holiday(each)) for each in days)
     if isinstance(is_holiday, pd.Series):
@@ -367,12 +376,30 @@ def _reference_days(weekday: int, holidays: tuple[bool, ...], oldest: int) -> In
     return found
 
 
+def _other_days(clock: _Clock, oldest: int) -> Ints | None:
+    """The days, back from the judged one, that it is compared with if it goes like another kind of day; None if not.
+
+    A holiday may go like its own weekday, all the more in the hours that belong to the night before; the evening before
+    one like a Friday's, or a Saturday's.
+    """
+    if clock.holidays[0]:
+        like = clock.weekday
+    elif clock.eve:
+        like = 4 if clock.weekday < 5 else 5
+    else:
+        return None
+    usable = [back for back in range(1, min(oldest, DAYS) + 1) if not clock.holidays[back]]
+    same = [back for back in usable if (clock.weekday - back) % 7 == like][:REFERENCES]
+    return np.array(same + [0] * (REFERENCES - len(same)), dtype=np.int64)
+
+
 class _Places(NamedTuple):
     """Rows of the grid, by cycle: the judged day, the day before it, …, each ending at the judged time of day."""
 
     judged: Ints  # (cycle, offset): the buckets around that time
     references: Ints  # (cycle, reference, offset): what they are compared with, one more before and after
     weeks: Ints  # (cycle, reference, offset): how many weeks ago that was, roughly
+    others: tuple[Ints, Ints] | None  # both for the judged day as another kind of day, where it may be one
     hours: Ints  # (cycle, hour): of the day before the longest window, as numbers of whole hours
     hours_before: Ints  # (cycle, hour, week): the same hours of the weeks before
     alike: Bools  # (cycle, hour, week): whether both are of ordinary days, or both of holidays
@@ -389,12 +416,19 @@ def _places(clock: _Clock, oldest: int) -> _Places:
         """How many days before the judged day a row is; a row just after the judged bucket counts as of its day."""
         return np.maximum(0, -((row - (rows - 1) + clock.slot) // per_day))
 
+    def references_of(row: Ints, days: Ints) -> tuple[Ints, Ints]:
+        """The rows that each is compared with, and how many weeks before they are."""
+        days_ago = days[back(row)].transpose(0, 2, 1)
+        found = row[:, None, :] - days_ago * per_day
+        weeks_ago = np.minimum(np.rint(days_ago[:, :, 1:-1] / 7).astype(np.int64), WEEKS)
+        return np.where((days_ago > 0) & (found >= 0), found, rows), weeks_ago
+
     cycle = np.arange(CYCLES)[:, None]
     offsets = np.arange(-(max(WINDOWS) + hour), hour + 2)
     wide = rows - 1 - per_day * cycle + offsets
-    days_ago = days[back(wide)].transpose(0, 2, 1)
-    references = wide[:, None, :] - days_ago * per_day
-    references = np.where((days_ago > 0) & (references >= 0), references, rows)
+    references, weeks_ago = references_of(wide, days)
+    other = _other_days(clock, oldest)
+    others = None if other is None else references_of(wide[:1], np.concatenate([[other], days[1:]]))
 
     ends = rows - 1 - per_day * cycle - max(WINDOWS) - hour * np.arange(LEVEL_HOURS)
     phase = (rows - max(WINDOWS)) % hour
@@ -404,7 +438,8 @@ def _places(clock: _Clock, oldest: int) -> _Places:
     return _Places(
         judged=np.minimum(wide[:, 1:-1], rows),
         references=references,
-        weeks=np.minimum(np.rint(days_ago[:, :, 1:-1] / 7).astype(np.int64), WEEKS),
+        weeks=weeks_ago,
+        others=others,
         hours=(ends - phase) // hour,
         hours_before=np.where(before < phase, (rows - phase) // hour, (before - phase) // hour),
         alike=holiday[back(ends)][..., None] == holiday[back(ends)[..., None] + weeks],
@@ -419,11 +454,12 @@ class _Scores(NamedTuple):
 
     score: Floats
     effect: Floats
-    shows: Bools  # whether the last buckets of the window still show half of it: else it is over
+    bar: Floats  # how many times the least score this window needs
+    shows: Bools  # whether the last buckets of the window still show it: else it is over
     due: Floats  # what the window should hold, by the level of the day before
-    due_week: Floats  # and by that of the week before
-    below: Floats  # a standard deviation of what is ordinary, downwards
-    above: Floats  # and upwards
+    low: Floats  # the least of what it may well hold
+    high: Floats  # and the most
+    spread: Floats  # a standard deviation of what is ordinary
     value: Floats
     expected: Floats  # per unit of size
     size: Floats  # a ratio's denominator, else 1
@@ -449,15 +485,15 @@ def _median_of_few(values: Floats, axis: int) -> Floats:
     return inner / SHARED[count]
 
 
-def _references(top: Floats, bottom: Floats | None, places: _Places, counts: bool) -> Floats:
+def _references(top: Floats, bottom: Floats | None, rows: Ints, counts: bool) -> Floats:
     """What each bucket is compared with (per unit of the denominator). Where it is a small count, the buckets beside
     it count as well: chance weighs more there than the rhythm's steps and bends do.
     """
-    near = top[places.references]
+    near = top[rows]
     middle = near[:, :, 1:-1]
     if not counts:
         return middle
-    below = np.ones_like(near) if bottom is None else bottom[places.references]
+    below = np.ones_like(near) if bottom is None else bottom[rows]
     with np.errstate(invalid="ignore", divide="ignore"):
         sums = [array[:, :, :-2] + array[:, :, 1:-1] + array[:, :, 2:] for array in (near, below)]
         alone = middle / below[:, :, 1:-1]
@@ -468,24 +504,30 @@ def _references(top: Floats, bottom: Floats | None, places: _Places, counts: boo
 
 def _expected(
     top: Floats, bottom: Floats | None, places: _Places, hour: int, counts: bool, parts: Parts
-) -> tuple[Floats, Floats]:
-    """What each bucket of `places.judged` should hold (per unit of the denominator), by the level of the day before,
-    and by that of the week before (the judged cycle only).
+) -> tuple[Floats, list[Floats]]:
+    """What each bucket of `places.judged` should hold (per unit of the denominator), by the level of the day before.
+    And what else it may well hold (the judged cycle only): by the level of the week before, as another kind of day.
     """
-    references = _references(top, bottom, places, counts)
+    references = _references(top, bottom, places.references, counts)
     if not parts.scaled:
-        expected = _median_of_few(references, 1)
-        return expected, expected[:1]
+        return _median_of_few(references, 1), []
 
     levels = _levels(_hourly(top, bottom, hour, counts), places)
     week = np.median(levels[:8], axis=0, keepdims=True)
     if counts:  # a day without next to anything is an outage, not a new level
         levels[:1] = np.where(levels[:1] < week - OUTAGE, week, levels[:1])
         levels, week = np.exp(levels), np.exp(week)
-    shifts, shifts_week = levels[np.arange(CYCLES)[:, None, None], places.weeks], week[0, places.weeks[:1]]
-    if counts:
-        return _median_of_few(references * shifts, 1), _median_of_few(references[:1] * shifts_week, 1)
-    return _median_of_few(references + shifts, 1), _median_of_few(references[:1] + shifts_week, 1)
+
+    def scaled(references: Floats, shifts: Floats) -> Floats:
+        return _median_of_few(references * shifts if counts else references + shifts, 1)
+
+    others = []
+    if parts.returning:
+        others.append(scaled(references[:1], week[0, places.weeks[:1]]))
+    if parts.others and places.others is not None:
+        rows, weeks = places.others
+        others.append(scaled(_references(top, bottom, rows, counts), levels[0, weeks]))
+    return scaled(references, levels[np.arange(CYCLES)[:, None, None], places.weeks]), others
 
 
 def _levels(level: Floats, places: _Places) -> Floats:
@@ -540,7 +582,7 @@ def _scores(
     top: Floats, bottom: Floats | None, places: _Places, hour: int, counts: bool, late: Floats, parts: Parts
 ) -> _Scores:
     """The rule, for series of one kind and the same days of history. The grid's last row is nan."""
-    by_day, by_week = _expected(top, bottom, places, hour, counts, parts)
+    by_day, others = _expected(top, bottom, places, hour, counts, parts)
     value = top[places.judged]
     size = np.ones_like(value) if bottom is None else bottom[places.judged]
     with np.errstate(invalid="ignore"):
@@ -548,60 +590,52 @@ def _scores(
     now = value.shape[1] - 1 - hour
     held = np.where(known, value, 0.0)
     due = np.where(known, by_day * size, 0.0)
-    due_week = np.where(known[:1], by_week * size[:1], 0.0)
+    dues_else = [np.where(known[:1] & np.isfinite(other), other * size[:1], due[:1]) for other in others]
     # What a lag of less than a bucket may have kept back is taken as having come.
     held[0, now] = np.maximum(held[0, now], np.minimum(held[0, now] + late * due[0, now], due[0, now]))
     ends = np.arange(now - hour, now + hour + 1)
     at = np.array([now])
-    least = np.maximum(1.0 if bottom is None else np.sqrt(np.clip(1 - by_day[0, now], 0.04, 1)), 0)
+    least = np.ones_like(value[0, now]) if bottom is None else np.sqrt(np.clip(1 - by_day[0, now], 0.04, 1))
     found = []
     for window in parts.windows:
         past = _off(_sums(held[1:], ends, window), _sums(due[1:], ends, window), counts, window)
         enough = _sums(known[1:].astype(float), ends, window) >= window / 2
         past = np.where(enough, past, math.nan).reshape(-1, past.shape[2])
         mass, mass_due = _sums(held[:1], at, window)[0, 0], _sums(due[:1], at, window)[0, 0]
-        mass_week = _sums(due_week, at, window)[0, 0]
-        found.append(_window_scores(past, mass, mass_due, mass_week, least, counts, window, parts))
-    score, effect, below, above, dues, dues_week, count = (np.stack(each) for each in zip(*found, strict=True))
+        mass_else = [_sums(other, at, window)[0, 0] for other in dues_else]
+        found.append(_window_scores(past, mass, np.stack([mass_due, *mass_else]), least, counts, window, parts))
+    score, effect, spread, dues, low, high, count = (np.stack(each) for each in zip(*found, strict=True))
+    bar = np.ones_like(dues) * np.array([[SCORES[window]] for window in parts.windows])
+    if counts and parts.small:
+        bar *= 1 + SMALL / np.sqrt(dues + 3 / 8)
     shows = np.ones_like(score, dtype=bool)
     if parts.recovery:
         for number in range(1, len(parts.windows)):
-            still = effect[:number] * np.sign(effect[number]) >= abs(effect[number]) / 2
+            still = effect[:number] * np.sign(effect[number]) >= abs(effect[number]) * SHOWN
             shows[number] = still.all(axis=0)
     is_known = known[0, now] & (count[0] >= LEAST_RESIDUALS)
     return _Scores(
-        score, effect, shows, dues, dues_week, below, above, value[0, now], by_day[0, now], size[0, now], is_known
+        score, effect, bar, shows, dues, low, high, spread, value[0, now], by_day[0, now], size[0, now], is_known
     )
 
 
 def _window_scores(
-    past: Floats, held: Floats, due: Floats, due_week: Floats, least: Floats, counts: bool, window: int, parts: Parts
+    past: Floats, held: Floats, dues: Floats, least: Floats, counts: bool, window: int, parts: Parts
 ) -> tuple[Floats, ...]:
-    """Of the judged window beside those of the past: score, share of what was due, standard deviation downwards and
-    upwards, what was due by day and by week, how many windows of the past are known.
+    """Of the judged window beside those of the past: score, share of what was due, standard deviation; what was due,
+    the least and the most that may have been; how many windows of the past are known.
+
+    Args:
+        dues: what was due, then whatever else may have been: what lies between them is not off at all.
     """
     count = np.isfinite(past).sum(axis=0)
     spread = NORMAL_MAD * _middle(np.sort(np.abs(past), axis=0), count)
-    spread = np.fmax(spread, (least if counts else 1e-3 * np.abs(due) / window) if parts.floor else 0)
+    spread = np.fmax(spread, (least if counts else 1e-3 * np.abs(dues[0]) / window) if parts.floor else 0)
     spread = np.fmax(spread, 1e-9)
-    below = above = spread
-    if parts.tail:
-        near = np.where(np.abs(past) <= 5 * spread, past, math.nan)
-        near.sort(axis=0)
-        kept = np.isfinite(near).sum(axis=0)
-        outside = np.maximum((kept - 1) // 20, 0)
-        most = np.take_along_axis(near, np.maximum(kept - 1 - outside, 0)[None], axis=0)[0]
-        fewest = np.take_along_axis(near, outside[None], axis=0)[0]
-        below, above = np.fmax(spread, -fewest / NORMAL_95), np.fmax(spread, most / NORMAL_95)
-    off, effect = _off(held, due, counts, window), held - due
-    if parts.returning:
-        off_week = _off(held, due_week, counts, window)
-        between = np.sign(off) != np.sign(off_week)
-        weaker = np.abs(off_week) < np.abs(off)
-        effect = np.where(between, 0.0, np.where(weaker, held - due_week, effect))
-        off = np.where(between, 0.0, np.where(weaker, off_week, off))
-    score = off / np.where(off < 0, below, above)
-    return score, effect / np.maximum(np.abs(due), 1e-9), below, above, due, due_week, count
+    due, low, high = dues[0], dues.min(axis=0), dues.max(axis=0)
+    nearest = np.clip(held, low, high)
+    effect = (held - nearest) / np.maximum(np.abs(due), 1e-9)
+    return _off(held, nearest, counts, window) / spread, effect, spread, due, low, high, count
 
 
 # --- the verdicts -----------------------------------------------------------------------------------------------------
@@ -616,7 +650,8 @@ def _judge(index: pd.Index, series: _Series, is_holiday: Holidays, parts: Parts)
         return verdicts
     per_day, last, arrays = placed
     slot = (last.hour * 60 + last.minute) * per_day // MINUTES
-    clock = _Clock(per_day, slot, last.weekday(), _holidays(is_holiday, last.date()))
+    eve, *holidays = _holidays(is_holiday, last.date())
+    clock = _Clock(per_day, slot, last.weekday(), tuple(holidays), eve)
     top, bottom = (arrays * 2)[:2]
     _clean(top, bottom, kinds)
     late = np.clip(lags / clock.step, 0, 1)
@@ -630,7 +665,8 @@ def _judge(index: pd.Index, series: _Series, is_holiday: Holidays, parts: Parts)
             below = bottom[:, some] if kind == "ratio" else None
             places = _places(clock, int(days))
             lates = (np.zeros(len(some)), late[some]) if ((late[some] > 0) & (late[some] < 1)).any() else (late[some],)
-            limits = [_limits(series.thresholds[number], clock.holidays[0]) for number in some]
+            few = parts.few and _few(clock, int(days))
+            limits = [_limits(series.thresholds[number], clock.holidays[0], few) for number in some]
             pair = [
                 _findings(
                     _scores(top[:, some], below, places, clock.hour, kind != "value", some_late, parts),
@@ -690,12 +726,21 @@ def _oldest_days(top: Floats, clock: _Clock) -> Ints:
     return np.maximum(before // clock.per_day, 0)
 
 
-def _limits(thresholds: Thresholds, holiday: bool) -> Thresholds:
+def _few(clock: _Clock, oldest: int) -> bool:
+    """Whether the judged day is compared with other weekdays, for want of its own. A holiday always is."""
+    references = _reference_days(clock.weekday, clock.holidays, oldest)[0]
+    same = np.count_nonzero((references > 0) & (references % 7 == 0))
+    return not clock.holidays[0] and bool(same < ENOUGH_REFERENCES)
+
+
+def _limits(thresholds: Thresholds, holiday: bool, few: bool) -> Thresholds:
     """The thresholds of the day."""
-    if not holiday:
-        return thresholds
-    wider = thresholds.holiday
-    return Thresholds(thresholds.score * wider, thresholds.effect * wider, wider)
+    score, effect, wider = thresholds.score, thresholds.effect, thresholds.holiday
+    if holiday:
+        score, effect = score * math.sqrt(wider), effect * wider
+    if few:
+        score, effect = score * FEW, effect * FEW
+    return Thresholds(score, effect, wider)
 
 
 class _Found(NamedTuple):
@@ -742,18 +787,18 @@ def _findings(scores: _Scores, limits: list[Thresholds], counts: bool, parts: Pa
     """The scores as findings, by series."""
     columns = [np.moveaxis(each, -1, 0).tolist() for each in scores]
     found = []
-    for limit, score, effect, shows, due, due_week, below, above, value, expected, size, known in zip(
+    for limit, score, effect, bar, shows, due, low, high, spread, value, expected, size, known in zip(
         limits, *columns, strict=True
     ):
         strength = [
-            abs(far) if show and abs(share) > limit.effect * EFFECTS[window] and known else 0.0
-            for window, far, share, show in zip(parts.windows, score, effect, shows, strict=True)
+            abs(far) / needed if show and abs(share) > limit.effect * EFFECTS[window] and known else 0.0
+            for window, far, share, needed, show in zip(parts.windows, score, effect, bar, shows, strict=True)
         ]
         at = max(range(len(strength)), key=strength.__getitem__)
         surprise = _tail(strength[at]) / _tail(limit.score) if strength[at] > 0 else math.inf
         at = at if surprise <= 1 else 0
-        dues, spreads = (due[at], due_week[at]), (below[at], above[at])
-        lower, upper = _range(dues, spreads, limit, counts, parts.windows[at])
+        margin, least = limit.score * bar[at] * spread[at], limit.effect * EFFECTS[parts.windows[at]]
+        lower, upper = _range(low[at], high[at], margin, least, counts, parts.windows[at])
         if counts:
             share = expected / due[at] if due[at] > 0 else 1 / size
             lower, upper = lower * share, upper * share
@@ -768,18 +813,21 @@ def _tail(score: float) -> float:
     return math.erfc(min(score, 35.0) / math.sqrt(2))
 
 
-def _range(
-    dues: tuple[float, float], spreads: tuple[float, float], limits: Thresholds, counts: bool, window: int
-) -> tuple[float, float]:
-    """The least and most that a window may hold without an alert; by the bucket for values."""
-    low, high, least = min(dues), max(dues), limits.effect * EFFECTS[window]
+def _range(low: float, high: float, margin: float, least: float, counts: bool, window: int) -> tuple[float, float]:
+    """The least and most that a window may hold without an alert; by the bucket for values.
+
+    Args:
+        low: the least of what it should hold.
+        high: the most.
+        margin: how far off it may be, as `_off` says it.
+        least: and by what share.
+    """
     if not counts:
         low, high = low / window, high / window
-        lower = low - max(limits.score * spreads[0], least * abs(low))
-        return lower, high + max(limits.score * spreads[1], least * abs(high))
-    root = max(math.sqrt(low + 3 / 8) - limits.score * spreads[0] / 2, math.sqrt(3 / 8))
+        return low - max(margin, least * abs(low)), high + max(margin, least * abs(high))
+    root = max(math.sqrt(low + 3 / 8) - margin / 2, math.sqrt(3 / 8))
     lower = min(root**2 - 3 / 8, low * (1 - least))
-    upper = (math.sqrt(high + 3 / 8) + limits.score * spreads[1] / 2) ** 2 - 3 / 8
+    upper = (math.sqrt(high + 3 / 8) + margin / 2) ** 2 - 3 / 8
     return max(lower, 0.0), max(upper, high * (1 + least))
 
 
