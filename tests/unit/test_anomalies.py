@@ -304,6 +304,11 @@ def test_events_are_found_in_metrics_that_nobody_tuned() -> None:
     assert score.late_as_drop == 0
 
 
+def test_a_blizzard_is_found_in_taxi_rides() -> None:
+    rides = benchmark.taxis(3).loc["2014-12-15":"2015-01-27"]
+    assert benchmark.judge_taxis(rides) == (1, 0)
+
+
 def test_every_bucket_of_the_hour_that_comes_twice_is_judged() -> None:
     index = pd.date_range("2025-09-10", "2025-10-26T06:00", freq="15min", tz="Europe/Berlin")
     history = pd.Series(100.0 + np.arange(len(index)) % 7, index)
