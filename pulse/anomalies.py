@@ -354,6 +354,16 @@ def _holidays(is_holiday: Holidays, day: date) -> tuple[bool, ...]:
     return tuple(each in is_holiday or datetime.combine(each, time.min) in is_holiday for each in days)
 
 
+def _ordinary_days(back: int, holidays: tuple[bool, ...], oldest: int) -> list[int]:
+    """The days before one, back from the judged day, that are no holidays."""
+    return [other for other in range(back + 1, min(oldest, DAYS) + 1) if not holidays[other]]
+
+
+def _same_weekday(days: list[int], like: int, weekday: int) -> list[int]:
+    """The latest of the days that are such a weekday, where the judged day is the given one."""
+    return [other for other in days if (weekday - other) % 7 == like][:REFERENCES]
+
+
 @lru_cache(maxsize=1024)
 def _reference_days(weekday: int, holidays: tuple[bool, ...], oldest: int) -> Ints:
     """The days that each of the last days is compared with, as days back from it: a row a day back from the judged
@@ -363,8 +373,8 @@ def _reference_days(weekday: int, holidays: tuple[bool, ...], oldest: int) -> In
     found = np.zeros((CYCLES + 2, REFERENCES), dtype=np.int64)
     for back in range(CYCLES + 2):
         like = 6 if holidays[back] else (weekday - back) % 7
-        usable = [other for other in range(back + 1, min(oldest, DAYS) + 1) if not holidays[other]]
-        same = [other for other in usable if (weekday - other) % 7 == like][:REFERENCES]
+        usable = _ordinary_days(back, holidays, oldest)
+        same = _same_weekday(usable, like, weekday)
         if not same and np.count_nonzero(found[:, 0]) >= ENOUGH_DAYS:
             continue  # compared with other weekdays it would be further off than is ordinary
         if len(same) < ENOUGH_REFERENCES:
@@ -388,8 +398,7 @@ def _other_days(clock: _Clock, oldest: int) -> Ints | None:
         like = 4 if clock.weekday < 5 else 5
     else:
         return None
-    usable = [back for back in range(1, min(oldest, DAYS) + 1) if not clock.holidays[back]]
-    same = [back for back in usable if (clock.weekday - back) % 7 == like][:REFERENCES]
+    same = _same_weekday(_ordinary_days(0, clock.holidays, oldest), like, clock.weekday)
     return np.array(same + [0] * (REFERENCES - len(same)), dtype=np.int64)
 
 
