@@ -11,7 +11,7 @@ may not be copied here; without them a stand-in is measured.
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, TypeAlias
@@ -279,15 +279,12 @@ Taxis: TypeAlias = tuple[int, int]  # how many of the five events are found, how
 def judge_taxis(rides: pd.Series, parts: Parts = ALL) -> Taxis:
     """How many of the five events are found, and how many false alarms there are (alerts within a day are one)."""
     history, first = rides.to_frame("rides"), int(6 * metrics.WEEK / 2)
-    alerts = [
-        rides.index[end - 1]
-        for end in range(first + 1, len(rides) + 1)
-        if anomalies.judge_tick(history.iloc[max(0, end - 2400) : end], is_holiday=TAXI_HOLIDAYS, parts=parts)[
-            "rides"
-        ].is_anomaly
-    ]
     found, others = set(), []
-    for alert in alerts:
+    for end in range(first + 1, len(rides) + 1):
+        seen = history.iloc[max(0, end - 2400) : end]
+        if not anomalies.judge_tick(seen, is_holiday=TAXI_HOLIDAYS, parts=parts)["rides"].is_anomaly:
+            continue
+        alert = seen.index[-1]
         of = [name for name, (start, end) in TAXI_EVENTS.items() if start <= alert.date() <= end]
         found.update(of)
         if not of and (not others or alert - others[-1] > timedelta(days=1)):
@@ -408,10 +405,16 @@ def main() -> None:
         progress("scoring the detector")
         running = [pool.submit(measure, app) for app in scored]
         running_short = [pool.submit(measure, app) for app in short_scored]
+
+        def on_some(apps: list[App], with_all: list[Future[Score]], parts: Parts) -> list[Future[Score]]:
+            if parts is ALONE:  # as they are scored already
+                return with_all[:some]
+            return [pool.submit(measure, app, parts) for app in apps[:some]]
+
         running_parts = {
             name: (
-                [pool.submit(measure, app, parts) for app in scored[:some]],
-                [pool.submit(measure, app, parts) for app in short_scored[:some]],
+                on_some(scored, running, parts),
+                on_some(short_scored, running_short, parts),
                 None if rides is None else pool.submit(judge_taxis, rides, parts),
             )
             for name, parts in ABLATION.items()
