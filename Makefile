@@ -1,6 +1,6 @@
 # Everything a person or a machine does with the project. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test up notebook archive superset bench lint lock install
+.PHONY: help run test prove up notebook archive superset bench lint lock install
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,6 +22,9 @@ run: install ## set up, then compute yesterday on the sandbox, through the real 
 test: install $(SUPERSET)/.installed ## set up, then run all tests (the slowest are listed at the end)
 	@# a file's tests stay together, and the files in their order: the long ones come first
 	pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+prove: install $(SUPERSET)/.installed ## what takes longer than a test may, or needs root or Debian's servers (missing ones are named)
+	pytest -m prove $(PYTEST_ARGS)
 
 up: install ## the sandbox and Airflow with its UI, on this machine only, until Ctrl-C
 	pulse sandbox run --live -- airflow standalone
