@@ -36,6 +36,18 @@ ATTRIBUTES = {
     "gender": "LowCardinality(Nullable(String))",
     "age": "Nullable(UInt8)",
 }
+# How an app's table may lie on disk: what it is partitioned by, if by anything, and its key. ClickHouse reads those parts
+# and granules only that may hold what is asked for, which an unordered table never shows.
+LAYOUTS = {
+    "by day": ("toDate(time)", "(time, user_id)"),
+    "by day and user": ("toDate(time)", "user_id"),
+    "by month": ("toYYYYMM(time)", "(toDate(time), user_id, time)"),
+    "date and user": ("", "(toDate(time), user_id)"),
+    "hour": ("", "(toStartOfHour(time), user_id)"),
+    "time": ("", "time"),
+    "unordered": ("", "tuple()"),
+}
+
 FEED = {"user_id": "UInt32", "action": "LowCardinality(String)", "time": "DateTime", **ATTRIBUTES}
 MESSAGES = {"user_id": "UInt32", "receiver_id": "UInt32", "time": "DateTime", **ATTRIBUTES}
 
@@ -99,10 +111,20 @@ class Etl:
 
     # --- raw rows in -------------------------------------------------------------------------------------------------
 
-    def create_source(self, table: str, columns: dict[str, str]) -> None:
-        """Create one of the app's tables, in the place of one that is there."""
+    def create_source(self, table: str, columns: dict[str, str], layout: str = "by day") -> None:
+        """Create one of the app's tables, in the place of one that is there, as one of `LAYOUTS` says.
+
+        Every row is a granule of its own, so that a few rows are read as selectively as millions are.
+        """
         listed = ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
-        self.source.execute(f"create or replace table {table} ({listed}) engine = MergeTree order by tuple()")
+        partition, key = LAYOUTS[layout]
+        if {"user_id", "time"} - set(columns):
+            partition, key = LAYOUTS["unordered"]  # there is nothing to order it by
+        by = f"partition by {partition} " if partition else ""
+        self.source.execute(
+            f"create or replace table {table} ({listed}) engine = MergeTree {by}order by {key} "
+            "settings index_granularity = 1, allow_nullable_key = 1"
+        )
 
     def feed(self, *rows: tuple[Any, ...]) -> None:
         """Write feed actions: (user, action, time, os, gender, age). What is left out at the end is not known."""

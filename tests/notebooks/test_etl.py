@@ -15,7 +15,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from notebooks.etl import FEED, MESSAGES, STEPS, Etl, Tables, assert_equal
+from notebooks.etl import FEED, LAYOUTS, MESSAGES, STEPS, Etl, Tables, assert_equal
 from pulse.clickhouse import ClickHouseError
 from pulse.notebooks import CheckError, NotebookError
 from pulse.sandbox.clickhouse import Server
@@ -583,13 +583,19 @@ def test_later_within_the_same_second_is_later(etl: Etl) -> None:
     assert etl.attributes() == {1: ("Android", "male", "40"), 2: ("iOS", "female", "25")}
 
 
-def test_the_last_millisecond_of_a_day_is_in_it(etl: Etl) -> None:
-    etl.create_source("feed_actions", FEED | {"time": "DateTime64(3)"})
-    etl.feed(
-        (1, "view", "2025-03-11 23:59:59.999"), (2, "view", "23:59:59.999"), (3, "view", "2025-03-13 00:00:00.000")
-    )
-    etl.run(allow_empty=True)
-    assert list(etl.attributes()) == [2]
+@pytest.mark.xfail(reason="the ETL binds its bounds as DateTime", strict=False)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_last_moment_of_a_day_is_in_it_however_the_source_lies_on_disk(etl: Etl, layout: str) -> None:
+    """A part and a granule that begin in the day's last second are not taken for the next day's."""
+    for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES)):
+        etl.create_source(table, columns | {"time": "DateTime64(6)"}, layout)
+    moments = ["2025-03-11 23:59:59.999999", "00:00", "23:59:59.000001", "23:59:59.999999", "2025-03-13 00:00"]
+    for user, moment in enumerate(moments):  # each in a part of its own
+        etl.feed((user, "view", moment, *IOS))
+        etl.messages((user, 10 + user, moment, *IOS))
+    etl.run()
+    assert list(etl.attributes()) == [1, 2, 3, 11, 12, 13]
+    assert_equal(etl.published(), etl.expected())
 
 
 def test_rows_that_do_not_say_who_are_left_out(etl: Etl) -> None:
