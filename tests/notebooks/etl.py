@@ -36,8 +36,8 @@ ATTRIBUTES = {
     "gender": "LowCardinality(Nullable(String))",
     "age": "Nullable(UInt8)",
 }
-# How an app's table may lie on disk: what it is partitioned by, if by anything, and its key. ClickHouse reads those parts
-# and granules only that may hold what is asked for, which an unordered table never shows.
+# How an app's table may lie on disk: what it is partitioned by, if by anything, and its key. ClickHouse reads only the
+# parts and granules that may hold what is asked for, which an unordered table never shows.
 LAYOUTS = {
     "by day": ("toDate(time)", "(time, user_id)"),
     "by day and user": ("toDate(time)", "user_id"),
