@@ -1,6 +1,7 @@
 """The archive: executed notebooks as an audit trail.
 
     manifest.py   what was kept, one entry a step, each bound to the one before by its hash
+    executed.py   the one reader of executed notebooks: what they handed on
     index.py      what the pages list, kept from the manifest and the notebooks; never the source of truth
     render.py     an executed notebook as harmless HTML
     compare.py    what differs between two runs of a notebook

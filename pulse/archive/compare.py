@@ -14,7 +14,8 @@ import nbformat
 from markupsafe import Markup
 from nbdime.diffing.notebooks import diff_notebooks
 
-from pulse.archive import index, render
+from pulse.archive import executed, render
+from pulse.archive.executed import number
 
 Cell = Mapping[str, Any]
 LIMIT = 300_000  # characters of a table that is shown
@@ -99,29 +100,13 @@ def compare(left: bytes, right: bytes) -> Comparison:
     pairs = list(_aligned(one, other))
     return Comparison(
         parameters=_parameters(*about),
-        numbers=_changes(*(index.key_numbers(index.scraps(node["cells"])) for node in (one, other))),
+        numbers=_changes(*(executed.key_numbers(executed.scraps(node["cells"])) for node in (one, other))),
         code=[_code(*pair, title) for *pair, title in pairs if _source(pair[0]) != _source(pair[1])],
         tables=[each for *pair, title in pairs for each in _outputs(*pair, title, _tables)],
         charts=[each for *pair, title in pairs for each in _outputs(*pair, title, _charts)],
         commits=(str(about[0].get("commit", "")), str(about[1].get("commit", ""))),
         outcomes=(str(about[0].get("outcome", "")), str(about[1].get("outcome", ""))),
     )
-
-
-def number(value: Any) -> tuple[float, bool] | None:
-    """A number, also as people write it in either language (`13,533`, `13 533`, `18.8%`, `1,14`), and whether it is a
-    percentage; None where it is none."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, (int, float)):
-        return float(value), False
-    text = re.sub(r"[\s\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]", "", str(value)).replace("−", "-")
-    share = text.endswith("%")
-    text = text.removesuffix("%")
-    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", text):
-        text = text.replace(",", "")
-    text = text.replace(",", ".")
-    return (float(text), share) if re.fullmatch(r"[+-]?\d+(\.\d+)?", text) else None
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ and before each look. Deleted, it comes back.
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from pulse import archive
-from pulse.archive import ArchiveError, manifest
+from pulse.archive import ArchiveError, executed, manifest
 
 NAME = "index.sqlite"
 PAGE = 200  # attempts on one page of the list
 # The index of a version that made other rows is made anew.
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 create table position (offset integer, head text);
@@ -413,12 +413,12 @@ def _told(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]
     said = metadata.get("pulse") if isinstance(metadata, dict) else None
     about = said if isinstance(said, dict) else {}
     cells = [cell for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
-    glued = scraps(cells)
+    glued = executed.scraps(cells)
     error, parameters, queries = about.get("error"), about.get("parameters"), about.get("queries")
     alerts = glued.get("alerts")
     facts = {
-        "title": title(cells),
-        "numbers": list(key_numbers(glued).items()),
+        "title": executed.title(cells),
+        "numbers": list(executed.key_numbers(glued).items()),
         "alerts": len(alerts) if isinstance(alerts, list) else 0,
         "error": {"cell": error.get("cell"), "message": str(error.get("message"))} if isinstance(error, dict) else None,
         "parameters": parameters if isinstance(parameters, dict) else {},
@@ -430,56 +430,3 @@ def _told(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]
     seconds = about.get("seconds")
     told = {**texts, "seconds": seconds if isinstance(seconds, (int, float)) else None}
     return told, facts, " ".join(json.dumps(each, ensure_ascii=False) for each in (facts, glued))[:20_000]
-
-
-def scraps(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a notebook handed on, as scrapbook wrote it into its cells; charts left out."""
-    found: dict[str, Any] = {}
-    for data in (data for cell in cells for data in outputs(cell)):
-        for kind, scrap in data.items():
-            if kind.startswith("application/scrapbook.scrap.") and isinstance(scrap, dict) and "name" in scrap:
-                found[str(scrap["name"])] = scrap.get("data")
-    return found
-
-
-def outputs(cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The data of a cell's outputs, by kind."""
-    listed = cell.get("outputs")
-    found = (each.get("data") for each in (listed if isinstance(listed, list) else []) if isinstance(each, dict))
-    return [data for data in found if isinstance(data, dict)]
-
-
-def key_numbers(glued: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers among what was glued: single ones, and those of lists of pairs (label, number)."""
-    found: dict[str, Any] = {}
-    for name, value in glued.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[name] = value
-        elif _pairs(value):
-            found.update(value.items() if isinstance(value, dict) else value)
-    return found
-
-
-def title(cells: Sequence[Mapping[str, Any]]) -> str:
-    """A notebook's title: its first heading."""
-    for cell in cells:
-        if cell.get("cell_type") == "markdown":
-            for line in "".join(cell.get("source") or "").splitlines():
-                if line.startswith("# "):
-                    return line.removeprefix("# ").strip()
-    return ""
-
-
-def _pairs(value: Any) -> bool:
-    if isinstance(value, dict):
-        return bool(value) and all(_number(each) for each in value.values())
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(each, list) and len(each) == 2 and isinstance(each[0], str) for each in value)
-        and all(_number(each[1]) for each in value)
-    )
-
-
-def _number(value: Any) -> bool:
-    return value is None or isinstance(value, str) or (isinstance(value, (int, float)) and not isinstance(value, bool))

@@ -11,7 +11,8 @@ import pytest
 
 from pulse import settings
 from pulse.archive import ArchiveError, index, manifest, pages, render, site
-from pulse.archive.compare import compare, number
+from pulse.archive.compare import compare
+from pulse.archive.executed import key_numbers, number
 
 SCRAP = "application/scrapbook.scrap.json+json"
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -96,6 +97,33 @@ def test_a_failure_beside_a_success_says_so_first() -> None:
 )  # fmt: skip
 def test_numbers_are_read_as_people_write_them(written: Any, meant: Any) -> None:
     assert number(written) == meant
+
+
+def test_units_and_names_are_no_key_numbers_and_hide_none() -> None:
+    glued = {
+        "text": "views 13,892",
+        "numbers": [["views", "195,193"], ["CTR", "20.3%"], ["sent / received", "–"]],
+        "language": "en",
+        "metrics": [["views", "count"], ["ctr", "share"]],
+        "rows": 62,
+        "views": 7,
+        "used": {"2026-11-22": "scheduled_1"},
+        "times": [["from", "05:00"]],
+    }
+    assert key_numbers(glued) == {
+        "views": "195,193", "CTR": "20.3%", "sent / received": "–", "rows": 62, "views (views)": 7,
+    }  # fmt: skip
+
+
+def test_two_reports_with_other_numbers_are_not_called_the_same() -> None:
+    one, other = (
+        made(
+            code("a", scrap={"name": "numbers", "data": [["views", views]]}),
+            code("b", scrap={"name": "metrics", "data": [["views", "count"]]}),
+        )
+        for views in ("195,193", "186,811")
+    )
+    assert compare(one, other).exceptions() == ["views −4.3%"]
 
 
 # --- what a notebook may show ----------------------------------------------------------------------------------------

@@ -1,0 +1,88 @@
+"""The one reader of executed notebooks: what they handed on, and which of it are numbers.
+
+A notebook that was changed by hand may hold anything: what is not of the kind expected is left out.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+DASHES = ("", "–", "-", "—")  # how a number that cannot be computed is written
+
+
+def scraps(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a notebook handed on, as scrapbook wrote it into its cells; charts left out."""
+    found: dict[str, Any] = {}
+    for data in (data for cell in cells for data in outputs(cell)):
+        for kind, scrap in data.items():
+            if kind.startswith("application/scrapbook.scrap.") and isinstance(scrap, dict) and "name" in scrap:
+                found[str(scrap["name"])] = scrap.get("data")
+    return found
+
+
+def outputs(cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The data of a cell's outputs, by kind."""
+    listed = cell.get("outputs")
+    found = (each.get("data") for each in (listed if isinstance(listed, list) else []) if isinstance(each, dict))
+    return [data for data in found if isinstance(data, dict)]
+
+
+def key_numbers(glued: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers among what was glued: single ones, and those of lists of pairs (label, number), in order.
+
+    Text that does not read as a number (a unit, a name) makes its list none of numbers. A name that is taken bears
+    where it comes from: `views (numbers)`.
+    """
+    found: dict[str, Any] = {}
+    for name, value in glued.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[_free(name, name, found)] = value
+        for label, each in _pairs(value):
+            found[_free(label, name, found)] = each
+    return found
+
+
+def number(value: Any) -> tuple[float, bool] | None:
+    """A number, also as people write it in either language (`13,533`, `13 533`, `18.8%`, `1,14`), and whether it is a
+    percentage; None where it is none."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, (int, float)):
+        return float(value), False
+    text = re.sub(r"[\s\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]", "", str(value)).replace("−", "-")
+    share = text.endswith("%")
+    text = text.removesuffix("%")
+    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", text):
+        text = text.replace(",", "")
+    text = text.replace(",", ".")
+    return (float(text), share) if re.fullmatch(r"[+-]?\d+(\.\d+)?", text) else None
+
+
+def title(cells: Sequence[Mapping[str, Any]]) -> str:
+    """A notebook's title: its first heading."""
+    for cell in cells:
+        if cell.get("cell_type") == "markdown":
+            for line in "".join(cell.get("source") or "").splitlines():
+                if line.startswith("# "):
+                    return line.removeprefix("# ").strip()
+    return ""
+
+
+def _pairs(value: Any) -> list[tuple[str, Any]]:
+    """A scrap as pairs of a label and a number; nothing where it is not that."""
+    pairs = list(value.items()) if isinstance(value, dict) else value
+    if not isinstance(pairs, list):
+        return []
+    well_formed = all(isinstance(each, (list, tuple)) and len(each) == 2 and isinstance(each[0], str) for each in pairs)
+    if not well_formed or not all(_counts(each[1]) for each in pairs):
+        return []
+    return [(label, each) for label, each in pairs]
+
+
+def _counts(value: Any) -> bool:
+    """Whether it is a number, written or not, or stands for one that cannot be computed."""
+    return value is None or number(value) is not None or (isinstance(value, str) and value.strip() in DASHES)
+
+
+def _free(label: str, name: str, taken: Mapping[str, Any]) -> str:
+    return f"{label} ({name})" if label in taken else label
