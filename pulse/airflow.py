@@ -198,7 +198,8 @@ def is_published(day: str) -> bool:
     config = connected_settings()
     sql = "select count() from daily_metrics where event_date = {day:Date}"
     try:
-        return bool(clickhouse.connect(config).value(sql, day=config.event_day(day)))
+        db = clickhouse.connect(config, clickhouse.PROBE_SECONDS)
+        return bool(db.value(sql, day=config.event_day(day)))
     except clickhouse.ClickHouseError as error:
         if error.code in (60, 81):  # the ETL, which creates the table, has never run
             return False
@@ -228,7 +229,8 @@ class DayPublished(BaseTrigger):
         until = datetime.fromisoformat(self.until)
         while True:
             try:
-                published = await sync_to_async(is_published)(self.event_date)
+                # In a thread of its own: by default all of a process's triggers share one, and wait for each other.
+                published = await sync_to_async(is_published, thread_sensitive=False)(self.event_date)
             except PulseError as error:  # the server may come back before the time is over
                 self.log.warning("%s", error)
                 published = False

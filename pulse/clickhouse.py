@@ -2,8 +2,9 @@
 
 What is put right: the statement travels in the body and values are bound by ClickHouse itself, so braces in SQL and
 hostile values are safe; credentials go into a header and into no error; a result is complete before it is read; the
-server stops a statement that runs too long; every error is one `ClickHouseError` in a sentence; and results come as
-JSON, which carries every type, instead of tab-separated text, of which pandahouse reads a few.
+server stops a statement that runs too long, and one that falls silent is not waited for; every error is one
+`ClickHouseError` in a sentence; and results come as JSON, which carries every type, instead of tab-separated text, of
+which pandahouse reads a few.
 """
 
 import json
@@ -16,7 +17,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo
@@ -26,7 +29,7 @@ import pandas as pd
 import requests
 import tenacity
 from pandahouse.http import ClickhouseException
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from pulse import QUERY_MIME, PulseError
 from pulse.settings import Settings, load
@@ -46,6 +49,10 @@ ADVICE = {
 
 # A statement whose groups or sorted rows take more memory than this goes on on the server's disk: slower, not failed.
 SPILL_BYTES = 750_000_000
+
+CONNECT_SECONDS = 10.0  # the longest that taking up a connection may take
+PROBE_SECONDS = 30  # the longest that a statement may take that only asks whether the server, or a day, is there
+GRACE_SECONDS = 30.0  # how much longer than a statement may run there an answer is waited for
 
 # These may run twice and leave the same state; an INSERT whose answer was lost may or may not have happened.
 REPEATABLE = re.compile(
@@ -72,6 +79,10 @@ class _NoAnswerError(Exception):
     """The connection broke before an answer: the statement may have run."""
 
 
+class _SilentError(Exception):
+    """The server took the statement and said nothing for longer than it may run: it may have run, or may yet."""
+
+
 @dataclass(frozen=True)
 class Result:
     """How a statement went: rows read and written as the server counted them, and its time there in seconds."""
@@ -95,7 +106,8 @@ class ClickHouse:
             url: `http(s)://user:password@host:port`.
             database: the default database of every statement.
             zone: where a DateTime without a time zone of its own is shown.
-            max_seconds: the longest the server may spend on a statement.
+            max_seconds: the longest the server may spend on a statement. A server that has said nothing for 30 seconds
+                more is given up, so no statement waits for ever.
         """
         self.url = url.rstrip("/")
         self.database = database
@@ -104,9 +116,14 @@ class ClickHouse:
 
     @property
     def address(self) -> str:
-        """The server's address without the credentials."""
+        """The server's address without the credentials, with the port that is tried: HTTP's own where none is named."""
         parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.hostname}:{parts.port or (8443 if parts.scheme == 'https' else 8123)}"
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].removesuffix(':')}{self._unnamed_port}"
+
+    @property
+    def _unnamed_port(self) -> str:
+        parts = urlsplit(self.url)
+        return "" if parts.port else ":443" if parts.scheme == "https" else ":80"
 
     def execute(self, sql: str, **values: Any) -> Result:
         """Run one statement that returns no rows.
@@ -206,18 +223,27 @@ class ClickHouse:
         # pandahouse formats what it takes as the query; an empty one leaves the body to be the statement.
         query, body = ("", sql.encode()) if data is None else (sql.replace("{", "{{").replace("}", "}}"), data)
         repeatable = bool(REPEATABLE.match(_without_comments(sql)))
+        patience = self.max_seconds + GRACE_SECONDS
         started = time.perf_counter()
         try:
-            headers, content = _send(query, connection, body, retry_lost=repeatable)
+            headers, content = _send(query, connection, body, patience, retry_lost=repeatable)
         except _NotSentError:
-            raise self._failed(
-                f"No ClickHouse server answers at {self.address}; check CLICKHOUSE_URL and that the server is running."
+            usual = 8443 if self.url.startswith("https:") else 8123
+            port = f" (it names no port; ClickHouse's own is {usual})" if self._unnamed_port else ""
+            raise ClickHouseError(
+                f"No ClickHouse server answers at {self.address}; check CLICKHOUSE_URL{port} and that the server is "
+                "running."
             ) from None
-        except _NoAnswerError:
-            outcome = "" if repeatable else " It may have been carried out or not: look before you repeat it."
-            raise self._failed(
-                f"ClickHouse at {self.address} closed the connection before it answered.{outcome}"
-            ) from None
+        except (_NoAnswerError, _SilentError) as error:
+            outcome = (
+                "" if repeatable else " The statement may have been carried out or not: look before you repeat it."
+            )
+            what = (
+                f"said nothing for {patience:.0f} s; check that the server is well"
+                if isinstance(error, _SilentError)
+                else "closed the connection before it answered"
+            )
+            raise ClickHouseError(f"ClickHouse at {self.address} {what}.{outcome}") from None
         except ClickhouseException as error:
             failure = _error(error.args[0])
             _leave_trace({"query_id": query_id, "error": failure.code})
@@ -226,14 +252,11 @@ class ClickHouse:
         _leave_trace(asdict(result))
         return result, content
 
-    def _failed(self, message: str) -> ClickHouseError:
-        return ClickHouseError(message)
 
-
-def connect(settings: Settings | None = None) -> ClickHouse:
+def connect(settings: Settings | None = None, max_seconds: int = 600) -> ClickHouse:
     """The ClickHouse server of the settings (read from the environment unless given)."""
     settings = settings or load()
-    return ClickHouse(settings.clickhouse_url.get_secret_value(), settings.database, settings.zone)
+    return ClickHouse(settings.clickhouse_url.get_secret_value(), settings.database, settings.zone, max_seconds)
 
 
 def create_tables(db: ClickHouse, source_database: str | None = None) -> None:
@@ -247,7 +270,7 @@ def create_tables(db: ClickHouse, source_database: str | None = None) -> None:
         ClickHouseError: the user may not create them, a source table or column is missing, or no server answers.
     """
     try:
-        db.value("select 1")
+        ClickHouse(db.url, db.database, db.zone, PROBE_SECONDS).value("select 1")
     except ClickHouseError as error:
         if error.code != UNKNOWN_DATABASE:
             raise
@@ -261,8 +284,14 @@ def create_tables(db: ClickHouse, source_database: str | None = None) -> None:
         db.script(views.replace("{source}", _quoted(source_database)))  # a view cannot bind the name of a database
 
 
-def _send(query: str, connection: dict[str, str], body: bytes, *, retry_lost: bool) -> tuple[Mapping[str, str], bytes]:
-    """One request through pandahouse, repeated where that is safe; gives the answer's headers and body."""
+def _send(
+    query: str, connection: dict[str, str], body: bytes, patience: float, *, retry_lost: bool
+) -> tuple[Mapping[str, str], bytes]:
+    """One request through pandahouse, repeated where that is safe; gives the answer's headers and body.
+
+    A server that was silent for `patience` seconds is not asked again: it would be silent four times as long.
+    """
+    execute = _pandahouse(patience)
     again = (_NotSentError, _NoAnswerError) if retry_lost else (_NotSentError,)
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(again),
@@ -272,11 +301,14 @@ def _send(query: str, connection: dict[str, str], body: bytes, *, retry_lost: bo
     ):
         with attempt:
             try:
-                answer = pandahouse.execute(query, connection=connection, data=body, stream=True)
+                answer = execute(query, connection=connection, data=body, stream=True)
                 return answer.headers, answer.read(decode_content=True)
+            except (requests.ReadTimeout, ReadTimeoutError):
+                raise _SilentError from None
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
                 cause = getattr(error.args[0], "reason", error.args[0]) if error.args else None
-                raise (_NotSentError() if isinstance(cause, NewConnectionError) else _NoAnswerError()) from None
+                not_sent = isinstance(cause, NewConnectionError | ConnectTimeoutError)
+                raise (_NotSentError() if not_sent else _NoAnswerError()) from None
             except HTTPError:
                 raise _NoAnswerError() from None
             except requests.RequestException as error:
@@ -284,6 +316,18 @@ def _send(query: str, connection: dict[str, str], body: bytes, *, retry_lost: bo
                 status = getattr(error.response, "status_code", None)
                 raise ClickhouseException(f"HTTP status {status} without a message".encode()) from None
     raise AssertionError("unreachable")
+
+
+def _pandahouse(patience: float) -> Any:
+    """pandahouse's `execute` with time limits on its requests, which it neither sets nor takes.
+
+    Its own code, but with a `requests.post` that knows them; pandahouse itself stays as it is for everybody else.
+    """
+    limited = SimpleNamespace(post=partial(requests.post, timeout=(CONNECT_SECONDS, patience)))
+    original = pandahouse.http.execute
+    return FunctionType(
+        original.__code__, {**vars(pandahouse.http), "requests": limited}, argdefs=original.__defaults__
+    )
 
 
 def _result(query_id: str, headers: Mapping[str, str], elapsed: float) -> Result:

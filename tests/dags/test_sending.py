@@ -1,8 +1,10 @@
 """The DAGs that send, run by Airflow in one process against the sandbox: late, then there, then corrected."""
 
+import asyncio
 import hashlib
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -247,3 +249,34 @@ def test_the_chart_and_the_text_come_from_the_archived_notebook(outside: ClickHo
     handed = notebooks.scraps(str(kept[-1]))
     assert handed["chart"].startswith(b"\x89PNG")
     assert "<b>" in handed["text"]
+
+
+def test_a_trigger_whose_server_says_nothing_blocks_no_other(
+    outside: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.triggers.base import TriggerEvent
+
+    from pulse.airflow import DayPublished
+
+    day = settings.load().event_day("yesterday") - timedelta(days=200)
+    clickhouse.create_tables(outside)
+    _publish(outside, day)
+    monkeypatch.setattr(clickhouse, "PROBE_SECONDS", 5)
+    monkeypatch.setattr(clickhouse, "GRACE_SECONDS", 0)
+    real = os.environ["CLICKHOUSE_URL"]
+
+    async def first_event(until: datetime) -> TriggerEvent:
+        return await anext(DayPublished(str(day), until.isoformat(), seconds=0.1).run())
+
+    async def beside_each_other(silent: socket.socket) -> None:
+        monkeypatch.setenv("CLICKHOUSE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        stuck = asyncio.create_task(first_event(datetime.now(UTC)))
+        connection, _ = await asyncio.to_thread(silent.accept)  # it has asked
+        monkeypatch.setenv("CLICKHOUSE_URL", real)
+        assert (await first_event(datetime.now(UTC) + timedelta(minutes=5))).payload is True
+        assert not stuck.done()
+        assert (await stuck).payload is False  # given up
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asyncio.run(beside_each_other(silent))

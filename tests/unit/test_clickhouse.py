@@ -1,11 +1,14 @@
 """pulse.clickhouse against the real engine over HTTP, and against servers that misbehave."""
 
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -251,6 +254,77 @@ def test_no_server_is_a_sentence_that_says_what_to_check() -> None:
     _shows_nothing_of("s3cret-word", found.value)
     with pytest.raises(ClickHouseError, match="No ClickHouse server answers"):
         ClickHouse("http://u:p@no-such-host.invalid:8123", "pulse", MOSCOW).read("select 1")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "http://127.0.0.1",
+            "at http://127.0.0.1:80; check CLICKHOUSE_URL (it names no port; ClickHouse's own is 8123)",
+        ),
+        (
+            "https://127.0.0.1/",
+            "at https://127.0.0.1:443; check CLICKHOUSE_URL (it names no port; ClickHouse's own is 8443",
+        ),
+        ("http://u:s3cret-word@[::1]:9", "at http://[::1]:9; check CLICKHOUSE_URL and that the server is running."),
+    ],
+)
+def test_the_error_names_the_port_that_was_tried(monkeypatch: pytest.MonkeyPatch, url: str, said: str) -> None:
+    tried: list[int] = []
+
+    def connect(_: socket.socket, address: Any) -> None:
+        tried.append(address[1])
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(ClickHouseError) as found:
+        ClickHouse(url, "pulse", MOSCOW).execute("select 1")
+    assert said in str(found.value)
+    assert set(tried) == {int(re.search(r"https?://\S+:(\d+);", str(found.value))[1])}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("sql", "outcome"),
+    [("select 1", ""), ("insert into t select 1", " The statement may have been carried out or not")],
+)
+def test_a_server_that_says_nothing_is_given_up_and_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch, sql: str, outcome: str
+) -> None:
+    monkeypatch.setattr(clickhouse, "GRACE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections up, and never answers
+        port = server.getsockname()[1]
+        db = ClickHouse(f"http://pulse:s3cret-word@127.0.0.1:{port}", "pulse", MOSCOW, max_seconds=1)
+        started = time.monotonic()
+        with pytest.raises(
+            ClickHouseError, match=f"said nothing for 1 s; check that the server is well.{outcome}"
+        ) as found:
+            db.execute(sql)
+        assert 1 < time.monotonic() - started < 20  # a busy machine; four tries would be told four times
+        server.settimeout(0.5)
+        server.accept()[0].close()
+        with pytest.raises(TimeoutError):
+            server.accept()
+    _shows_nothing_of("s3cret-word", found.value)
+
+
+def test_a_server_that_falls_silent_in_the_middle_of_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clickhouse, "GRACE_SECONDS", 0.2)
+    silent = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(GOOD[:-20])
+                silent.wait(20)
+
+        threading.Thread(target=serve, daemon=True).start()
+        db = ClickHouse(f"http://127.0.0.1:{server.getsockname()[1]}", "pulse", MOSCOW, max_seconds=1)
+        with pytest.raises(ClickHouseError, match="said nothing for 1 s"):
+            db.value("select 1")
+        silent.set()
 
 
 def _shows_nothing_of(secret: str, error: BaseException | None) -> None:
