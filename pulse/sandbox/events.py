@@ -178,9 +178,9 @@ def _create_tables(db: ClickHouse, server: Server, app: App) -> None:
     """Create the database and its tables where they are missing."""
     first = ClickHouse(server.url, "default", app.zone)
     first.execute("create database if not exists {database:Identifier}", database=app.database)
-    partitions = db.value(PARTITIONS)
-    if partitions and partitions != f"toDate(time, '{app.zone}')":
-        db.script(DROP)  # the days of another time zone: nothing of them can be kept
+    found = db.read(MADE_FOR)
+    if not found.empty and found.loc[0].tolist() != [f"toDate(time, '{app.zone}')", "DateTime64(3)"]:
+        db.script(DROP)  # made for another time zone, or before times had milliseconds: nothing of it can be kept
     db.script(TABLES, zone=app.zone.key)
 
 
@@ -244,11 +244,14 @@ def _moments(app: App, day: date, kind: Kind, dice: random.Random) -> list[int]:
 
 # --- SQL -------------------------------------------------------------------------------------------------------------
 
-PARTITIONS = """
--- By what the app's tables are partitioned; empty where there are none
-select any(partition_key)
-from system.tables
-where database = currentDatabase() and name = 'feed_actions'
+MADE_FOR = """
+-- By what the app's tables are partitioned, and the type of their times, one row; none where there are no tables
+select
+    tables.partition_key as partitions,
+    columns.type as times
+from system.tables as tables
+inner join system.columns as columns on columns.database = tables.database and columns.table = tables.name
+where tables.database = currentDatabase() and tables.name = 'feed_actions' and columns.name = 'time'
 """
 
 TABLES = """
@@ -258,7 +261,7 @@ create table if not exists feed_actions
     user_id UInt32,
     post_id UInt32,
     action LowCardinality(String),
-    time DateTime,
+    time DateTime64(3),
     os LowCardinality(String),
     gender LowCardinality(Nullable(String)),
     age Nullable(UInt8),
@@ -276,7 +279,7 @@ create table if not exists message_actions
 (
     user_id UInt32,
     receiver_id UInt32,
-    time DateTime,
+    time DateTime64(3),
     os LowCardinality(String),
     gender LowCardinality(Nullable(String)),
     age Nullable(UInt8),
@@ -451,7 +454,7 @@ select
         * {accounts:UInt64} / 40
     ) as post_id,
     if(liked, 'like', 'view') as action,
-    toDateTime(second) as time,
+    fromUnixTimestamp64Milli(1000 * second + cityHash64(dice, step, 'fraction') % 1000) as time,
     if(second < {start:UInt32} + cityHash64({day:Date}, user_id) % {seconds:UInt32}, os, second_os) as os,
     gender,
     age,
@@ -492,6 +495,7 @@ insert into making_message_actions
     messages as (
         select
             *,
+            step,
             second,
             step > 0
                 and cityHash64(dice, step, 'answer') % 100 < 40
@@ -506,7 +510,7 @@ insert into making_message_actions
 select
     user_id,
     toUInt32(1 + receiver * 2654435761 % (4 * {accounts:UInt64})) as receiver_id,
-    toDateTime(second) as time,
+    fromUnixTimestamp64Milli(1000 * second + cityHash64(dice, step, 'fraction') % 1000) as time,
     if(second < {start:UInt32} + cityHash64({day:Date}, user_id) % {seconds:UInt32}, os, second_os) as os,
     gender,
     age,

@@ -32,7 +32,8 @@ def outside(
     """An app that loses nearly all of its messages from 13:00 to 14:00, and everything that the DAG talks to."""
     fill(clickhouse_server, App(ZONE, "lossy_app", events_per_day=200_000), until=DAY + timedelta(days=1), days=22)
     ClickHouse(clickhouse_server.url, "lossy_app", ZONE).execute(
-        "alter table lossy_app.message_actions delete where time >= {start:DateTime} and time < {end:DateTime} "
+        "alter table lossy_app.message_actions delete "
+        "where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)} "
         "and cityHash64(user_id, receiver_id, time) % 20 < 19 settings mutations_sync = 1",
         start=_at("13:00"),
         end=_at("14:00"),

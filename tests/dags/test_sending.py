@@ -186,7 +186,7 @@ def test_live_metrics_are_one_message_a_day_brought_up_to_date(
     day, dag = config.event_day("yesterday"), _dag("live_metrics")
     views = """
     select countIf(action = 'view') from reported_app.feed_actions
-    where time >= {start:DateTime} and time < {end:DateTime}
+    where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)}
     """
     for hour in (14, 15):
         end = datetime.combine(day, clock(hour), config.zone)

@@ -514,11 +514,11 @@ def _is_what_happened(airflow: Airflow, day: str) -> None:
         """
         select
             (select uniqExact(user_id) from {app:Identifier}.feed_actions
-                where time >= {start:DateTime} and time < {end:DateTime}) as feed_users,
+                where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)}) as feed_users,
             (select countIf(action = 'like') from {app:Identifier}.feed_actions
-                where time >= {start:DateTime} and time < {end:DateTime}) as likes,
+                where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)}) as likes,
             (select count() from {app:Identifier}.message_actions
-                where time >= {start:DateTime} and time < {end:DateTime}) as messages_sent
+                where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)}) as messages_sent
         """,
         app=airflow.source,
         start=start,

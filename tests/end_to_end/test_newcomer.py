@@ -157,7 +157,7 @@ def test_make_up_serves_airflow_and_todays_events_arrive(home: Home) -> None:
         assert re.search(r"Password for user 'admin': \S+", home.said())
         db = clickhouse_client.connect()
         today = datetime.now(db.zone).replace(hour=0, minute=0, second=0, microsecond=0)
-        arrived = "select count() from app.feed_actions where time >= {today:DateTime}"
+        arrived = "select count() from app.feed_actions where time >= {today:DateTime64(6)}"
         _wait(lambda: db.value(arrived, today=today) > 0, home)
         addresses = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True).stdout
         assert "0.0.0.0:18080" not in addresses

@@ -178,7 +178,7 @@ def test_a_wrong_parameter_is_a_sentence(etl: Etl, wrong: dict[str, Any], said: 
 DAY = date(2026, 10, 14)  # a Wednesday
 ZONE = ZoneInfo("Europe/Moscow")
 OUTAGE = ("13:00", "14:30")  # the feed on Android: nine of ten actions are lost
-SPAN = "where time >= {start:DateTime} and time < {end:DateTime}"
+SPAN = "where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)}"
 AT_ONCE = "settings mutations_sync = 1"
 
 

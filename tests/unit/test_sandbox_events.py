@@ -276,6 +276,16 @@ def test_a_few_attributes_are_missing_or_odd(month: ClickHouse) -> None:
     assert 60 < found.oldest < 90
 
 
+def test_times_have_milliseconds_all_of_them_equally_often(month: ClickHouse) -> None:
+    spread = (
+        "select uniqExact(part) as parts, avg(part) as mean from (select toUnixTimestamp64Milli(time) % 1000 as part"
+    )
+    for table in ("feed", "messages"):
+        found = month.read(f"{spread} from {{t:Identifier}})", t=table).loc[0]
+        assert found.parts == 1000
+        assert found["mean"] == pytest.approx(499.5, abs=5)
+
+
 @pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25)])
 def test_a_day_of_23_or_25_hours_is_that_long(clickhouse_server: Server, day: date, hours: int) -> None:
     app = App(BERLIN, f"events_{hours}", events_per_day=20_000)
@@ -305,6 +315,21 @@ def test_another_time_zone_begins_anew(clickhouse_server: Server) -> None:
     fill(clickhouse_server, App(BERLIN, app.database, events_per_day=2_000), until=day + timedelta(days=1), days=1)
     span = db.read("select min(time) as first, max(time) as last from feed_actions").loc[0]
     assert span["first"].tz_convert(BERLIN).date() == span["last"].tz_convert(BERLIN).date() == day
+
+
+def test_events_of_a_sandbox_whose_times_had_no_milliseconds_are_made_anew(clickhouse_server: Server) -> None:
+    day = date(2026, 11, 10)
+    db, app = one_day(clickhouse_server, "events_before", day)
+    whole = content(db, day)
+    for table in ("feed_actions", "message_actions"):
+        db.execute(
+            "create or replace table {table:Identifier} engine = MergeTree partition by toDate(time, 'Europe/Moscow')"
+            " order by (time, user_id) as select * replace (toDateTime(time) as time) from {table:Identifier}",
+            table=table,
+        )
+    assert (content(db, day).hash != whole.hash).all()
+    assert fill(clickhouse_server, app, until=day + timedelta(days=1), days=1) == whole.rows.sum()
+    pd.testing.assert_frame_equal(content(db, day), whole)
 
 
 # --- only in the sandbox ---------------------------------------------------------------------------------------------
