@@ -25,12 +25,12 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
 from pulse import settings
-from pulse.airflow import EVENT_DATE, MACROS, RUN, NotebookOperator, event_date_param
+from pulse.airflow import EVENT_DATE, MACROS, TRY, NotebookOperator, event_date_param, try_of
 
 GENDER_NAMES: dict[str, str] = {}  # a source that codes gender needs its names here: {"0": "female", "1": "male"}
 
 config = settings.load()
-common = {"event_date": EVENT_DATE, "run": RUN}
+common = {"event_date": EVENT_DATE, "run": TRY}
 
 with DAG(
     dag_id="etl",
@@ -61,9 +61,18 @@ with DAG(
         )
         for name in ("extract_feed", "extract_messages")
     ]
+    # Each try has staging tables of its own; the next task is told whose are whole.
+    extracted = {"feed": try_of("extract_feed"), "messages": try_of("extract_messages")}
     transform = NotebookOperator(
-        task_id="transform", notebook="etl/transform", parameters={**common, "gender_names": GENDER_NAMES}
+        task_id="transform",
+        notebook="etl/transform",
+        parameters={**common, "extracts": extracted, "gender_names": GENDER_NAMES},
     )
     # One at a time, also across runs and backfills: else two runs of a day could each publish a part of it.
-    load = NotebookOperator(task_id="load", notebook="etl/load", parameters=common, max_active_tis_per_dag=1)
+    load = NotebookOperator(
+        task_id="load",
+        notebook="etl/load",
+        parameters={"event_date": EVENT_DATE, "run": try_of("transform"), "extracts": extracted},
+        max_active_tis_per_dag=1,
+    )
     extracts >> transform >> load

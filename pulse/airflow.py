@@ -35,15 +35,21 @@ log = logging.getLogger(__name__)
 EVENT_DATE = "{{ event_date(dag_run, params) }}"
 """The event date of a run, for a DAG that has `MACROS` and the parameter `event_date`."""
 
-RUN = "{{ run_name(dag_run) }}"
-"""The run's name as tables and folders bear it, for a DAG that has `MACROS`."""
-
+TRY = "{{ run_name(dag_run) }}_{{ ti.try_number }}"
+"""A try's own name as staging tables bear it, for a DAG that has `MACROS`: a try that was given up may still be running
+when the next one begins, and what both write would mix. Tasks after it find it by `try_of`.
+"""
 
 TODAY = "{{ as_of(dag_run).date() }}"
 """The local day on which a run ends its interval, for a DAG that has `MACROS`."""
 
 AS_OF = "{{ params.get('as_of') or as_of(dag_run).isoformat() }}"
 """The trigger form's moment, else the one at which a run's interval ends, for a DAG that has `MACROS`."""
+
+
+def try_of(task_id: str) -> str:
+    """The name (`TRY`) of the try of an earlier NotebookOperator that succeeded, as a template."""
+    return f"{{{{ ti.xcom_pull('{task_id}', key='run') }}}}"
 
 
 def event_date(dag_run: Any, params: dict[str, Any], zone: ZoneInfo | None = None) -> str:
@@ -70,7 +76,7 @@ def run_name(dag_run: Any) -> str:
 
 
 MACROS: dict[str, Callable[..., Any]] = {"as_of": as_of, "event_date": event_date, "run_name": run_name}
-"""What `EVENT_DATE`, `RUN`, `TODAY` and `AS_OF` call: a DAG's `user_defined_macros`."""
+"""What `EVENT_DATE`, `TRY`, `TODAY` and `AS_OF` call: a DAG's `user_defined_macros`."""
 
 
 def event_date_param() -> Param:
@@ -112,7 +118,8 @@ class NotebookOperator(PapermillOperator):
     What PapermillOperator leaves open is decided here, on `pulse.notebooks`: parameters are checked against the
     notebook before it runs; every attempt is kept, at `<archive>/<dag>/<event date>/<run>/<notebook>.<try>.ipynb`; the
     task fails unless every cell ran, with the notebook's own error as the log's last line; connections reach the kernel
-    by its environment alone. The archived notebook's path is the task's return value.
+    by its environment alone. The archived notebook's path is the task's return value; the value of its parameter `run`,
+    where it has one, is handed on under that key, once it succeeded.
 
     Args:
         notebook: its path below `notebooks/`, without the ending: `etl/load`.
@@ -174,6 +181,8 @@ class NotebookOperator(PapermillOperator):
                 cell_seconds=self.cell_seconds,
                 root=config.output,
             )
+        if "run" in self.parameters:
+            instance.xcom_push("run", self.parameters["run"])
         queries = sum(query.get("seconds", 0) for query in done.queries)
         self.log.info("%s succeeded in %.1f s, %.1f of them in ClickHouse", self.notebook, done.seconds, queries)
         self.log.info("Archived at %s", done.path)

@@ -89,6 +89,31 @@ def test_the_extracts_run_side_by_side_then_transform_then_load(etl: Any) -> Non
     assert etl.get_task("load").max_active_tis_per_dag == 1
 
 
+def test_every_try_has_its_own_staging_tables_and_later_tasks_are_told_whose_are_whole(etl: Any) -> None:
+    class Instance:
+        """What Airflow gives a template of the task instance."""
+
+        def __init__(self, number: int) -> None:
+            self.try_number = number
+
+        def xcom_pull(self, task: str, key: str) -> str:
+            return f"{key} of {task}"
+
+    def rendered(task: str, number: int) -> dict[str, Any]:
+        run = SimpleNamespace(
+            run_id="night", run_after=datetime(2026, 11, 23, 2, tzinfo=UTC), data_interval_end=None, conf={}
+        )
+        context = {"ti": Instance(number), "dag_run": run, "params": {"allow_empty": False}, **etl.user_defined_macros}
+        found: dict[str, Any] = etl.get_task(task).render_template(etl.get_task(task).parameters, context)
+        return found
+
+    for task in ("extract_feed", "extract_messages", "transform"):
+        assert rendered(task, 1)["run"] != rendered(task, 2)["run"], task
+    whole = {"feed": "run of extract_feed", "messages": "run of extract_messages"}
+    assert rendered("transform", 1)["extracts"] == rendered("load", 1)["extracts"] == whole
+    assert rendered("load", 1)["run"] == rendered("load", 2)["run"] == "run of transform"
+
+
 # --- the schedule and the event date ---------------------------------------------------------------------------------
 
 

@@ -181,6 +181,10 @@ def test_every_notebook_is_archived_with_the_truth(scheduled: Airflow) -> None:
         assert about["parameters"]["event_date"] == path.parent.parent.name
         assert len(about["queries"]) >= 3
         assert "sandbox-only" not in path.read_text()
+    given = {path.stem: nbformat.read(path, 4).metadata["pulse"]["parameters"] for path in kept}
+    whole = {"feed": given["extract_feed.1"]["run"], "messages": given["extract_messages.1"]["run"]}
+    assert given["transform.1"]["extracts"] == given["load.1"]["extracts"] == whole
+    assert given["load.1"]["run"] == given["transform.1"]["run"]
 
 
 def test_a_backfill_backwards_publishes_every_day(scheduled: Airflow) -> None:
