@@ -53,7 +53,8 @@ def reconcile(day: date, config: settings.Settings, report: str | None = None) -
         different += _differences("Superset", superset.numbers(config, day), row)
     if config.redash_url and config.redash_api_key.get_secret_value():
         compared.append("Redash")
-        different += _differences("Redash", redash.numbers(config, day), row)
+        for widget, numbers in redash.shown(config, day):
+            different += _differences(f"Redash's '{widget}'", numbers, row)
     if different:
         raise DisagreementError(f"The numbers of {day} are not the same everywhere: {'; '.join(different)}.")
     return compared

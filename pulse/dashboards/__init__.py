@@ -38,6 +38,7 @@ class Api:
         local = urlsplit(url).hostname in ("127.0.0.1", "localhost")
         self._client = httpx.Client(timeout=SECONDS, trust_env=not local)  # no proxy is between us and this machine
         self.headers: dict[str, str] = {}
+        self.version: tuple[int, ...] = ()  # the tool's, once it has told it
 
     def get(self, path: str, **params: Any) -> Any:
         """The JSON that a path answers."""

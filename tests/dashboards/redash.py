@@ -2,12 +2,17 @@
 
 Queries run on a real ClickHouse in Redash's way: a POST with the credentials and `default_format=JSON` in the address,
 the statement ending in `FORMAT JSON`, 64-bit integers as texts that become numbers again; several statements of one
-query share a session, which must exist for all but the first. It proves our client, not Redash.
+query share a session, which must exist for all but the first. Answers are kept by the query's text without white space
+and `/* */` comments, and answer the same text again unless `max_age` is 0; nothing throws them away. A fork of a query
+takes its options along, that of a dashboard does not. Lists have no visualizations; a page after the last is an error.
+It proves our client, not Redash.
 """
 
 import copy
+import hashlib
 import itertools
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +51,11 @@ class Redash:
         self.before_change: list[Any] = []  # called once, before the next change
         self._ids = itertools.count(1)
 
+    @property
+    def columns(self) -> int:
+        """How many columns a dashboard's grid has."""
+        return 12 if tuple(map(int, self.version.split(".")[:2])) >= (25, 8) else 6
+
     @contextmanager
     def serving(self) -> Iterator["Redash"]:
         """Answer on loopback for the length of the block."""
@@ -68,6 +78,7 @@ class Redash:
             Route("/api/data_sources/{id:int}/test", self._source_test, methods=["POST"]),
             Route("/api/queries", self._query_list, methods=["GET", "POST"]),
             Route("/api/queries/{id:int}", self._query, methods=["GET", "POST"]),
+            Route("/api/queries/{id:int}/fork", self._fork_query, methods=["POST"]),
             Route("/api/queries/{id:int}/results", self._run, methods=["POST"]),
             Route("/api/jobs/{id}", self._job),
             Route("/api/query_results/{id:int}", self._result),
@@ -75,7 +86,9 @@ class Redash:
             Route("/api/visualizations/{id:int}", self._visualization, methods=["POST"]),
             Route("/api/dashboards", self._dashboard_list, methods=["GET", "POST"]),
             Route("/api/dashboards/{id:int}", self._dashboard, methods=["GET", "POST"]),
+            Route("/api/dashboards/{id:int}/fork", self._fork_dashboard, methods=["POST"]),
             Route("/api/widgets", self._widget_list, methods=["POST"]),
+            Route("/api/widgets/{id:int}", self._widget, methods=["POST"]),
         ]
         app = Starlette(routes=routes)
         app.add_middleware(BaseHTTPMiddleware, dispatch=self._known)
@@ -145,6 +158,16 @@ class Redash:
             return refused
         return JSONResponse(self._with_visualizations(query))
 
+    async def _fork_query(self, request: Request) -> Response:
+        query = self.queries[request.path_params["id"]]
+        name = f"Copy of (#{query['id']}) {query['name']}"
+        new = {"id": next(self._ids), "name": name, "is_draft": True, "version": 1}
+        self.queries[new["id"]] = {**copy.deepcopy(query), **new}
+        for each in [each for each in self.visualizations.values() if each["query_id"] == query["id"]]:
+            number = next(self._ids)
+            self.visualizations[number] = {**copy.deepcopy(each), "id": number, "query_id": new["id"]}
+        return JSONResponse(self._with_visualizations(self.queries[new["id"]]))
+
     def _with_visualizations(self, query: Item) -> Item:
         drawn = [dict(each) for each in self.visualizations.values() if each["query_id"] == query["id"]]
         for each in drawn:
@@ -176,6 +199,12 @@ class Redash:
         text = query["query"]
         for name, value in parameters.items():
             text = text.replace("{{ " + name + " }}", str(value))
+        max_age = body.get("max_age", -1)
+        assert max_age in (-1, 0)
+        key = (query["data_source_id"], self._hash(text))
+        kept = [each for each in self.results.values() if each["key"] == key]
+        if kept and max_age == -1:
+            return JSONResponse({"query_result": _shown(kept[-1])})
         job: Item = {"id": str(uuid4()), "status": 1, "error": "", "query_result_id": None}
         self.jobs[job["id"]] = {**job, "text": text, "source": query["data_source_id"]}
         return JSONResponse({"job": job})
@@ -187,7 +216,8 @@ class Redash:
             try:
                 data = run(self.sources[job["source"]]["options"], job["text"])
                 number = next(self._ids)
-                self.results[number] = {"id": number, "query": job["text"], "data": data}
+                key = (job["source"], self._hash(job["text"]))
+                self.results[number] = {"id": number, "query": job["text"], "data": data, "key": key}
                 job.update(status=3, query_result_id=number)
             except RuntimeError as error:
                 job.update(status=4, error=str(error))
@@ -197,7 +227,12 @@ class Redash:
         return JSONResponse({"job": shown})
 
     async def _result(self, request: Request) -> Response:
-        return JSONResponse({"query_result": self.results[request.path_params["id"]]})
+        return JSONResponse({"query_result": _shown(self.results[request.path_params["id"]])})
+
+    def _hash(self, text: str) -> str:
+        """What an answer is kept by."""
+        text = "".join(re.sub(r"/\*.*?\*/", "", text).split())
+        return hashlib.md5((text if self.columns == 12 else text.lower()).encode()).hexdigest()  # noqa: S324
 
     # --- dashboards ---------------------------------------------------------------------------------------------------
 
@@ -218,7 +253,10 @@ class Redash:
             if each["dashboard_id"] == dashboard["id"]:
                 widget = {name: value for name, value in each.items() if name != "visualization_id"}
                 if each["visualization_id"]:
-                    widget["visualization"] = self.visualizations[each["visualization_id"]]
+                    drawn = self.visualizations[each["visualization_id"]]
+                    query = self.queries[drawn["query_id"]]
+                    shown = {name: value for name, value in drawn.items() if name != "query_id"}
+                    widget["visualization"] = {**shown, "query": query}
                 widgets.append(widget)
         return JSONResponse({**dashboard, "widgets": widgets})
 
@@ -227,12 +265,33 @@ class Redash:
         self.widgets[number] = {**(await request.json()), "id": number}
         return JSONResponse(self.widgets[number])
 
+    async def _widget(self, request: Request) -> Response:
+        widget, body = self.widgets[request.path_params["id"]], await request.json()
+        widget.update(text=body["text"], options=body["options"])
+        return JSONResponse(widget)
+
+    async def _fork_dashboard(self, request: Request) -> Response:
+        dashboard = self.dashboards[request.path_params["id"]]
+        name = f"Copy of (#{dashboard['id']}) {dashboard['name']}"
+        new = {"id": next(self._ids), "name": name, "options": {}, "is_draft": True, "version": 1}
+        self.dashboards[new["id"]] = {**copy.deepcopy(dashboard), **new}
+        for each in [each for each in self.widgets.values() if each["dashboard_id"] == dashboard["id"]]:
+            number = next(self._ids)
+            self.widgets[number] = {**copy.deepcopy(each), "id": number, "dashboard_id": new["id"]}
+        return JSONResponse(self.dashboards[new["id"]])
+
     def _page(self, request: Request, items: dict[int, Item]) -> Response:
-        """A page, of at most two so that there are several, of what has all the tags asked for."""
+        """A page of what has all the tags asked for."""
         tags = set(request.query_params.getlist("tags"))
         found = [each for each in items.values() if tags <= set(each["tags"])]
-        page, size = int(request.query_params.get("page", 1)), 2
-        shown = [{**each, "widgets": None} for each in found[(page - 1) * size : page * size]]
+        page, size = int(request.query_params.get("page", 1)), int(request.query_params.get("page_size", 25))
+        if len(found) and (page - 1) * size >= len(found):
+            return JSONResponse({"message": "Page is out of range."}, 400)
+        if not 1 <= size <= 250:
+            return JSONResponse({"message": "Page size is out of range (1-250)."}, 400)
+        shown = found[(page - 1) * size : page * size]
+        if items is self.dashboards:
+            shown = [{**each, "widgets": None} for each in shown]
         return JSONResponse({"count": len(found), "page": page, "page_size": size, "results": shown})
 
     def everything(self) -> Item:
@@ -277,6 +336,10 @@ def _kind(clickhouse: str) -> str:
 
 def _number(value: str | None) -> int | None:
     return None if value is None else int(value)
+
+
+def _shown(result: Item) -> Item:
+    return {name: value for name, value in result.items() if name != "key"}
 
 
 def _masked(source: Item) -> Item:

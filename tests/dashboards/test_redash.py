@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
 
-from dashboards.conftest import Published
+from dashboards.conftest import COUNTED, Published
 from dashboards.redash import KEY, Redash, run
 from pulse import settings
 from pulse.dashboards import DashboardsError, redash
 
-DAY_QUERY = "Pulse: the day and the week before it"
+OWNER = urlsplit(settings.SANDBOX_CLICKHOUSE_URL)
+DAY_QUERY = "Pulse: one day"
 
 
 @pytest.fixture
@@ -49,16 +51,33 @@ def test_one_command_installs_everything_and_publishes_it(server: Redash, config
     (source,) = server.sources.values()
     assert source["type"] == "clickhouse"
     assert source["options"]["user"] == "reader"
-    # Every visualization stands on the dashboard, in reading order and within the grid.
-    own = {number for number, each in server.visualizations.items() if each["name"] != "Table"}
-    assert {each["visualization_id"] for each in server.widgets.values() if each["visualization_id"]} == own
-    places = [each["options"]["position"] for each in server.widgets.values()]
-    taken = [(place["row"], place["col"] + n) for place in places for n in range(place["sizeX"])]
-    assert len(taken) == len(set(taken))
-    assert all(column < redash.COLUMNS for _, column in taken)
     for widget in server.widgets.values():
         mappings = widget["options"]["parameterMappings"]
         assert all(each["type"] == "dashboard-level" for each in mappings.values())
+
+
+@pytest.mark.parametrize("version", ["10.1.0", "25.1.0", "25.8.0", "26.08.0-dev"])
+def test_the_dashboard_fills_the_grid_that_the_server_has(version: str, published: Published) -> None:
+    with Redash(version).serving() as server:
+        redash.install(_settings(server, published))
+    # Every visualization stands on the dashboard, and the widgets fill the grid without a hole, none upon another.
+    own = {number for number, each in server.visualizations.items() if each["name"] != "Table"}
+    assert {each["visualization_id"] for each in server.widgets.values() if each["visualization_id"]} == own
+    places = [each["options"]["position"] for each in server.widgets.values()]
+    taken = [
+        (place["row"] + down, place["col"] + right)
+        for place in places
+        for down in range(place["sizeY"])
+        for right in range(place["sizeX"])
+    ]
+    bottom = max(row for row, _ in taken)
+    assert sorted(taken) == [(row, column) for row in range(bottom + 1) for column in range(server.columns)]
+    # Redash's own least sizes: two columns and rows of the newer grid. A row has 50 pixels; a counter's widget spends
+    # 140 on names and description (three lines) and its foot, and its number wants as much again.
+    for widget, place in zip(server.widgets.values(), places, strict=True):
+        drawn = server.visualizations.get(widget["visualization_id"], {"type": "TEXT"})
+        assert place["sizeY"] >= {"TEXT": 2, "COUNTER": 6}.get(drawn["type"], 8)
+        assert place["sizeX"] >= server.columns // 4
 
 
 def test_installing_again_changes_nothing_that_can_be_seen(server: Redash, config: settings.Settings) -> None:
@@ -82,15 +101,18 @@ def test_every_query_answers_with_the_published_numbers(
         assert [row[name] for row in week] == wanted[name].tolist()
     assert [row["ctr_percent"] for row in week] == pytest.approx((100 * wanted["ctr"]).tolist())
     for days in ("7", "30"):
-        trend = redash.result(api, ids["Pulse: the days up to the event date"], event_date=str(day), days=days)
+        trend = redash.result(api, ids["Pulse: day by day"], event_date=str(day), days=days)
         window = published.daily.loc[pd.Timestamp(day - timedelta(days=int(days) - 1)) : pd.Timestamp(day)]
         assert [row["views"] for row in trend] == window["views"].tolist()
         assert [row["sent_per_received"] for row in trend] == pytest.approx(window["sent_per_received"].tolist())
     for dimension in ("os", "gender", "age"):
-        rows = redash.result(api, ids["Pulse: activity by dimension"], event_date=str(day), dimension=dimension)
+        rows = redash.result(api, ids["Pulse: slices of one day"], event_date=str(day), dimension=dimension)
         slices = published.slices.loc[[pd.Timestamp(day)]].query("dimension == @dimension").set_index("dimension_value")
+        assert [row.pop("slice") for row in rows] == [
+            row["dimension_value"] for row in rows
+        ]  # short enough to be whole
         assert {row.pop("dimension_value"): row for row in rows} == slices.drop(columns="dimension").to_dict("index")
-    rows = redash.result(api, ids["Pulse: views by slice"], event_date=str(day), days="30", dimension="age")
+    rows = redash.result(api, ids["Pulse: slices day by day"], event_date=str(day), days="30", dimension="age")
     window = published.slices.loc[pd.Timestamp(day - timedelta(days=29)) : pd.Timestamp(day)].query(
         "dimension == 'age'"
     )
@@ -102,13 +124,95 @@ def test_every_query_answers_with_the_published_numbers(
     }
 
 
-def test_a_day_that_is_not_published_has_no_numbers(config: settings.Settings, published: Published) -> None:
+def test_long_values_are_cut_for_charts_and_stay_apart(
+    server: Redash, config: settings.Settings, published: Published
+) -> None:
     redash.install(config)
-    found = redash.numbers(config, published.day + timedelta(days=3))
-    assert found["app_users"] is None
-    assert found["ctr"] is None
-    there = redash.numbers(config, published.day)
-    assert there == pytest.approx(published.daily.iloc[-1].to_dict())
+    day = published.day + timedelta(days=10)
+    browsers = [f"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/{number}.36 " + "Safari " * 20 for number in (537, 538)]
+    zero = dict.fromkeys(COUNTED, 0)
+    rows = [{"event_date": day, "dimension": "os", "dimension_value": each, **zero} for each in browsers]
+    published.db.execute("create or replace table long_values as dimension_activity engine = Memory")
+    published.db.write(rows, "long_values")
+    ids = {query["name"]: number for number, query in server.queries.items()}
+    source = next(iter(server.sources.values()))
+    for name in ("Pulse: slices of one day", "Pulse: slices day by day"):
+        text = server.queries[ids[name]]["query"].replace("from dimension_activity", "from long_values")
+        for parameter, value in {"event_date": str(day), "days": "7", "dimension": "os"}.items():
+            text = text.replace("{{ " + parameter + " }}", value)
+        found = run({**source["options"], "user": OWNER.username, "password": OWNER.password}, text)["rows"]
+        assert {row["dimension_value"] for row in found} == set(browsers)
+        assert all(row["slice"].startswith("Mozilla/5.0 (X…") and len(row["slice"]) <= 20 for row in found)
+        assert len({row["slice"] for row in found}) == 2
+
+
+def test_the_dashboard_shows_a_days_numbers(config: settings.Settings, published: Published) -> None:
+    redash.install(config)
+    row = published.daily.iloc[-1].to_dict()
+    shown = dict(redash.shown(config, published.day))
+    assert len(shown) == 9 + 7 + 2  # counters, charts of days, and what adds up over slices
+    for numbers in shown.values():
+        assert numbers == pytest.approx({name: row[name] for name in numbers})
+    assert {name for numbers in shown.values() for name in numbers} == set(row) - {"messages_received"}
+    later = dict(redash.shown(config, published.day + timedelta(days=3)))  # which is not published
+    assert later["DAU of the app"] == {"app_users": None}
+    assert later["CTR, %"] == {"ctr": None}
+
+
+def test_what_the_dashboards_own_widgets_show_is_what_counts(
+    server: Redash, config: settings.Settings, published: Published
+) -> None:
+    """Somebody puts a chart of a query of their own where ours was, under another name."""
+    redash.install(config)
+    api = redash.connect(config)
+    ours = next(query for query in server.queries.values() if query["name"] == DAY_QUERY)
+    fork = api.post(f"/api/queries/{ours['id']}/fork")
+    server.queries[fork["id"]]["query"] = ours["query"].replace("    views,", "    views + 1 as views,")
+    theirs = next(each["id"] for each in fork["visualizations"] if each["name"] == "Feed views")
+    server.visualizations[theirs]["name"] = "Our views"
+    replaced = next(
+        each for each in server.widgets.values()
+        if server.visualizations.get(each["visualization_id"], {}).get("name") == "Feed views"
+    )  # fmt: skip
+    replaced["visualization_id"] = theirs
+    views = published.daily["views"].iloc[-1]
+    shown = dict(redash.shown(config, published.day))
+    assert shown["Our views"] == {"views": views + 1}
+    assert "Feed views" not in shown
+    assert shown["Feed views and likes by day"]["views"] == views
+    # One that always shows another day is not about this one.
+    replaced["options"]["parameterMappings"]["event_date"].update(type="static-value", value="2020-01-01")
+    assert "Our views" not in dict(redash.shown(config, published.day))
+
+
+def test_kept_answers_of_every_day_are_out_of_date_after_a_refresh(
+    server: Redash, config: settings.Settings, published: Published
+) -> None:
+    redash.install(config)
+    days = [published.day - timedelta(days=back) for back in (0, 8)]
+    right = [redash.shown(config, day) for day in days]
+    for kept in server.results.values():  # as if each day had been corrected since
+        for row in kept["data"]["rows"]:
+            row.update({name: 1 for name, value in row.items() if isinstance(value, int | float)})
+    assert all(redash.shown(config, day) != shown for day, shown in zip(days, right, strict=True))
+    before = _without_versions(server)
+    assert redash.refresh(config) == 4
+    assert [redash.shown(config, day) for day in days] == right
+    assert _without_versions(server) == before
+    redash.install(config)  # a refresh is no edit by hand
+
+
+def test_a_refresh_keeps_what_somebody_saves_meanwhile(server: Redash, config: settings.Settings) -> None:
+    redash.install(config)
+    query = next(iter(server.queries.values()))
+
+    def save() -> None:
+        query.update(description="Mine.", query=query["query"] + "-- mine", version=query["version"] + 1)
+
+    server.before_change.append(save)
+    redash.refresh(config)
+    assert query["description"] == "Mine."
+    assert query["query"].endswith("-- mine")
 
 
 def test_every_chart_draws_columns_that_its_query_has(server: Redash, config: settings.Settings) -> None:
@@ -137,24 +241,101 @@ def test_widgets_stay_where_people_put_them_and_off_where_they_took_them_off(
     server: Redash, config: settings.Settings
 ) -> None:
     redash.install(config)
-    first, second = list(server.widgets)[:2]
-    server.widgets[first]["options"]["position"] = {"col": 3, "row": 99, "sizeX": 3, "sizeY": 9, "autoHeight": False}
+    first, second, *_ = server.widgets
+    own = {"col": 3, "row": 99, "sizeX": 3, "sizeY": 9, "autoHeight": False}
+    place, server.widgets[first]["options"]["position"] = server.widgets[first]["options"]["position"], own
     del server.widgets[second]
     before = server.everything()["widgets"]
     redash.install(config)
     assert server.everything()["widgets"] == before
+    redash.install(config, replace=True)
+    assert server.widgets[first]["options"]["position"] == place
+    assert second not in server.widgets
+
+
+def test_what_nobody_moved_follows_the_layout(server: Redash, config: settings.Settings) -> None:
+    redash.install(config)
+    (dashboard,) = server.dashboards.values()
+    before = server.everything()["widgets"]
+    for widget in list(server.widgets.values())[:3]:  # as an older layout had put them
+        widget["options"]["position"]["sizeY"] = 1
+    for place in dashboard["options"]["pulse"]["widgets"].values():
+        place["sizeY"] = 1
+    redash.install(config)
+    assert server.everything()["widgets"] == before
+
+
+@pytest.mark.parametrize("change", [{"name": "Our day"}, {"tags": []}, {"name": "Our day", "tags": ["kpi"]}])
+def test_what_is_renamed_or_loses_its_tag_is_ours_all_the_same(
+    change: dict[str, Any], server: Redash, config: settings.Settings
+) -> None:
+    redash.install(config)
+    before = _without_versions(server)
+    query = next(each for each in server.queries.values() if each["name"] == DAY_QUERY)
+    (dashboard,) = server.dashboards.values()
+    (source,) = server.sources.values()
+    for item in (query, dashboard):
+        item.update(change, version=item["version"] + 1)
+    if "name" in change:
+        source["name"] = "Our ClickHouse"
+        renamed = r"\(data source 'Our ClickHouse', query 'Our day'\)"
+        with pytest.raises(DashboardsError, match=f"edited by hand since it was installed {renamed}"):
+            redash.install(config)
+    redash.install(config, replace=True)
+    assert query["name"] == DAY_QUERY
+    assert dashboard["name"] == change.get("name", "Pulse")  # whoever named it knows why
+    after = _without_versions(server)
+    assert {kind: list(items) for kind, items in after.items()} == {kind: list(items) for kind, items in before.items()}
+
+
+def test_a_fork_is_somebodys_own(server: Redash, config: settings.Settings) -> None:
+    redash.install(config)
+    api = redash.connect(config)
+    for number in list(server.queries):
+        fork = api.post(f"/api/queries/{number}/fork")
+        server.queries[fork["id"]]["query"] += "-- mine"
+    copied = api.post(f"/api/dashboards/{next(iter(server.dashboards))}/fork")
+    before = _without_versions(server)
+    redash.install(config)
+    after = _without_versions(server)
+    assert after == before
+    assert after["dashboards"][copied["id"]]["options"] == {}
+
+
+def test_what_an_older_install_left_is_taken_over(server: Redash, config: settings.Settings) -> None:
+    """Its marks had no ids, and named the widgets without their places."""
+    redash.install(config)
+    before = _without_versions(server)
+    for item in (*server.queries.values(), *server.dashboards.values()):
+        mark = item["options"]["pulse"]
+        del mark["what"], mark["id"]
+        if "widgets" in mark:
+            mark["widgets"] = list(mark["widgets"])
+    redash.install(config)
+    assert _without_versions(server) == before
+
+
+def test_it_is_found_among_hundreds_of_others(server: Redash, config: settings.Settings) -> None:
+    for number in range(1000, 1520):
+        other = {"id": number, "name": DAY_QUERY, "query": "select 1", "options": {}, "tags": [], "is_draft": False}
+        server.queries[number] = {**other, "version": 1, "description": "", "data_source_id": 1}
+    redash.install(config)
+    redash.install(config)
+    assert len(server.queries) == 520 + 4
 
 
 def test_an_edit_by_hand_is_reported_before_anything_is_changed(server: Redash, config: settings.Settings) -> None:
     redash.install(config)
     query = next(each for each in server.queries.values() if each["name"] == DAY_QUERY)
     query.update(query="select 1", version=query["version"] + 1)
-    chart = next(each for each in server.visualizations.values() if each["name"] == "Views and likes")
+    chart = next(each for each in server.visualizations.values() if each["name"] == "Feed views and likes by day")
     chart["options"] = {**chart["options"], "legend": {"enabled": False}}
     before, changes = server.everything(), server.changes
     with pytest.raises(DashboardsError) as refused:
         redash.install(config)
-    assert f"edited by hand since it was installed (query '{DAY_QUERY}', query 'Pulse: the days" in str(refused.value)
+    assert f"edited by hand since it was installed (query '{DAY_QUERY}', query 'Pulse: day by day')" in str(
+        refused.value
+    )
     assert len(str(refused.value).splitlines()) == 1
     assert (server.everything(), server.changes) == (before, changes)
     redash.install(config, replace=True)
@@ -172,7 +353,7 @@ def test_what_others_add_is_not_an_edit(server: Redash, config: settings.Setting
 
 def test_somebody_who_saves_at_the_same_time_is_not_overwritten(server: Redash, config: settings.Settings) -> None:
     redash.install(config)
-    query = next(each for each in server.queries.values() if each["name"] == "Pulse: activity by dimension")
+    query = next(each for each in server.queries.values() if each["name"] == "Pulse: slices of one day")
 
     def save() -> None:
         query.update(description="Mine.", version=query["version"] + 1)
@@ -236,7 +417,11 @@ def _refuses(config: settings.Settings, server: Redash, said: str) -> str:
 
 
 def _without_versions(server: Redash) -> dict[str, Any]:
+    """What it holds, but for the versions, and the lines that say since when answers count."""
     found = server.everything()
+    for query in found["queries"].values():
+        stamp, _, query["query"] = query["query"].partition("\n")
+        assert stamp.startswith("-- Answers from before 20")
     for kind in ("queries", "dashboards"):
         for item in found[kind].values():
             del item["version"]
