@@ -2,7 +2,8 @@
 # etl: yesterday's activity, by user and by slice
 
 Every morning at 05:00 local time the notebooks of `notebooks/etl/` turn the app's raw actions of the day before into
-`user_activity`, `dimension_activity` and `daily_metrics`. The 11:00 report, Superset and Redash read those tables.
+`user_activity`, `dimension_activity` and `daily_metrics`. The 11:00 report, Superset and Redash read those tables. What
+Redash keeps of its answers is out of date after that, whichever day was published: `refresh_dashboards` tells it so.
 
 **When it fails**, open the failed task's log: its last lines name the notebook, the cell and the error, and where the
 executed notebook is archived. The targets are as they were: a day is published whole or not at all.
@@ -14,6 +15,7 @@ executed notebook is archived. The targets are as they were: a day is published 
 | The totals of … differ | the source changed while it was read: clear the whole run |
 | … holds nothing where … was expected | staging is gone: clear the whole run, not `load` alone |
 | No ClickHouse server answers | bring it back; the task retries by itself, then clear it |
+| No Redash answers, or it refuses | the day is published, Redash may show what it was before: mend, then clear |
 
 **To compute a day again**, trigger the DAG with that event date. For many, from the first event date to the day after
 the last: `airflow backfill create --dag-id etl --from-date 2026-11-01 --to-date 2026-11-08 --reprocess-behavior
@@ -25,7 +27,15 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
 from pulse import settings
-from pulse.airflow import EVENT_DATE, MACROS, TRY, NotebookOperator, event_date_param, try_of
+from pulse.airflow import (
+    EVENT_DATE,
+    MACROS,
+    TRY,
+    NotebookOperator,
+    RefreshDashboardsOperator,
+    event_date_param,
+    try_of,
+)
 
 GENDER_NAMES: dict[str, str] = {}  # a source that codes gender needs its names here: {"0": "female", "1": "male"}
 
@@ -75,4 +85,4 @@ with DAG(
         parameters={"event_date": EVENT_DATE, "run": try_of("transform"), "extracts": extracted},
         max_active_tis_per_dag=1,
     )
-    extracts >> transform >> load
+    extracts >> transform >> load >> RefreshDashboardsOperator(task_id="refresh_dashboards")

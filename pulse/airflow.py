@@ -466,6 +466,30 @@ class ReconcileOperator(BaseOperator):
         return compared
 
 
+class RefreshDashboardsOperator(BaseOperator):
+    """Has the dashboards show a day as it was published just now: see `pulse.dashboards.redash.refresh`.
+
+    Superset keeps no answers of the dashboard's datasets, so there it is so without anybody's doing.
+    """
+
+    def execute(self, context: Any) -> int:
+        """Refresh; gives how many queries will be computed anew.
+
+        Raises:
+            AirflowSkipException: no Redash is configured.
+            AirflowException: it does not answer, or the dashboard is not installed.
+        """
+        from pulse.dashboards import redash
+
+        config = settings.load()
+        if not config.redash_url or not config.redash_api_key.get_secret_value():
+            raise AirflowSkipException("REDASH_URL and REDASH_API_KEY are not set: there is nothing to refresh.")
+        with _for_airflow():
+            queries = redash.refresh(config)
+        self.log.info("Redash answers %d queries anew from now on", queries)
+        return queries
+
+
 class ThinArchiveOperator(BaseOperator):
     """Takes out of the archive what its retention lets go: see `pulse.archive.retention`.
 

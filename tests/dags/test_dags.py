@@ -10,9 +10,13 @@ from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
+from dashboards.redash import KEY, Redash
 from pulse import notebooks, settings
 from pulse.airflow import NotebookOperator, ThinArchiveOperator, WaitForDay, event_date
+from pulse.dashboards import redash
+from pulse.sandbox.clickhouse import Server
 
 DAGS = sorted((settings.ROOT / "dags").glob("*.py"))
 
@@ -78,13 +82,14 @@ def test_parsing_a_dag_reads_no_data_library(path: Path) -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_the_extracts_run_side_by_side_then_transform_then_load(etl: Any) -> None:
+def test_the_extracts_run_side_by_side_then_transform_then_load_then_the_dashboards(etl: Any) -> None:
     after = {task.task_id: sorted(task.upstream_task_ids) for task in etl.tasks}
     assert after == {
         "extract_feed": [],
         "extract_messages": [],
         "transform": ["extract_feed", "extract_messages"],
         "load": ["transform"],
+        "refresh_dashboards": ["load"],
     }
     assert etl.get_task("load").max_active_tis_per_dag == 1
 
@@ -112,6 +117,25 @@ def test_every_try_has_its_own_staging_tables_and_later_tasks_are_told_whose_are
     whole = {"feed": "run of extract_feed", "messages": "run of extract_messages"}
     assert rendered("transform", 1)["extracts"] == rendered("load", 1)["extracts"] == whole
     assert rendered("load", 1)["run"] == rendered("load", 2)["run"] == "run of transform"
+
+
+def test_after_load_redash_answers_anew(clickhouse_server: Server, monkeypatch: pytest.MonkeyPatch, etl: Any) -> None:
+    task = etl.get_task("refresh_dashboards")
+    with pytest.raises(AirflowSkipException, match="REDASH_URL and REDASH_API_KEY are not set"):
+        task.execute({})
+    with Redash().serving() as tool:
+        monkeypatch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
+        monkeypatch.setenv("CLICKHOUSE_READER_URL", clickhouse_server.reader_url)
+        monkeypatch.setenv("REDASH_URL", tool.url)
+        monkeypatch.setenv("REDASH_API_KEY", KEY)
+        with pytest.raises(AirflowException, match=r"not installed in Redash .* run `pulse dashboards redash`"):
+            task.execute({})
+        redash.install(settings.load())
+        before = {number: query["query"] for number, query in tool.queries.items()}
+        assert task.execute({}) == 4
+        assert all(query["query"] != before[number] for number, query in tool.queries.items())
+    with pytest.raises(AirflowException, match="No Redash answers at"):
+        task.execute({})
 
 
 # --- the schedule and the event date ---------------------------------------------------------------------------------
