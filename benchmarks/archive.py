@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import Figure, goals, progress
-from pulse import archive, notebooks, settings
-from pulse.archive import index, manifest, pages
+from pulse import notebooks, settings
+from pulse.archive import index, manifest, pages, proof
 
 RUNS = 10_000
 LAST = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -43,14 +43,14 @@ def fill(root: Path, runs: int) -> None:
     chance = random.Random(1)  # noqa: S311
     entries = []
     for number in range(runs):
-        at = LAST - timedelta(minutes=15 * number)
+        at = LAST - timedelta(minutes=15 * (runs - 1 - number))
         outcome = chance.choice(OUTCOMES)
         place = f"monitoring/{at:%Y-%m-%d}/scheduled_{at:%Y_%m_%dT%H_%M}_00_00_00_{number:06}/anomalies.1.ipynb"
         content = small(at, outcome, chance).encode()
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         (root / place).write_bytes(content)
-        ended = {"what": "ended", "path": place, "outcome": outcome, "sha256": archive.digest(content)}
-        entries += [{"what": "begun", "path": place}, ended]
+        ended = {**manifest.ending(outcome, content), "path": place, "at": at.isoformat()}
+        entries += [{"what": "begun", "path": place, "at": at.isoformat()}, ended]
     (root / manifest.NAME).touch()
     manifest.append(root, *entries)
 
@@ -143,7 +143,7 @@ def figures(root: Path, runs: int) -> list[Figure]:
     found = timed(lambda: list_page(root, text="far below", outcome="succeeded"), 5)
     numbers = iter(range(1_000))
     added = timed(lambda: keep_one(root, next(numbers)), 21)
-    verified = timed(lambda: manifest.verify(root))
+    verified = timed(lambda: proof.verify(root))
     with tempfile.NamedTemporaryFile("w", suffix=".ipynb") as file:
         file.write(large())
         file.flush()

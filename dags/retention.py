@@ -1,12 +1,20 @@
 """
-# retention: what may go from the archive
+# retention: what may go from the archive, and the proof of what stays
 
 Every night at 03:30 local time: takes out of the archive what is older than 30 days and quiet. What failed, alerted or
 was sent stays, and so do the first and the last success of each notebook for an event date; the manifest keeps the
 SHA-256, the parameters and the numbers of what goes. `pulse archive thin --dry-run` says what the next run takes.
 
-**When it fails**, nothing is lost: the next night takes the rest. The failed task's log says in its last lines what the
-archive's folder lacks (room, or the right to write).
+Then `verify` proves the archive (`pulse archive verify`), and sends the head of its chain to `TELEGRAM_ALERT_CHATS`,
+without a notification: from there nobody who can write in the folder can take it back.
+
+**When it fails**, nothing is lost: the next night takes the rest. The failed task's log says why in its last lines.
+
+| task | what to do |
+| --- | --- |
+| thin | give the archive's folder what it lacks: room, or the right to write |
+| verify names a notebook or a line | somebody changed the archive: find out who; restore it from a backup |
+| verify: a head noted earlier is gone | the same, unless you began the archive anew yourself: it is told once |
 """
 
 from datetime import datetime, timedelta
@@ -14,7 +22,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
-from pulse.airflow import ThinArchiveOperator, tell_failure
+from pulse.airflow import MACROS, TODAY, ThinArchiveOperator, VerifyArchiveOperator, tell_failure
 
 config = settings.load()
 
@@ -25,7 +33,8 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=config.zone),
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=2),
+    dagrun_timeout=timedelta(hours=3),
+    user_defined_macros=MACROS,
     default_args={
         "owner": "analytics",
         "retries": 1,
@@ -35,4 +44,7 @@ with DAG(
     },
     tags=["daily"],
 ):
-    ThinArchiveOperator(task_id="thin", days=30)
+    thin = ThinArchiveOperator(task_id="thin", days=30)
+    # Also where nothing could be thinned.
+    verify = VerifyArchiveOperator(task_id="verify", event_date=TODAY, chats="alert", trigger_rule="all_done")
+    thin >> verify

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from asgiref.sync import sync_to_async
 
 from pulse import PulseError, airflow_plugin, archive, notebooks, settings
-from pulse.archive import ArchiveError, index, manifest, retention
+from pulse.archive import ArchiveError, index, lives, manifest, proof, retention
 
 with notebooks.light_import():  # the provider imports papermill, and that every cloud's SDK
     from airflow.providers.papermill.operators.papermill import PapermillOperator
@@ -494,10 +494,10 @@ class ThinArchiveOperator(BaseOperator):
     """Takes out of the archive what its retention lets go: see `pulse.archive.retention`.
 
     Args:
-        days: how long everything stays.
+        days: how long everything stays, 30 or more.
     """
 
-    def __init__(self, *, days: int = retention.DAYS, **kwargs: Any) -> None:
+    def __init__(self, *, days: int = lives.DAYS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.days = days
 
@@ -515,6 +515,43 @@ class ThinArchiveOperator(BaseOperator):
             gone = retention.thin(Path(output), self.days)
         self.log.info("%d notebooks are gone; the manifest knows of them", len(gone))
         return len(gone)
+
+
+class VerifyArchiveOperator(_ToChats):
+    """Proves the archive, and sends the head of its chain to the chats: see `pulse.archive.proof`.
+
+    What stands in the chat is out of reach of whoever may write in the archive's folder; the ledger keeps it too, and
+    the next night's proof begins there. A head is sent once, without a notification.
+    """
+
+    def execute(self, context: Any) -> str:
+        """Verify; gives the head.
+
+        Raises:
+            AirflowSkipException: the archive is in an object store, which has no manifest.
+            AirflowException: the archive is not as it was kept, or it or the ledger cannot be read.
+        """
+        from pulse import clickhouse, messages, telegram
+
+        with _for_airflow():
+            config = connected_settings()
+            if "://" in config.output:
+                raise AirflowSkipException(f"{config.output} is an object store, whose own versioning is the proof.")
+            root = Path(config.output)
+            db = clickhouse.connect(config)
+            clickhouse.create_tables(db)
+            verdict = proof.verify(root, outside=proof.ledger(db, root), last_only=True)
+            for line in verdict.remarks:
+                self.log.info("%s", line)
+            if verdict.problems == verdict.gone:  # a head that is gone is told once: the next one begins anew
+                text = messages.archive_notice(verdict.notebooks, verdict.head, config.language)
+                numbers = {"head": verdict.head, "folder": str(root.resolve())}
+                message = telegram.Message(text, numbers=numbers, silent=True)
+                self.send(f"{proof.NOTICE} {verdict.head[:16]}", message, context)
+            if verdict.problems:
+                raise ArchiveError(proof.sentence(verdict))
+        self.log.info("%d notebooks, all as they were kept; head %s", verdict.notebooks, verdict.head)
+        return verdict.head
 
 
 def tell_failure(context: Any) -> None:

@@ -79,6 +79,7 @@ TEXTS = {
         "It follows as soon as the data is there.",
         "failed": "<b>{name} failed</b>: {reason}",
         "failed day": "<b>{name} failed</b> for {day}: {reason}",
+        "archive": "Archive: {count} notebooks, all as they were kept. Head of the chain <code>{head}</code>",
         "users": "users",
         "instead": "{value} instead of {lower} – {upper}, in the 15 minutes to {time}",
         "in all": "over {span} to {time}; at last {value}, expected {lower} – {upper}",
@@ -118,6 +119,7 @@ TEXTS = {
         "Он придёт, как только они появятся.",
         "failed": "<b>{name}: сбой</b>. {reason}",
         "failed day": "<b>{name}: сбой</b> за {day}. {reason}",
+        "archive": "Архив цел, ноутбуков в нём: {count}. Голова цепочки <code>{head}</code>",
         "users": "чел.",
         "instead": "{value} вместо {lower} – {upper} за 15 минут до {time}",
         "in all": "за {span} до {time}; в конце {value}, ожидалось {lower} – {upper}",
@@ -230,6 +232,11 @@ def live_metrics(
 def late_notice(day: date, deadline: time, language: Language) -> str:
     """What stands in the report's place while its data is not there."""
     return word("late", language, day=day_and_month(day, language), time=f"{deadline:%H:%M}")
+
+
+def archive_notice(notebooks: int, head: str, language: Language) -> str:
+    """The nightly line that takes the head of the archive's chain out of the archive."""
+    return word("archive", language, count=number(notebooks, "count", language), head=head)
 
 
 def failure_notice(name: str, reason: str, language: Language, day: date | None = None) -> str:

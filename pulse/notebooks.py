@@ -260,7 +260,7 @@ def settle(path: str, root: str = "") -> None:
         about.update(outcome="killed", error={"cell": cell, "message": "killed before it could say why"})
         text = nbformat.writes(node)
         _write(text, path, durable=True)
-        _Book.of(root, path).ended("killed", text)
+        _Book.of(root, path).settled("killed", text)
 
 
 def exists(path: str) -> bool:
@@ -289,11 +289,16 @@ class _Book:
         self._say({"what": "begun"})
 
     def ended(self, outcome: str, text: str) -> None:
-        self._say({"what": "ended", "outcome": outcome, "sha256": archive.digest(text.encode())})
+        self._say(manifest.ending(outcome, text.encode()))
 
-    def _say(self, entry: dict[str, Any]) -> None:
+    def settled(self, outcome: str, text: str) -> None:
+        """What a later attempt says of one that could not: of one that was cut off at once, also that it had begun."""
+        known = self.root and index.attempt(self.root, self.place)
+        self._say(*([] if known else [{"what": "begun"}]), manifest.ending(outcome, text.encode()))
+
+    def _say(self, *entries: dict[str, Any]) -> None:
         if self.root:
-            manifest.append(self.root, {**entry, "path": self.place})
+            manifest.append(self.root, *({**entry, "path": self.place} for entry in entries))
             index.keep_up(self.root)
 
 

@@ -1,6 +1,8 @@
 """The archive: executed notebooks as an audit trail.
 
     manifest.py   what was kept, one entry a step, each bound to the one before by its hash
+    lives.py      which entry may follow which, and what retention may let go
+    proof.py      the archive compared with its manifest, and with what is known elsewhere
     executed.py   the one reader of executed notebooks: what they handed on
     index.py      what the pages list, kept from the manifest and the notebooks; never the source of truth
     render.py     an executed notebook as harmless HTML
@@ -56,9 +58,14 @@ def find(root: Path, place: str) -> Path:
         ArchiveError: there is none; whatever the name, nothing outside the archive is touched.
     """
     path = root / place
-    if not _PLACE.fullmatch(place) or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
+    if not is_place(place) or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
         raise ArchiveError(f"The archive holds no notebook {place[:200]!r}.")
     return path
+
+
+def is_place(name: str) -> bool:
+    """Whether a name can be that of a notebook of the archive: nothing hidden, nothing that leads out of it."""
+    return len(name) < 4096 and bool(_PLACE.fullmatch(name))
 
 
 def place(root: Path, path: str) -> str:
@@ -74,7 +81,7 @@ def address(place: str) -> str:
 def walk(root: Path) -> list[str]:
     """Every notebook in the archive's folder, as paths below the root in order; what is hidden is none."""
     found = (path.relative_to(root).as_posix() for path in root.rglob("*.ipynb"))
-    return sorted(place for place in found if _PLACE.fullmatch(place))
+    return sorted(place for place in found if is_place(place))
 
 
 def digest(content: bytes) -> str:

@@ -16,10 +16,17 @@ def verify(
     head: Annotated[str, typer.Option(help="A head noted earlier: the chain must still pass through it.")] = "",
 ) -> None:
     """Prove the archive: name every notebook that was changed, removed or added by hand since it was kept."""
-    from pulse.archive import manifest
+    from pulse import clickhouse
+    from pulse.archive import proof
 
-    root = archive.folder(settings.load().output)
-    verdict = manifest.verify(root, head)
+    config = settings.load()
+    root = archive.folder(config.output)
+    try:
+        outside = proof.ledger(clickhouse.connect(config), root)
+    except clickhouse.ClickHouseError as error:
+        outside = None
+        typer.echo(f"note: deliveries and the heads noted every night were not compared with the ledger: {error}")
+    verdict = proof.verify(root, head, outside)
     for line in verdict.remarks:
         typer.echo(f"note: {line}")
     if verdict.problems:
@@ -27,7 +34,11 @@ def verify(
         raise PulseError(f"The archive is not as it was kept ({len(verdict.problems)}):\n{listed}")
     typer.echo(f"{verdict.notebooks:,} notebooks, all of them as they were kept.")
     typer.echo(f"Head of the chain, after {verdict.entries:,} entries: {verdict.head}")
-    typer.echo("Note it elsewhere: with --head it proves later that nothing up to here was rewritten.")
+    if outside and outside.heads:
+        at, noted = outside.heads[-1]
+        typer.echo(f"It passes through all {len(outside.heads):,} heads that went to the alert chat, {noted} on {at}.")
+    else:
+        typer.echo("Note it elsewhere: with --head it proves later that nothing up to here was rewritten.")
 
 
 @app.command()
@@ -76,7 +87,7 @@ def site(
 
 @app.command()
 def thin(
-    days: Annotated[int, typer.Option(min=1, help="How long everything stays.")] = 30,
+    days: Annotated[int, typer.Option(min=30, help="How long everything stays.")] = 30,
     look: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Take out older runs that nobody needs: failed ones, alerts, what was sent, and two a day always stay."""

@@ -3,11 +3,48 @@
 A notebook that was changed by hand may hold anything: what is not of the kind expected is left out.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 DASHES = ("", "–", "-", "—")  # how a number that cannot be computed is written
+
+
+Node = Mapping[str, Any]
+
+
+def read(content: bytes) -> Node:
+    """A notebook as JSON; nothing where it is none."""
+    try:
+        node = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return node if isinstance(node, dict) else {}
+
+
+def cells(node: Node) -> list[Mapping[str, Any]]:
+    """A notebook's cells."""
+    found = node.get("cells")
+    return [cell for cell in found if isinstance(cell, dict)] if isinstance(found, list) else []
+
+
+def about(node: Node) -> dict[str, Any]:
+    """What a notebook says of its run."""
+    metadata = node.get("metadata")
+    said = metadata.get("pulse") if isinstance(metadata, dict) else None
+    return dict(said) if isinstance(said, dict) else {}
+
+
+def untouched(node: Node) -> bool:
+    """Whether a notebook has only taken its place, and nothing of it has run."""
+    return about(node).get("outcome") == "running" and not any(cell.get("execution_count") for cell in cells(node))
+
+
+def alerts(node: Node) -> int:
+    """How many alerts a notebook handed on."""
+    found = scraps(cells(node)).get("alerts")
+    return len(found) if isinstance(found, list) else 0
 
 
 def scraps(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -58,11 +95,22 @@ def number(value: Any) -> tuple[float, bool] | None:
     return (float(text), share) if re.fullmatch(r"[+-]?\d+(\.\d+)?", text) else None
 
 
+def source(cell: Mapping[str, Any]) -> str:
+    """A cell's code or text, which may be one text or a list of lines."""
+    return text(cell.get("source"))
+
+
+def text(value: Any) -> str:
+    """A text of a notebook, which may be a list of lines."""
+    lines = value if isinstance(value, list) else [value]
+    return "".join(line for line in lines if isinstance(line, str))
+
+
 def title(cells: Sequence[Mapping[str, Any]]) -> str:
     """A notebook's title: its first heading."""
     for cell in cells:
         if cell.get("cell_type") == "markdown":
-            for line in "".join(cell.get("source") or "").splitlines():
+            for line in source(cell).splitlines():
                 if line.startswith("# "):
                     return line.removeprefix("# ").strip()
     return ""

@@ -17,11 +17,12 @@ from typing import Any
 
 from pulse import archive
 from pulse.archive import ArchiveError, executed, manifest
+from pulse.archive.lives import FOLLOWS
 
 NAME = "index.sqlite"
 PAGE = 200  # attempts on one page of the list
 # The index of a version that made other rows is made anew.
-VERSION = 2
+VERSION = 3
 
 SCHEMA = """
 create table position (offset integer, head text);
@@ -252,23 +253,36 @@ class Index:
         self._db.execute("update position set offset = ?, head = ?", (offset, head))
 
     def _take(self, entry: manifest.Entry) -> None:
+        """Note what an entry says; one that its notebook's life does not allow changes nothing (`verify` tells it)."""
         path, what = entry["path"], entry["what"]
-        if what in ("begun", "ended", "adopted"):
-            self._put(path, what, entry.get("sha256", ""), entry.get("outcome", ""))
-        elif what == "thinned":
-            stays = entry.get("stays") or {}
-            told = {name: stays[name] for name in STAYS if name in stays}
-            facts = {**_told({})[1], **(stays.get("facts") or {})}
-            self._write(
-                path, "thinned", entry["sha256"], "succeeded", told, facts, json.dumps(facts, ensure_ascii=False)
-            )
-        elif what == "delivered":
-            rows = [
-                (path, entry["at"], entry["report"], entry["event_date"], each["chat"], each["state"], each["did"],
-                 each["ref"], each["message_id"])
-                for each in entry["deliveries"]
-            ]  # fmt: skip
-            self._db.executemany("insert into deliveries values (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        found = self._db.execute("select state, sha256 from attempts where path = ?", (path,)).fetchone()
+        state, sha256 = found or ("", "")
+        if not archive.is_place(path) or what not in FOLLOWS.get(state, ()):
+            return
+        try:
+            if what == "delivered":
+                self._deliver(entry)
+            elif what != "thinned":
+                self._put(path, what, str(entry.get("sha256", "")), str(entry.get("outcome") or ""))
+            elif entry["sha256"] == sha256:
+                self._thin(entry)
+        except (AttributeError, KeyError, TypeError, ValueError, sqlite3.InterfaceError):
+            log.warning("An entry of the manifest about %s was not written by a run.", path)
+
+    def _thin(self, entry: manifest.Entry) -> None:
+        stays = entry.get("stays") or {}
+        told = {name: stays[name] for name in STAYS if name in stays}
+        facts = {**_told({})[1], **(stays.get("facts") or {})}
+        words = json.dumps(facts, ensure_ascii=False)
+        self._write(entry["path"], "thinned", entry["sha256"], "succeeded", told, facts, words)
+
+    def _deliver(self, entry: manifest.Entry) -> None:
+        rows = [
+            (entry["path"], entry["at"], entry["report"], entry["event_date"], each["chat"], each["state"],
+             each["did"], each["ref"], each["message_id"])
+            for each in entry["deliveries"]
+        ]  # fmt: skip
+        self._db.executemany("insert into deliveries values (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _put(self, path: str, state: str, sha256: str, outcome: str) -> None:
         self._write(path, state, sha256, outcome, *_told(_notebook(self.root, path)))
@@ -318,6 +332,12 @@ def opened(root: Path) -> Iterator[Index]:
         connection = _as_it_stands(root, error)
     with closing(connection):
         yield Index(root, connection)
+
+
+def attempt(root: Path, path: str) -> Attempt | None:
+    """The attempt at a path of an archive, as far as the manifest knows of it."""
+    with opened(root) as found:
+        return found.attempt(path)
 
 
 def keep_up(root: Path) -> None:
@@ -395,13 +415,12 @@ def _as_it_stands(root: Path, error: sqlite3.DatabaseError) -> sqlite3.Connectio
 # --- what a notebook tells -------------------------------------------------------------------------------------------
 
 
-def _notebook(root: Path, path: str) -> dict[str, Any]:
+def _notebook(root: Path, path: str) -> executed.Node:
     """The notebook as JSON; nothing where it is gone, or none."""
     try:
-        node = json.loads(archive.find(root, path).read_bytes())
-    except (ArchiveError, OSError, ValueError):
+        return executed.read(archive.find(root, path).read_bytes())
+    except (ArchiveError, OSError):
         return {}
-    return node if isinstance(node, dict) else {}
 
 
 def _told(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -409,17 +428,13 @@ def _told(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]
 
     A notebook that was changed by hand may say anything: what is not of the kind expected is left out.
     """
-    metadata, cells = node.get("metadata"), node.get("cells")
-    said = metadata.get("pulse") if isinstance(metadata, dict) else None
-    about = said if isinstance(said, dict) else {}
-    cells = [cell for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
+    about, cells = executed.about(node), executed.cells(node)
     glued = executed.scraps(cells)
     error, parameters, queries = about.get("error"), about.get("parameters"), about.get("queries")
-    alerts = glued.get("alerts")
     facts = {
         "title": executed.title(cells),
         "numbers": list(executed.key_numbers(glued).items()),
-        "alerts": len(alerts) if isinstance(alerts, list) else 0,
+        "alerts": executed.alerts(node),
         "error": {"cell": error.get("cell"), "message": str(error.get("message"))} if isinstance(error, dict) else None,
         "parameters": parameters if isinstance(parameters, dict) else {},
         "commit": str(about.get("commit") or ""),

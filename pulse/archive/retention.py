@@ -2,26 +2,28 @@
 
 The rule: a notebook stays for `days` days, and after that as long as one of these holds:
 
-- it did not succeed;
+- it did not succeed, or was there before the manifest;
 - it alerted: it handed on `alerts`, and they are not empty;
 - something was sent from it, or may have been;
 - it is the first or the last success of its notebook for its event date.
+
+The rule stands in `pulse.archive.lives`, is computed from the manifest alone, and `pulse archive verify` computes it
+again for everything that was taken out: so `days` may be more than 30, and never less.
 
 So a pipeline that runs once a day loses nothing, and monitoring, which runs every 15 minutes, keeps two quiet runs a
 day. What goes is written into the manifest first: its SHA-256, its parameters, its numbers.
 A notebook that is not as it was kept never goes: it is evidence.
 """
 
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pulse import archive
-from pulse.archive import ArchiveError, index, manifest
-from pulse.archive.index import Attempt, Index
+from pulse.archive import ArchiveError, executed, index, lives, manifest
+from pulse.archive.index import Attempt
+from pulse.archive.lives import DAYS
 
-DAYS = 30
 LONGEST_RUN = timedelta(days=2)  # no task may take as long; what has no end after it was killed
 
 
@@ -29,13 +31,13 @@ def thin(root: Path, days: int = DAYS, now: datetime | None = None) -> list[str]
     """Take out what the rule lets go; gives the paths.
 
     Raises:
-        ArchiveError: the archive cannot be read or written.
+        ArchiveError: the archive cannot be read or written, or `days` are too few.
     """
     now = now or datetime.now(UTC)
     _settle(root, now - LONGEST_RUN)
     going = may_go(root, days, now)
     if going:
-        manifest.append(root, *map(_entry, going))
+        manifest.append(root, *(_entry(each, now) for each in going))
     # Also what an earlier thinning, cut off in the middle, had written down and not yet removed.
     for each in _written_down(root):
         _remove(root, each.path)
@@ -44,39 +46,29 @@ def thin(root: Path, days: int = DAYS, now: datetime | None = None) -> list[str]
 
 
 def may_go(root: Path, days: int = DAYS, now: datetime | None = None) -> list[Attempt]:
-    """The attempts that the rule lets go.
+    """The attempts that the rule lets go, the latest event date first.
 
     Raises:
-        ArchiveError: the archive cannot be read.
+        ArchiveError: the archive cannot be read, or `days` are too few.
     """
-    before = ((now or datetime.now(UTC)) - timedelta(days=days)).isoformat()
+    if days < DAYS:
+        raise ArchiveError(f"The archive keeps everything for {DAYS} days at least; give as many or more, not {days}.")
+    at = (now or datetime.now(UTC)).isoformat()
+    known = lives.read(entry for entry, _ in manifest.read(root))
     with index.opened(root) as opened:
-        kept = _ends(opened.all()) | opened.delivering()
-        return [each for each in _quiet(opened, before) if each.path not in kept and _is_as_kept(root, each)]
+        quiet = (
+            each
+            for each in opened.all()
+            if each.state == "ended" and not known.keeps(known.by_place[each.path], at, days, each.facts["alerts"])
+        )
+        return [each for each in quiet if _is_as_kept(root, each)]
 
 
-def _entry(attempt: Attempt) -> manifest.Entry:
+def _entry(attempt: Attempt, now: datetime) -> manifest.Entry:
     """What stays of a notebook: its SHA-256, and what the pages tell of it."""
     stays = {name: getattr(attempt, name) for name in index.STAYS}
-    return {"what": "thinned", "path": attempt.path, "sha256": attempt.sha256, "stays": stays}
-
-
-def _quiet(opened: Index, before: str) -> Iterator[Attempt]:
-    """The successes that began before a moment, and alerted nobody."""
-    for each in opened.all():
-        # `ended`: the manifest has its SHA-256, and it is still there.
-        if each.state == "ended" and each.outcome == "succeeded" and not each.facts["alerts"] and each.started < before:
-            yield each
-
-
-def _ends(attempts: Iterable[Attempt]) -> set[str]:
-    """The first and the last success of each notebook and event date."""
-    by_day: dict[tuple[str, str, str], list[Attempt]] = {}
-    for each in attempts:
-        if each.outcome == "succeeded" and each.state != "thinned":
-            by_day.setdefault((each.dag, each.notebook, each.event_date), []).append(each)
-    ordered = (sorted(found, key=lambda each: (each.started, each.path)) for found in by_day.values())
-    return {end.path for found in ordered for end in (found[0], found[-1])}
+    at = now.isoformat(timespec="seconds")
+    return {"what": "thinned", "path": attempt.path, "sha256": attempt.sha256, "stays": stays, "at": at}
 
 
 def _is_as_kept(root: Path, attempt: Attempt) -> bool:
@@ -111,5 +103,5 @@ def _settle(root: Path, before: datetime) -> None:
             content = archive.find(root, each.path).read_bytes()
             notebooks.settle(str(root / each.path), str(root))
             if archive.find(root, each.path).read_bytes() == content:  # it has an end, and only the manifest lacks it
-                end = {"what": "ended", "path": each.path, "outcome": each.outcome, "sha256": archive.digest(content)}
-                manifest.append(root, end)
+                outcome = str(executed.about(executed.read(content)).get("outcome") or "")
+                manifest.append(root, {**manifest.ending(outcome, content), "path": each.path})

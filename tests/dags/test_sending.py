@@ -20,7 +20,7 @@ import pytest
 from telegram_chats import Telegram
 
 from pulse import clickhouse, settings
-from pulse.archive import index, manifest
+from pulse.archive import index, proof
 from pulse.clickhouse import ClickHouse
 from pulse.messages import GAP
 from pulse.sandbox.clickhouse import Server
@@ -139,7 +139,7 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     assert "views is 250 in daily_metrics, 200 in dimension_activity by os" in disagreement["text"]
 
     root = Path(settings.load().output)
-    assert manifest.verify(root).problems == []
+    assert proof.verify(root, outside=proof.ledger(outside, root)).problems == []
     with index.opened(root) as opened:
         (first,) = opened.by_ref(sha256[:10])
         delivered = [(sent.did, sent.message_id) for each in opened.all() for sent in opened.delivered(each.path)]

@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -56,6 +55,17 @@ class Airflow:
     @property
     def archive(self) -> Path:
         return self.home / "archive"
+
+    @contextmanager
+    def showing(self, archive: Path) -> Iterator[None]:
+        """Let the pages show another archive: the API server reads the settings for every page."""
+        kept = self.archive.rename(self.home / "kept")
+        self.archive.symlink_to(archive)
+        try:
+            yield
+        finally:
+            self.archive.unlink()
+            kept.rename(self.archive)
 
     def command(self, *words: str) -> str:
         done = subprocess.run(["airflow", *words], env=self.environment, capture_output=True, text=True, timeout=120)
@@ -366,13 +376,14 @@ HOSTILE = """<script>document.title='owned'</script><img src=x onerror="document
 <table><tr><td background="https://evil.example/b.png">a table</td></tr></table>"""
 
 
+HARMFUL = "script, iframe, object, embed, base, meta[http-equiv=refresh], link[rel=stylesheet]"
 FORBIDDEN = (
     "script, iframe, object, embed, base, meta[http-equiv=refresh], link[rel=stylesheet], a[href^=javascript], "
     "main :is(svg, [style], [onerror], [onload], [background]), .notebook :is(.page-top, .head)"
 )
 
 
-def test_a_hostile_notebook_does_nothing(scheduled: Airflow, page: "Page") -> None:
+def test_a_hostile_notebook_does_nothing(scheduled: Airflow, page: "Page", tmp_path: Path) -> None:
     """Scripts, frames, forms, styles and pictures from elsewhere, in every place where a notebook can have them."""
     node = nbformat.read(scheduled.archive / _loads(scheduled)[0], as_version=4)
     data = {
@@ -397,35 +408,34 @@ def test_a_hostile_notebook_does_nothing(scheduled: Airflow, page: "Page") -> No
     )  # fmt: skip
     paths = ["hostile/2026-11-01/run/hostile.1.ipynb", "hostile/2026-11-02/run/hostile.1.ipynb"]
     for place in paths:
-        (scheduled.archive / place).parent.mkdir(parents=True)
-        (scheduled.archive / place).write_text(nbformat.writes(node))
-        ended = {"what": "ended", "path": place, "outcome": "succeeded"}
-        ended["sha256"] = digest((scheduled.archive / place).read_bytes())
-        manifest.append(scheduled.archive, {"what": "begun", "path": place}, ended)
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(nbformat.writes(node))
+        ended = {**manifest.ending("succeeded", (tmp_path / place).read_bytes()), "path": place}
+        manifest.append(tmp_path, {"what": "begun", "path": place}, ended)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("dialog", lambda dialog: asked.append(dialog.message))
     pair = "&".join(f"{side}={place}" for side, place in zip(("left", "right"), paths, strict=True))
     addresses = [f"run/{paths[0].removesuffix('.ipynb')}.html", f"compare.html?{pair}", "index.html?dag=hostile"]
-    for address in addresses:
-        page.goto(f"{scheduled.url}/archive/{address}")
-        page.wait_for_timeout(200)
-        assert "owned" not in page.title().split("<")[0]
-        assert page.evaluate("document.title") != "owned"
-        assert (
-            page.locator("script, iframe, object, embed, base, meta[http-equiv=refresh], link[rel=stylesheet]").count()
-            == 0
-        )
-        assert page.locator("style").count() == 1
-        forms = page.locator("form").evaluate_all("forms => forms.map(form => form.className)")
-        assert set(forms) <= {"filter", "compare-with"}
-        assert page.locator(".page-top").is_visible()
+    with scheduled.showing(tmp_path):
+        for address in addresses:
+            page.goto(f"{scheduled.url}/archive/{address}")
+            page.wait_for_timeout(200)
+            assert "owned" not in page.title().split("<")[0]
+            assert page.evaluate("document.title") != "owned"
+            assert (
+                page.locator(
+                    "script, iframe, object, embed, base, meta[http-equiv=refresh], link[rel=stylesheet]"
+                ).count()
+                == 0
+            )
+            assert page.locator("style").count() == 1
+            forms = page.locator("form").evaluate_all("forms => forms.map(form => form.className)")
+            assert set(forms) <= {"filter", "compare-with"}
+            assert page.locator(".page-top").is_visible()
     assert [url for url in asked if not url.startswith((scheduled.url, "data:"))] == []
     with pytest.raises(Exception, match="Content Security Policy"):
         page.add_script_tag(content="document.title = 'owned'")
-    for place in paths:
-        shutil.rmtree(scheduled.archive / place.split("/")[0], ignore_errors=True)
-        manifest.append(scheduled.archive, {"what": "thinned", "path": place, "sha256": "", "stays": {}})
 
 
 def test_no_path_outside_the_archive_can_be_asked_for(scheduled: Airflow, page: "Page") -> None:
@@ -465,9 +475,7 @@ def test_ten_thousand_runs_are_listed_in_a_second(scheduled: Airflow, page: "Pag
     fill = [sys.executable, "-m", "benchmarks.archive", "--into", str(tmp_path / "many")]
     subprocess.run(fill, cwd=settings.ROOT, check=True)
     assert index.rebuild(tmp_path / "many") == 10_000
-    kept = scheduled.archive.rename(scheduled.home / "kept")  # the API server reads the settings for every page
-    scheduled.archive.symlink_to(tmp_path / "many")
-    try:
+    with scheduled.showing(tmp_path / "many"):
         seconds = []
         for address in ("index.html", "index.html?outcome=not+succeeded", "index.html?text=far+below&page=1"):
             began = time.monotonic()
@@ -479,9 +487,6 @@ def test_ten_thousand_runs_are_listed_in_a_second(scheduled: Airflow, page: "Pag
         assert page.get_by_text("10,000 runs").is_visible()
         page.get_by_role("link", name="earlier").click()
         assert page.get_by_text("page 2 of 50").is_visible()
-    finally:
-        scheduled.archive.unlink()
-        kept.rename(scheduled.archive)
 
 
 def test_the_static_site_opens_from_disk_and_filters(scheduled: Airflow, browser: "Browser", tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from pulse import notebooks, settings
-from pulse.archive import index, manifest
+from pulse.archive import index, manifest, proof
 
 SECRET = "correct-horse-battery"  # noqa: S105
 
@@ -77,7 +77,7 @@ def test_a_run_is_kept_with_all_that_made_it(make: Make, kept: Path) -> None:
     assert [entry["what"] for entry in entries] == ["begun", "ended"]
     sha256 = hashlib.sha256(kept.read_bytes()).hexdigest()
     assert (entries[1]["sha256"], entries[1]["outcome"], notebooks.ref(str(kept))) == (sha256, "succeeded", sha256[:10])
-    assert manifest.verify(root).problems == []
+    assert proof.verify(root).problems == []
     with index.opened(root) as opened:
         (attempt,) = opened.by_ref(sha256[:10])
     assert (attempt.numbers, attempt.outcome, attempt.seconds) == ({"n": 7}, "succeeded", done.seconds)
@@ -186,9 +186,9 @@ def test_a_run_killed_outright_is_running_until_the_next_one_says_so(make: Make,
     process.wait(20)
     assert record(kept)["outcome"] == "running"
     root = kept.parent.parent
-    assert "has no end: it is running, or was killed" in manifest.verify(root).remarks[0]
+    assert "has no end: it is running, or was killed" in proof.verify(root).remarks[0]
     notebooks.settle(str(kept), str(root))
-    assert (manifest.verify(root).problems, manifest.verify(root).remarks) == ([], [])
+    assert (proof.verify(root).problems, proof.verify(root).remarks) == ([], [])
     about = record(kept)
     assert (about["outcome"], about["error"]["cell"]) == ("killed", 6)
     kernel = _kernel_pid(kept)

@@ -17,67 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import begin, end, keep, notebook, now, place, write
 
-from pulse.archive import ArchiveError, digest, find, index, manifest, retention, walk
+from pulse.archive import ArchiveError, digest, find, index, manifest, proof, retention, walk
 
 FORK = multiprocessing.get_context("fork")
-STARTED = "2026-11-23T02:00:00+00:00"
-RUN = "scheduled_2026_11_23T02_00_00_00_00_abcdef"
-
-
-def place(name: str = "load", day: str = "2026-11-22", number: int = 1, dag: str = "etl") -> str:
-    return f"{dag}/{day}/{RUN}/{name}.{number}.ipynb"
-
-
-def notebook(outcome: str = "succeeded", after: str = manifest.GENESIS, started: str = STARTED, **glued: Any) -> str:
-    """An executed notebook that handed these on."""
-    outputs = [
-        {
-            "output_type": "display_data",
-            "metadata": {},
-            "data": {"application/scrapbook.scrap.json+json": {"name": name, "data": value}},
-        }
-        for name, value in glued.items()
-    ]
-    about = {
-        "outcome": outcome, "after": after, "run_id": "scheduled__1", "started": started,
-        "seconds": 1.5, "parameters": {"event_date": "2026-11-22"}, "commit": "c0ffee", "started_by": "scheduled",
-        "error": None if outcome in ("succeeded", "running") else {"cell": 3, "message": "no rows for the day"},
-    }  # fmt: skip
-    cells = [
-        {"cell_type": "markdown", "metadata": {}, "source": "# Load\n\nWhat it is for."},
-        {
-            "cell_type": "code",
-            "metadata": {},
-            "source": "1",
-            "execution_count": None if outcome == "running" else 1,
-            "outputs": outputs,
-        },
-    ]
-    return json.dumps({"cells": cells, "metadata": {"pulse": about}, "nbformat": 4, "nbformat_minor": 4})
-
-
-def write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".part").write_text(text)
-    path.with_suffix(".part").rename(path)
-
-
-def begin(root: Path, where: str) -> None:
-    write(root / where, notebook("running", manifest.head(root)))
-    manifest.append(root, {"what": "begun", "path": where})
-
-
-def keep(root: Path, where: str, outcome: str = "succeeded", **glued: Any) -> str:
-    """An attempt from its beginning to its end, as a run writes it; gives the SHA-256."""
-    after = manifest.head(root)
-    begin(root, where)
-    text = notebook(outcome, after, **glued)
-    write(root / where, text)
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
-    manifest.append(root, {"what": "ended", "path": where, "outcome": outcome, "sha256": sha256})
-    return sha256
 
 
 @pytest.fixture
@@ -90,14 +34,14 @@ def root(tmp_path: Path) -> Path:
 
 
 def problems(root: Path, head: str = "") -> list[str]:
-    return manifest.verify(root, head).problems
+    return proof.verify(root, head).problems
 
 
 # --- the chain -------------------------------------------------------------------------------------------------------
 
 
 def test_an_archive_as_it_was_kept_is_proved(root: Path) -> None:
-    verdict = manifest.verify(root)
+    verdict = proof.verify(root)
     assert (verdict.problems, verdict.remarks, verdict.notebooks, verdict.entries) == ([], [], 4, 8)
     assert verdict.head == manifest.head(root)
 
@@ -192,8 +136,221 @@ def test_tampering_is_named(root: Path, tamper: Callable[[Path], str]) -> None:
     assert re.search(said, "\n".join(problems(root)), re.DOTALL), problems(root)
 
 
+# --- forgeries with the project's own functions ----------------------------------------------------------------------
+
+
+def about_whom(report: str = "daily_report", ref: str = "abc", **other: Any) -> dict[str, Any]:
+    """An entry about a delivery, as a task writes it."""
+    each = {"chat": "-1001", "state": "sent", "did": "sent", "ref": ref, "message_id": 7, **other}
+    return {"what": "delivered", "report": report, "event_date": "2026-11-22", "deliveries": [each]}
+
+
+def a_second_end(root: Path) -> str:
+    text = (root / place()).read_text().replace("5292", "9292")
+    end(root, place(), "succeeded", text)
+    return rf"line 9: ended again, by hand: it was ended on .*{re.escape(place())}: changed"
+
+
+def a_failure_made_a_success(root: Path) -> str:
+    where = place("extract_feed")
+    end(root, where, "succeeded", (root / where).read_text().replace('"failed"', '"succeeded"'))
+    return "line 9: ended again, by hand"
+
+
+def begun_anew(root: Path) -> str:
+    after = manifest.head(root)
+    begin(root, place())
+    end(root, place(), "succeeded", notebook("succeeded", after, rows=62, views=9292))
+    return "line 9: begun by hand: it was ended on .*line 10: ended again"
+
+
+def a_failed_run_thinned(root: Path) -> str:
+    return thin_by_hand(root, place("extract_feed"), "it did not succeed \\(failed\\)")
+
+
+def a_fresh_run_thinned(root: Path) -> str:
+    for number in (2, 3):
+        keep(root, place(number=number))
+    return thin_by_hand(root, place(number=2), "it ended on .*, less than 30 days before")
+
+
+def the_only_run_of_a_day_thinned(root: Path) -> str:
+    keep(root, place("older", day="2026-08-01"), started=(datetime.now(UTC) - timedelta(days=90)).isoformat())
+    return thin_by_hand(root, place("older", day="2026-08-01"), "it is the first success of its notebook")
+
+
+def an_alert_thinned(root: Path) -> str:
+    for hour in (1, 2, 3):
+        at = (datetime.now(UTC) - timedelta(days=90, hours=-hour)).isoformat()
+        keep(root, place("anomalies", number=hour), started=at, alerts=["DAU is low"])
+    return thin_by_hand(root, place("anomalies", number=2), "it alerted")
+
+
+def what_was_sent_thinned(root: Path) -> str:
+    for hour in (1, 2, 3):
+        at = (datetime.now(UTC) - timedelta(days=90, hours=-hour)).isoformat()
+        keep(root, place("report", number=hour), started=at)
+    manifest.append(root, {**about_whom(), "path": place("report", number=2)})
+    return thin_by_hand(root, place("report", number=2), "something was sent from it")
+
+
+def thin_by_hand(root: Path, where: str, why: str) -> str:
+    """Remove a notebook and write what retention writes."""
+    with index.opened(root) as opened:
+        attempt = opened.attempt(where)
+    assert attempt is not None
+    manifest.append(root, retention._entry(attempt, datetime.now(UTC)))
+    (root / where).unlink()
+    return f"thinned by hand: the rule keeps it, since {why}.*{re.escape(where)}: removed"
+
+
+def planted_and_adopted(root: Path) -> str:
+    text = notebook(rows=1)
+    write(root / place("planted"), text)
+    manifest.append(root, {"what": "adopted", "path": place("planted"), "sha256": digest(text.encode())})
+    return "line 9: adopted by hand: only what was there before the manifest is adopted"
+
+
+def planted_and_ended(root: Path) -> str:
+    end(root, place("planted"), "succeeded", notebook(rows=1))
+    return "line 9: ended by hand: it was unknown to the manifest"
+
+
+def copied_under_another_name(root: Path) -> str:
+    begin(root, place("copy"))
+    end(root, place("copy"), "succeeded", (root / place()).read_text())
+    return rf"line 10: ended by hand: it is a copy of {re.escape(place())}"
+
+
+def dated_back(root: Path) -> str:
+    then = (datetime.now(UTC) - timedelta(days=5)).isoformat(timespec="seconds")
+    after = manifest.head(root)
+    begin(root, place("late"))
+    end(root, place("late"), "succeeded", notebook("succeeded", after, then, place="late"))
+    return rf"{re.escape(place('late'))}: it says that it started on {then:.10}.*, and took its place on"
+
+
+def dated_ahead(root: Path) -> str:
+    keep(root, place("soon"), started=(datetime.now(UTC) + timedelta(days=40)).isoformat(timespec="seconds"))
+    return "line 9: begun: dated 2.*, which is still to come"
+
+
+def another_outcome_than_the_notebooks(root: Path) -> str:
+    begin(root, place("other"))
+    text = notebook("failed", place="other")
+    write(root / place("other"), text)
+    manifest.append(root, {**manifest.ending("succeeded", text.encode()), "path": place("other")})
+    return rf"{re.escape(place('other'))}: it says failed, the manifest succeeded"
+
+
+def another_number_of_alerts(root: Path) -> str:
+    after = manifest.head(root)
+    begin(root, place("other"))
+    text = notebook("succeeded", after, alerts=["DAU is low"])
+    write(root / place("other"), text)
+    manifest.append(root, {**manifest.ending("succeeded", text.encode()), "path": place("other"), "alerts": 0})
+    return rf"{re.escape(place('other'))}: it has 1 alerts, in the manifest 0"
+
+
+def a_delivery_claimed_for_another_notebook(root: Path) -> str:
+    manifest.append(root, {**about_whom(), "path": place()}, {**about_whom(), "path": place(day="2026-11-21")})
+    return rf"line 10: delivered by hand: delivery abc was made from {re.escape(place())}"
+
+
+def a_delivery_from_nothing(root: Path) -> str:
+    manifest.append(root, {**about_whom(), "path": place("nothing")})
+    return "line 9: delivered by hand: it was unknown to the manifest"
+
+
+def a_path_that_leads_out(root: Path) -> str:
+    line_by_hand(root, {"what": "begun", "path": "../../outside.1.ipynb"})
+    return "line 9: its path is none of the archive's"
+
+
+def a_kind_that_no_run_writes(root: Path) -> str:
+    manifest.append(root, {"what": "pardoned", "path": place()})
+    return "line 9: pardoned: no run writes such an entry"
+
+
+def nonsense_of_the_right_hash(root: Path) -> str:
+    entries: list[dict[str, Any]] = [
+        {"what": "delivered", "path": place()},
+        {"what": "delivered", "path": place(), "deliveries": [7], "report": "r", "event_date": "2026-11-22"},
+        {**about_whom(), "path": place(), "event_date": "soon"},
+        {"what": "thinned", "path": place()},
+        {"what": "begun", "path": place("x"), "at": "yesterday"},
+    ]
+    for entry in entries:
+        manifest.append(root, entry)
+    return ".*".join(f"line {9 + number}: .*not written by a run" for number in range(len(entries)))
+
+
+def line_by_hand(root: Path, entry: dict[str, Any]) -> None:
+    """A line with the right hashes that `append` would refuse."""
+    whole = manifest.bound({"at": now(), **entry, "prev": manifest.head(root)})
+    with (root / "manifest.jsonl").open("a") as file:
+        file.write(json.dumps(whole, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        a_second_end, a_failure_made_a_success, begun_anew, a_failed_run_thinned, a_fresh_run_thinned,
+        the_only_run_of_a_day_thinned, an_alert_thinned, what_was_sent_thinned, planted_and_adopted, planted_and_ended,
+        copied_under_another_name, dated_back, dated_ahead, another_outcome_than_the_notebooks,
+        another_number_of_alerts, a_delivery_claimed_for_another_notebook, a_delivery_from_nothing,
+        a_path_that_leads_out, a_kind_that_no_run_writes, nonsense_of_the_right_hash,
+    ],
+)  # fmt: skip
+def test_a_forged_line_with_the_right_hash_is_named(root: Path, forge: Callable[[Path], str]) -> None:
+    with index.opened(root) as opened:
+        before = opened.all()
+    said = forge(root)
+    found = "\n".join(problems(root))
+    assert re.search(said, found, re.DOTALL), found
+    assert not re.search("changed by hand \\(it is|removed, added or moved", found)  # the chain itself holds
+    with index.opened(root) as opened:  # the pages go on, by the first word
+        assert {each.path: each.sha256 for each in opened.all()}.items() >= {e.path: e.sha256 for e in before}.items()
+
+
+def test_what_retention_really_lets_go_is_no_forgery(tmp_path: Path) -> None:
+    for hour in range(1, 6):
+        at = (datetime.now(UTC) - timedelta(days=90, hours=-hour)).isoformat()
+        keep(tmp_path, place("anomalies", number=hour), started=at, alerts=[])
+    assert len(retention.thin(tmp_path)) == 3
+    verdict = proof.verify(tmp_path)
+    assert (verdict.problems, verdict.remarks, verdict.notebooks) == ([], [], 2)
+    with pytest.raises(ArchiveError, match="keeps everything for 30 days at least"):
+        retention.thin(tmp_path, days=7)
+
+
+def test_a_path_that_is_none_of_the_archives_is_not_written_down(root: Path) -> None:
+    for where in ("../x/y.1.ipynb", "etl/.hidden/x.1.ipynb", "etl\\x/y.1.ipynb", "x.1.ipynb", "/etc/passwd"):
+        with pytest.raises(ArchiveError, match="keeps notebooks as"):
+            manifest.append(root, {"what": "begun", "path": where})
+    assert problems(root) == []
+
+
+def test_a_clock_that_was_set_back_is_a_remark(root: Path) -> None:
+    keep(root, place("back"), started=(datetime.now(UTC) - timedelta(days=2)).isoformat(timespec="seconds"))
+    verdict = proof.verify(root)
+    assert re.search("a clock was set back, or it lies", verdict.remarks[0])
+
+
+def test_what_cannot_be_read_is_a_line_of_its_own(root: Path) -> None:
+    path = root / place()
+    path.unlink()
+    path.mkdir()
+    (root / place(day="2026-11-21")).write_bytes(b"\xff{")
+    where = [place(), place(day="2026-11-21")]
+    assert [line.split(": ")[1].split(" (")[0] for line in sorted(problems(root), reverse=True)] == [
+        "a folder, put in its place by hand",
+        "changed",
+    ], where
+
+
 def test_a_head_noted_earlier_shows_that_the_end_was_cut_off_with_its_notebook(root: Path) -> None:
-    head = manifest.verify(root).head
+    head = proof.verify(root).head
     keep(root, place("later"))
     assert problems(root, head) == problems(root, head[:12]) == []
     path = root / "manifest.jsonl"
@@ -202,7 +359,7 @@ def test_a_head_noted_earlier_shows_that_the_end_was_cut_off_with_its_notebook(r
         (root / place(gone)).unlink()
     assert problems(root) == []  # a chain alone cannot know of what it lost from its end
     assert problems(root, head) == [
-        f"manifest.jsonl: the entry {head} noted earlier is gone: the manifest was cut or rewritten"
+        f"manifest.jsonl: the entry {head} noted earlier is gone: the manifest was cut, rewritten or begun anew"
     ]
 
 
@@ -219,7 +376,7 @@ def test_many_writers_make_one_chain(tmp_path: Path) -> None:
             assert problems(tmp_path) == []  # while they write, nobody is accused
     for each in writers:
         each.join()
-    verdict = manifest.verify(tmp_path)
+    verdict = proof.verify(tmp_path)
     assert (verdict.problems, verdict.remarks, verdict.notebooks, verdict.entries) == ([], [], 100, 200)
 
 
@@ -236,7 +393,7 @@ def test_a_writer_killed_at_any_moment_breaks_nothing(tmp_path: Path) -> None:
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         keep(tmp_path, place("next", number=round_))
-        verdict = manifest.verify(tmp_path)
+        verdict = proof.verify(tmp_path)
         assert verdict.problems == []
         # At most one attempt of each writer was under way; it is told from one that was put there by hand.
         assert len(verdict.remarks) <= round_ + 1
@@ -247,7 +404,7 @@ def test_a_torn_last_line_is_taken_for_what_it_is(root: Path) -> None:
     whole = path.read_bytes()
     last = whole.splitlines(keepends=True)[-1]
     path.write_bytes(whole[: -len(last) // 2])
-    verdict = manifest.verify(root)
+    verdict = proof.verify(root)
     assert verdict.problems == []
     assert re.search("line 8: torn by a crash", verdict.remarks[0])
     assert "extract_feed" in verdict.remarks[1]  # which has no end now
@@ -264,7 +421,7 @@ from pathlib import Path
 from pulse.archive import manifest
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 40}, -1))
-manifest.append(Path(sys.argv[1]), {{"what": "begun", "path": "etl/x"}})
+manifest.append(Path(sys.argv[1]), {{"what": "begun", "path": "etl/2026-11-22/run/load.1.ipynb"}})
 """
     done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True)
     assert "ArchiveError: The manifest" in done.stderr
@@ -280,7 +437,7 @@ def test_notebooks_that_were_there_before_are_adopted_once(root: Path) -> None:
         path.write_text(json.dumps(node))
     (root / "manifest.jsonl").unlink()
     with pytest.raises(ArchiveError, match="has no manifest: the next run or `pulse archive index` begins it"):
-        manifest.verify(root)
+        proof.verify(root)
     assert index.rebuild(root) == 4
     keep(root, place("new"))
     assert problems(root) == []
@@ -411,7 +568,8 @@ def test_the_index_knows_what_a_notebook_was_compared_with_and_what_was_sent(roo
 
 # --- retention -------------------------------------------------------------------------------------------------------
 
-NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+NOW = datetime.now(UTC)
+OLD = str((NOW - timedelta(days=40)).date())
 
 
 def moment(hour: int, minute: int = 0, days_ago: int = 40) -> str:
@@ -420,8 +578,8 @@ def moment(hour: int, minute: int = 0, days_ago: int = 40) -> str:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Path:
-    """A day of monitoring, 40 days ago and now: an alert at 05, a failure at 06, a delivery from 07."""
-    for days_ago in (40, 0):
+    """A day of monitoring, 40 days ago and yesterday: an alert at 05, a failure at 06, a delivery from 07."""
+    for days_ago in (40, 1):
         for hour in range(3, 10):
             day = str((NOW - timedelta(days=days_ago)).date())
             where = f"monitoring/{day}/run_{hour:02}/anomalies.1.ipynb"
@@ -431,26 +589,26 @@ def watched(tmp_path: Path) -> Path:
     sent = {"chat": "-1", "state": "sent", "did": "sent", "ref": "x", "message_id": 1}
     manifest.append(
         tmp_path,
-        {"what": "delivered", "path": "monitoring/2026-10-14/run_07/anomalies.1.ipynb", "report": "alert",
-         "event_date": "2026-10-14", "deliveries": [sent]},
+        {"what": "delivered", "path": f"monitoring/{OLD}/run_07/anomalies.1.ipynb", "report": "alert",
+         "event_date": OLD, "deliveries": [sent]},
     )  # fmt: skip
     return tmp_path
 
 
 def test_quiet_runs_go_and_what_alerted_failed_or_was_sent_stays(watched: Path) -> None:
     gone = retention.thin(watched, now=NOW)
-    # Of the quiet ones (03, 04, 08, 09) the first and the last stay; of today all.
-    assert gone == [f"monitoring/2026-10-14/run_{hour}/anomalies.1.ipynb" for hour in ("08", "04")]
+    # Of the quiet ones (03, 04, 08, 09) the first and the last stay; of yesterday all.
+    assert gone == [f"monitoring/{OLD}/run_{hour}/anomalies.1.ipynb" for hour in ("08", "04")]
     assert len(walk(watched)) == 12
-    verdict = manifest.verify(watched)
+    verdict = proof.verify(watched)
     assert (verdict.problems, verdict.remarks) == ([], [])
-    assert not (watched / "monitoring/2026-10-14/run_08").exists()
+    assert not (watched / f"monitoring/{OLD}/run_08").exists()
     assert retention.thin(watched, now=NOW) == []
 
 
 def test_what_is_known_of_a_thinned_run_stays_even_in_an_index_made_anew(watched: Path) -> None:
     with index.opened(watched) as opened:
-        before = opened.attempt("monitoring/2026-10-14/run_08/anomalies.1.ipynb")
+        before = opened.attempt(f"monitoring/{OLD}/run_08/anomalies.1.ipynb")
     assert before is not None
     retention.thin(watched, now=NOW)
     index.rebuild(watched)
@@ -461,7 +619,7 @@ def test_what_is_known_of_a_thinned_run_stays_even_in_an_index_made_anew(watched
 
 
 def test_putting_a_thinned_notebook_back_changed_is_named(watched: Path) -> None:
-    path = watched / "monitoring/2026-10-14/run_08/anomalies.1.ipynb"
+    path = watched / f"monitoring/{OLD}/run_08/anomalies.1.ipynb"
     text = path.read_text()
     retention.thin(watched, now=NOW)
     write(path, text.replace("DAU", "dau").replace("succeeded", "failed"))
@@ -475,21 +633,21 @@ def test_putting_a_thinned_notebook_back_changed_is_named(watched: Path) -> None
 
 
 def test_a_notebook_that_was_changed_by_hand_never_goes(watched: Path) -> None:
-    path = watched / "monitoring/2026-10-14/run_08/anomalies.1.ipynb"
+    path = watched / f"monitoring/{OLD}/run_08/anomalies.1.ipynb"
     path.write_text(path.read_text().replace("c0ffee", "decaff"))
     assert len(retention.thin(watched, now=NOW)) == 1
     assert re.search(r"run_08/anomalies\.1\.ipynb: changed", problems(watched)[0])
 
 
-def test_a_run_that_was_killed_long_ago_gets_its_end(watched: Path) -> None:
-    killed, unsaid = "etl/2026-10-14/a/load.1.ipynb", "etl/2026-10-14/b/load.1.ipynb"
+def test_a_run_that_was_killed_long_ago_gets_its_end(tmp_path: Path) -> None:
+    watched = tmp_path
+    killed, unsaid = f"etl/{OLD}/a/load.1.ipynb", f"etl/{OLD}/b/load.1.ipynb"
     for where in (killed, unsaid):
-        write(watched / where, notebook("running", started=moment(5)))
-        manifest.append(watched, {"what": "begun", "path": where})
+        begin(watched, where, moment(5))
     write(watched / unsaid, notebook("failed", started=moment(5)))  # killed between the notebook and the manifest
-    assert len(manifest.verify(watched).remarks) == 2
+    assert len(proof.verify(watched).remarks) == 2
     retention.thin(watched, now=NOW)
-    verdict = manifest.verify(watched)
+    verdict = proof.verify(watched)
     assert (verdict.problems, verdict.remarks) == ([], [])
     with index.opened(watched) as opened:
         assert [opened.attempt(where).outcome for where in (killed, unsaid)] == ["killed", "failed"]  # type: ignore[union-attr]

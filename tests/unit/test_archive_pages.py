@@ -4,13 +4,14 @@ import base64
 import hashlib
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pulse import settings
-from pulse.archive import ArchiveError, index, manifest, pages, render, site
+from pulse.archive import ArchiveError, index, manifest, pages, proof, render, site
 from pulse.archive.compare import compare
 from pulse.archive.executed import key_numbers, number
 
@@ -32,7 +33,8 @@ def code(source: str, *tags: str, **data: Any) -> dict[str, Any]:
 
 
 def made(*cells: dict[str, Any], **about: Any) -> bytes:
-    about = {"outcome": "succeeded", "commit": "c0ffee", "run_id": "manual__1", **about}
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    about = {"outcome": "succeeded", "commit": "c0ffee", "run_id": "manual__1", "started": started, **about}
     node = {"cells": list(cells), "metadata": {"pulse": about}, "nbformat": 4, "nbformat_minor": 4}
     return json.dumps(node).encode()
 
@@ -196,10 +198,9 @@ def root(tmp_path: Path) -> Path:
     for dag, day in (("etl", "2026-11-21"), ("etl", "2026-11-22"), ("payroll", "2026-11-22")):
         place = f"{dag}/{day}/run/load.1.ipynb"
         (root / place).parent.mkdir(parents=True)
-        (root / place).write_bytes(a_load(day, 12_000, "20.0%"))
-        sha256 = hashlib.sha256((root / place).read_bytes()).hexdigest()
-        ended = {"what": "ended", "path": place, "outcome": "succeeded", "sha256": sha256}
-        manifest.append(root, {"what": "begun", "path": place}, ended)
+        (root / place).write_bytes(a_load(day, 12_000 + len(dag), "20.0%"))
+        ended = manifest.ending("succeeded", (root / place).read_bytes())
+        manifest.append(root, {"what": "begun", "path": place}, {**ended, "path": place})
     return root
 
 
@@ -233,4 +234,4 @@ def test_the_site_is_made_of_what_changed_and_leaves_other_folders_alone(root: P
         site.write(root, tmp_path, settings.load())
     with pytest.raises(ArchiveError, match="is in the archive"):
         site.write(root, root / "site", settings.load())
-    assert manifest.verify(root).problems == []
+    assert proof.verify(root).problems == []

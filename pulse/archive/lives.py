@@ -1,0 +1,197 @@
+"""The life of a notebook as the manifest tells it: which entry may follow which, and what retention may let go.
+
+             ┌──── delivered ────┐
+    begun ───┴──▶ ended ─────────┴──▶ thinned ──▶ begun
+    adopted ──▶ delivered
+
+An entry that the life of its notebook does not allow is a forgery, however well its hash fits: it is told, and changes
+nothing, so that the first word stands. `pulse.archive.proof` and the pages judge by it, retention goes by it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pulse import archive
+
+Entry = dict[str, Any]
+
+DAYS = 30
+"""For how many days at least the archive keeps everything."""
+
+FOLLOWS = {
+    "": {"begun", "adopted"},
+    "begun": {"ended", "delivered"},
+    "ended": {"delivered", "thinned"},
+    "adopted": {"delivered"},
+    "thinned": {"begun"},
+}
+"""Which entries may follow each state of a notebook; `delivered` alone changes none."""
+
+DELIVERED = {"chat", "state", "did", "ref", "message_id"}
+"""What an entry says of each delivery."""
+
+_CLOCK = timedelta(hours=1)  # how much a clock may be set back without a word
+_AHEAD = timedelta(days=1)
+
+
+@dataclass
+class Life:
+    """What the manifest says of one notebook."""
+
+    place: str
+    state: str = ""
+    number: int = 0  # of the entry with which it began
+    begun: str = ""
+    ended: str = ""
+    outcome: str = ""
+    sha256: str = ""
+    alerts: int | None = None  # None: an older entry, which does not say
+    sent: bool = False
+    thinned: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a success that is still there."""
+        return self.state in ("ended", "adopted") and self.outcome == "succeeded"
+
+
+@dataclass
+class Lives:
+    """All notebooks of a manifest, read entry by entry."""
+
+    by_place: dict[str, Life] = field(default_factory=dict)
+    deliveries: list[tuple[int, Entry]] = field(default_factory=list)
+    latest: datetime | None = None  # when the last entry was written
+    _days: dict[tuple[str, str, str], list[Life]] = field(default_factory=dict)
+    _sha256s: dict[str, str] = field(default_factory=dict)
+    _claims: dict[str, str] = field(default_factory=dict)
+    _opened: bool = False
+
+    def take(self, number: int, entry: Entry) -> tuple[str, str]:
+        """Live through an entry; gives the problem and the remark that it gives rise to, empty where there is none."""
+        try:
+            return self._take(number, entry)
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            return f"{entry.get('what')!s:.40}: not written by a run ({type(error).__name__})", ""
+
+    def keeps(self, life: Life, at: str, days: int = DAYS, alerts: int | None = None) -> str:
+        """Why retention's rule keeps a notebook at a moment; empty where it may go.
+
+        Args:
+            life: the notebook's.
+            at: the moment, ISO.
+            days: for how many days everything stays.
+            alerts: how many it handed on, where its end does not say.
+        """
+        if life.state != "ended":
+            return {"adopted": "it was there when the manifest began", "begun": "it has no end"}.get(
+                life.state, "it is not there"
+            )
+        if life.outcome != "succeeded":
+            return f"it did not succeed ({life.outcome})"
+        if life.alerts if life.alerts is not None else alerts:
+            return "it alerted"
+        if life.sent:
+            return "something was sent from it"
+        if moment(at) - moment(life.ended) < timedelta(days=days):
+            return f"it ended on {life.ended}, less than {days} days before"
+        successes = [each.number for each in self._days[_day(life.place)] if each.counts]
+        if life.number in (min(successes), max(successes)):
+            which = "first" if life.number == min(successes) else "last"
+            return f"it is the {which} success of its notebook for its event date"
+        return ""
+
+    def _take(self, number: int, entry: Entry) -> tuple[str, str]:
+        what, place, at = entry["what"], entry["path"], moment(entry["at"])
+        if not archive.is_place(place):
+            return "its path is none of the archive's", ""
+        remark = self._clock(at)
+        life = self.by_place.setdefault(place, Life(place))
+        problem = self._forbidden(life, entry) or self._live(life, number, entry)
+        self._opened = self._opened or what != "adopted"
+        if at > datetime.now(UTC) + _AHEAD:
+            problem = problem or f"{what}: dated {at:%Y-%m-%d}, which is still to come"
+        return problem, remark
+
+    def _clock(self, at: datetime) -> str:
+        before, self.latest = self.latest, at
+        if before is None or before - at < _CLOCK:
+            return ""
+        return f"dated {at:%Y-%m-%d %H:%M}, after one of {before:%Y-%m-%d %H:%M}: a clock was set back, or it lies"
+
+    def _forbidden(self, life: Life, entry: Entry) -> str:
+        """Why the notebook's life does not allow an entry."""
+        what, state = entry["what"], life.state
+        known = {"begun": life.begun, "ended": life.ended, "thinned": life.thinned}.get(state, "")
+        here = f"{state} on {known}" if known else state or "unknown to the manifest until then"
+        if what not in {each for allowed in FOLLOWS.values() for each in allowed}:
+            return f"{what!s:.40}: no run writes such an entry"
+        if what not in FOLLOWS[state]:
+            return f"{what} again, by hand: it was {here}" if what == state else f"{what} by hand: it was {here}"
+        if what == "adopted" and self._opened:
+            return "adopted by hand: only what was there before the manifest is adopted"
+        if what == "thinned":
+            if entry["sha256"] != life.sha256:
+                return "thinned by hand: its SHA-256 is another"
+            facts = (entry.get("stays") or {}).get("facts") or {}
+            kept = self.keeps(life, entry["at"], DAYS, facts.get("alerts"))
+            return f"thinned by hand: the rule keeps it, since {kept}" if kept else ""
+        return ""
+
+    def _live(self, life: Life, number: int, entry: Entry) -> str:
+        what, at = entry["what"], str(entry["at"])
+        if what == "begun":
+            self.by_place[life.place] = Life(life.place, "begun", number, at)
+        elif what == "thinned":
+            life.state, life.thinned = "thinned", at
+        elif what == "delivered":
+            return self._sent(life, number, entry)
+        else:
+            life.state, life.sha256, life.outcome = what, str(entry["sha256"]), str(entry.get("outcome") or "")
+            life.number = life.number or number
+            life.ended = at if what == "ended" else ""
+            life.alerts = entry.get("alerts")
+            self._days.setdefault(_day(life.place), []).append(life)
+            other = self._sha256s.setdefault(life.sha256, life.place)
+            if what == "ended" and other != life.place:
+                return f"{what} by hand: it is a copy of {other}"
+        return ""
+
+    def _sent(self, life: Life, number: int, entry: Entry) -> str:
+        for each in entry["deliveries"]:
+            if not each.keys() >= DELIVERED:
+                raise KeyError(*DELIVERED - each.keys())
+            life.sent = life.sent or each["state"] != "failed"
+            if each["ref"] and each["did"] in ("sent", "edited"):
+                other = self._claims.setdefault(each["ref"], life.place)
+                if other != life.place:
+                    return f"delivered by hand: delivery {each['ref']} was made from {other}"
+        if entry["report"] and moment(entry["event_date"]):
+            self.deliveries.append((number, entry))
+        return ""
+
+
+def read(entries: Iterable[Entry]) -> Lives:
+    """The lives that these entries tell."""
+    found = Lives()
+    for number, entry in enumerate(entries, 1):
+        found.take(number, entry)
+    return found
+
+
+def _day(place: str) -> tuple[str, str, str]:
+    """Whose first and last success a notebook may be: its pipeline's, its name's, its event date's."""
+    dag, day, _, name = (["", "", "", *place.split("/")])[-4:]
+    return dag, day, name.removesuffix(".ipynb").rpartition(".")[0]
+
+
+def moment(text: str) -> datetime:
+    """A moment as entries and notebooks write it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

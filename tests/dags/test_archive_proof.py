@@ -1,0 +1,143 @@
+"""The archive's nightly proof, with the real ledger and the real chats behind it."""
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException
+from archives import keep, now, place
+from telegram_chats import Telegram
+
+from pulse import clickhouse, settings
+from pulse.airflow import DeliverOperator, VerifyArchiveOperator
+from pulse.archive import manifest, proof
+from pulse.sandbox.clickhouse import Server
+
+RUN = {"dag_run": SimpleNamespace(run_id="scheduled__1")}
+DAY = "2026-11-22"
+
+
+@pytest.fixture
+def root(clickhouse_server: Server, chats: Telegram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An archive with a report that was sent, in a world of its own."""
+    monkeypatch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
+    monkeypatch.setenv("PULSE_DATABASE", "proved")
+    monkeypatch.setenv("PULSE_OUTPUT", str(tmp_path / "archive"))
+    monkeypatch.setenv("TELEGRAM_API_URL", chats.server.url)
+    monkeypatch.setenv("TELEGRAM_REPORT_CHATS", chats.new_chat())
+    monkeypatch.setenv("TELEGRAM_ALERT_CHATS", chats.new_chat())
+    db = clickhouse.connect()
+    clickhouse.create_tables(db)
+    keep(tmp_path / "archive", place("report"), text="<b>12</b>", numbers=[["DAU", "12"]])
+    deliver(tmp_path / "archive")
+    yield tmp_path / "archive"
+    clickhouse.ClickHouse(clickhouse_server.url, "default", settings.load().zone).execute("drop database proved")
+
+
+def deliver(root: Path, name: str = "report") -> None:
+    """Send what an archived notebook handed on, as a DAG does."""
+    path = str(root / place(name))
+    DeliverOperator(task_id="deliver", report=name, event_date=DAY, path=path, chats="report").execute(RUN)
+
+
+def tonight(day: str = DAY) -> str:
+    task = VerifyArchiveOperator(task_id="verify", event_date=day, chats="alert")
+    return str(task.execute(RUN))
+
+
+def problems(root: Path) -> str:
+    return "\n".join(proof.verify(root, outside=proof.ledger(clickhouse.connect(), root)).problems)
+
+
+def test_the_head_goes_to_the_alert_chat_every_night_and_the_next_proof_begins_there(
+    root: Path, chats: Telegram
+) -> None:
+    on_call = settings.load().telegram_alert_chats
+    head = tonight()
+    assert head == manifest.head(root)
+    (line,) = chats.messages(on_call)
+    assert line["text"] == f"Archive: 1 notebooks, all as they were kept. Head of the chain {head}"
+    assert line["silent"]
+    tonight()  # nothing happened since: nothing is sent
+    assert len(chats.messages(on_call)) == 1
+    keep(root, place("later"))
+    assert tonight() != head
+    assert len(chats.messages(on_call)) == 2
+    assert [each for _, each in proof.ledger(clickhouse.connect(), root).heads] == [head, manifest.head(root)]
+    assert problems(root) == ""
+
+    # The end of the chain is cut off with its notebook, and nothing in the folder shows it.
+    path = root / manifest.NAME
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    (root / place("later")).unlink()
+    assert proof.verify(root).problems == []
+    with pytest.raises(AirflowException, match=r"The archive is not as it was kept: .* noted on .* is gone"):
+        tonight("2026-11-23")
+    tonight("2026-11-24")  # it was told once; by hand it is told as long as it is so
+    assert re.search("the entry .* noted on .* is gone", problems(root))
+
+
+def test_an_archive_begun_anew_by_a_forger_is_told(root: Path) -> None:
+    tonight()
+    for path in [*root.rglob("*.ipynb"), *root.glob("*.*")]:
+        path.unlink()
+    keep(root, place("report"), text="<b>21</b>", numbers=[["DAU", "21"]])
+    assert proof.verify(root).problems == []
+    with pytest.raises(AirflowException, match="begun anew"):
+        tonight()
+
+
+def test_another_archive_with_the_same_ledger_is_left_alone(root: Path, tmp_path: Path) -> None:
+    tonight()
+    keep(tmp_path / "other", place())
+    assert problems(tmp_path / "other") == ""
+
+
+def test_a_changed_notebook_is_told_and_the_head_stays_where_it_was(root: Path, chats: Telegram) -> None:
+    path = root / place("report")
+    path.write_text(path.read_text().replace("12", "21"))
+    with pytest.raises(AirflowException, match=r"not as it was kept: .*report\.1\.ipynb: changed \(it ended on"):
+        tonight()
+    assert chats.messages(settings.load().telegram_alert_chats) == []
+
+
+@pytest.mark.parametrize(
+    ("forged", "said"),
+    [
+        ({"ref": "0000000000"}, "delivery 0000000000 is unknown to the ledger: nothing was sent"),
+        ({"chat": "-999"}, "has the chat -999, in the ledger"),
+        ({"message_id": 4711}, "is message 4711, in the ledger another"),
+        ({"report": "other"}, "has the report other, in the ledger report"),
+        ({"event_date": "2026-11-21"}, "has the event date 2026-11-21, in the ledger 2026-11-22"),
+    ],
+)
+def test_a_forged_delivery_contradicts_the_ledger(root: Path, forged: dict[str, Any], said: str) -> None:
+    entry = next(entry for entry, _ in manifest.read(root) if entry["what"] == "delivered")
+    assert problems(root) == ""
+    told = {name: value for name, value in forged.items() if name in ("report", "event_date")}
+    each = {**entry["deliveries"][0], **{name: value for name, value in forged.items() if name not in told}}
+    entry = {"what": "delivered", "path": place("report"), "report": "report", "event_date": DAY, **told}
+    manifest.append(root, {**entry, "at": now(), "deliveries": [each]})
+    assert said in problems(root)
+
+
+def test_a_delivery_that_another_run_made_contradicts_the_ledger(root: Path) -> None:
+    keep(root, place("other"), text="<b>21</b>")
+    task = DeliverOperator(
+        task_id="deliver", report="other", event_date=DAY, path=str(root / place("other")), chats="report"
+    )
+    task.execute({"dag_run": SimpleNamespace(run_id="manual__2")})
+    assert re.search(r"delivery \w+ was made by the run manual__2, not by scheduled__1", problems(root))
+
+
+def test_a_ledger_that_is_younger_than_the_archive_is_a_remark(root: Path) -> None:
+    db = clickhouse.connect()
+    db.execute("truncate table deliveries")
+    verdict = proof.verify(root, outside=proof.ledger(db, root))
+    assert verdict.problems == []
+    assert verdict.remarks == ["1 deliveries are older than the ledger, and were not compared with it"]
+    assert date.fromisoformat(DAY)
