@@ -1,0 +1,350 @@
+"""Random days of an app, each from a seed: the same seed always makes the same day.
+
+A day is as awkward as `spec.md` allows: any time zone, often around a change of its clocks; ids of any integer width
+and sign, text or UUIDs, and another type in each column; attributes as text, codes or enumerations, NULL, empty or 0;
+times in whole seconds or to the nanosecond, in a column with a zone of its own or without; duplicated rows; moments
+just before and after midnight, in 1970 and in 2106; and tables keyed and partitioned in any way.
+
+One thing is left out since the specification leaves it open: two latest actions of a user at the same moment that
+differ in attributes.
+"""
+
+import itertools
+import uuid
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from notebooks.recount import ATTRIBUTES, Row, shown
+
+from notebooks.etl import LAYOUTS
+
+SECOND = 10**9  # moments are whole nanoseconds since 1970
+DAY = 24 * 3600 * SECOND
+
+# By what they do to the clock, and how far from UTC they are.
+ZONES = (
+    "Europe/Moscow",  # never changes
+    "Europe/Berlin",
+    "America/New_York",
+    "America/St_Johns",  # 2:30 behind UTC in summer
+    "America/Havana",  # has two midnights in autumn
+    "America/Santiago",  # has no midnight in spring; the last hour before one comes twice in autumn
+    "America/Nuuk",  # changes on Saturday evening
+    "Africa/Cairo",  # as Santiago, on the other half of the globe
+    "Africa/Casablanca",  # changes around Ramadan
+    "Asia/Kathmandu",  # 5:45 ahead
+    "Australia/Lord_Howe",  # changes by half an hour
+    "Pacific/Chatham",  # 12:45 ahead, changes at 2:45
+    "Pacific/Pago_Pago",  # the last to begin a day
+    "Pacific/Kiritimati",  # the first
+    "Antarctica/Troll",  # changes by two hours
+)
+FIRST_DAY, DAYS = date(2023, 3, 1), 900
+
+INTEGERS = {
+    f"{sign}{bits}": (0, 2**bits - 1) if sign == "UInt" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    for sign in ("UInt", "Int")
+    for bits in (8, 16, 32, 64, 128, 256)
+}
+USUAL = ["UInt8", "UInt16", "UInt32", "UInt64", "Int8", "Int16", "Int32", "Int64"]
+NUMBERS = [0, 1, 2, 5, 7, -1, -2, -5, -7, 127, 128, 255, 256, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63, 2**64 - 1]
+OTHERS = [
+    ("country", "String"),
+    ("latest", "UInt8"),
+    ("attributes", "String"),
+    ("event_date", "Date"),
+    ("views", "Int8"),
+]
+WORDS = ["anna", "Anna", "anna ", "7", "007", "-7", "it's", 'say "hi"', "a\tb", "back\\slash", "\\N", "юзер", "🐈", "0"]
+SYSTEMS = ["iOS", "Android", "android", "Android ", "it's", "a\tb", "back\\slash", "\\N", "{os:String}", "unknown", "0"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's type, and what may be in it."""
+
+    kind: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the app: its columns' types, how it lies on disk, and its rows by the insert that wrote them."""
+
+    columns: dict[str, str]
+    layout: str
+    inserts: list[list[Row]]
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows."""
+        return [row for rows in self.inserts for row in rows]
+
+    def only(self, keep: Callable[[Row], bool]) -> "Table":
+        """The same table with some of its rows."""
+        return replace(self, inserts=[[row for row in rows if keep(row)] for rows in self.inserts])
+
+
+@dataclass(frozen=True)
+class RandomDay:
+    """An app's raw rows, the day to compute from them, and the days to run the ETL for, the day among them."""
+
+    seed: int
+    timezone: str
+    day: date
+    runs: tuple[date, ...]
+    lookback_days: int
+    feed: Table
+    messages: Table
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where a day begins and ends."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self.feed.rows) + len(self.messages.rows)
+
+    def only(self, numbers: Collection[int]) -> "RandomDay":
+        """The same day with some of its rows, numbered from 0, the feed's first."""
+        count = itertools.count()
+        feed = self.feed.only(lambda _: next(count) in numbers)
+        return replace(self, feed=feed, messages=self.messages.only(lambda _: next(count) in numbers))
+
+    def __str__(self) -> str:
+        runs = ", ".join(map(str, self.runs))
+        lines = [f"{self.day} in {self.timezone}, lookback_days={self.lookback_days}, run for {runs}:"]
+        for name, table in (("feed_actions", self.feed), ("message_actions", self.messages)):
+            kinds = ", ".join(f"{column} {kind}" for column, kind in table.columns.items())
+            lines.append(f"{name} ({kinds}), laid out {table.layout}; written by insert")
+            for number, rows in enumerate(table.inserts):
+                for row in rows:
+                    values = ", ".join(repr(value) for column, value in row.items() if column != "time")
+                    lines.append(f"  {number}  {_clock(row['time'], self.zone)}  {values}")
+        return "\n".join(lines)
+
+
+def random_day(seed: int) -> RandomDay:
+    """Make the day of a seed."""
+    dice = Random(seed)  # noqa: S311 (nothing here is secret)
+    timezone = dice.choice(ZONES)
+    zone = ZoneInfo(timezone)
+    day = FIRST_DAY + timedelta(days=dice.randrange(DAYS))
+    if dice.random() < 0.5 and (changes := _changes(zone, FIRST_DAY, DAYS)):
+        day = _date(dice.choice(changes), zone) + timedelta(days=dice.choice((0, 0, 0, -1, 1)))
+    before = day - timedelta(days=1)
+    runs = dice.choice(((day,), (day,), (day,), (day, day), (before, day), (day, before)))
+    lookback_days = dice.choice((30, 30, 30, 7, 1, 0, 31))
+
+    users, senders, receivers = _ids(dice)
+    names = {"os": _text, "gender": dice.choice((_text, _code)), "age": _age}
+    sides = (
+        {"user_id": _some(dice, users), "action": _action(dice)},
+        {"user_id": _some(dice, senders), "receiver_id": receivers},
+    )
+    moments = _moments(dice, zone, day, lookback_days)
+    quiet = dice.random() < 0.04  # nobody does anything that day
+    tables = []
+    for side in sides:
+        columns = side | {name: make(dice) for name, make in names.items()}
+        tick, time_kind = _time(dice)
+        rows = []
+        for _ in range(dice.choice((0, 1, 5, 12, 12, 25, 40))):
+            row = {name: dice.choice(column.values) for name, column in columns.items()}
+            moment = dice.choice(moments)(dice) // tick * tick
+            row["time"] = None if time_kind.startswith("Nullable") and dice.random() < 0.05 else moment
+            if not (quiet and row["time"] is not None and _date(moment, zone) == day):
+                rows += [row] * dice.choice((1, 1, 1, 1, 1, 1, 2, 3))
+        dice.shuffle(rows)
+        kinds = {name: column.kind for name, column in columns.items()} | {"time": time_kind}
+        others = dict(dice.sample(OTHERS, dice.choice((0, 0, 2))))
+        tables.append(Table(kinds | others, dice.choice(list(LAYOUTS)), _cut(dice, rows)))
+    return RandomDay(seed, timezone, day, runs, lookback_days, *_without_open_questions(*tables))
+
+
+# --- what may be in a column -----------------------------------------------------------------------------------------
+
+
+def _ids(dice: Random) -> list[Column]:
+    """Who acts in the feed, who writes and who is written to: ids of one family of types, or of two."""
+    family = dice.choices(("integers", "text", "uuid", "both"), (6, 2, 1, 1))[0]
+    numbers = {0, 1, 2, *dice.sample(NUMBERS, 5)}
+    if family == "integers":
+        kinds = [dice.choice(USUAL if dice.random() < 0.9 else list(INTEGERS)) for _ in range(3)]
+        if dice.random() < 0.3:
+            kinds = [kinds[0]] * 3
+        numbers |= {number for kind in kinds for number in INTEGERS[kind] if dice.random() < 0.5}
+        numbers |= {-number for number in numbers if dice.random() < 0.3}
+        columns = [_within(kind, numbers) for kind in kinds]
+    elif family == "text":
+        people = tuple(dice.sample(WORDS, 8))
+        columns = [Column(dice.choice(("String", "LowCardinality(String)")), people) for _ in range(3)]
+    elif family == "uuid":
+        people = tuple(str(uuid.UUID(int=number)) for number in (0, *(dice.getrandbits(128) for _ in range(7))))
+        columns = [Column("UUID", people)] * 3
+    else:  # numbers in one table, and the same as text in the other
+        number = _within(dice.choice(USUAL), numbers)
+        text = Column("String", (*map(str, sorted(numbers)), "anna", "007"))
+        columns = dice.choice(([number, text, text], [text, number, number]))
+    return [_nullable(dice, column, share=0.15) for column in columns]
+
+
+def _some(dice: Random, column: Column) -> Column:
+    """The column with two of three of its values: the others are written to and do nothing."""
+    return replace(column, values=tuple(dice.sample(column.values, max(1, 2 * len(column.values) // 3))))
+
+
+def _within(kind: str, numbers: set[int]) -> Column:
+    least, greatest = INTEGERS[kind]
+    return Column(kind, tuple(sorted(number for number in numbers if least <= number <= greatest)))
+
+
+def _action(dice: Random) -> Column:
+    kinds = ("String", "LowCardinality(String)", "Enum8('view' = 1, 'like' = 2, 'share' = -3)")
+    column = Column(dice.choice(kinds), ("view", "view", "view", "like", "like", "share"))
+    return _nullable(dice, column, share=0.2)
+
+
+def _text(dice: Random) -> Column:
+    """A name, as text or as an enumeration that numbers names in an order of its own; empty where it is not known."""
+    names = dice.sample(SYSTEMS, dice.choice((2, 4, 6)))
+    if dice.random() < 0.35:
+        numbers = dice.sample(range(-100, 100), len(names) + 1)
+        listed = ", ".join(
+            f"{_quoted(name)} = {number}" for name, number in zip((*names, ""), sorted(numbers), strict=True)
+        )
+        return _nullable(dice, Column(f"{dice.choice(('Enum8', 'Enum16'))}({listed})", (*names, "")), share=0.4)
+    column = Column(dice.choice(("String", "LowCardinality(String)")), (*names, ""))
+    return _nullable(dice, column, share=0.6)
+
+
+def _code(dice: Random) -> Column:
+    """A gender as a number, or as a number's text."""
+    kind = dice.choice(("UInt8", "Int8", "Int32", "String", "LowCardinality(String)"))
+    return _nullable(dice, Column(kind, ("0", "1") if "String" in kind else (0, 1)), share=0.5)
+
+
+def _age(dice: Random) -> Column:
+    ages = (0, 1, 25, 25, 40, 127)
+    options = [Column(kind, ages) for kind in ("UInt8", "Int8", "Int16", "UInt32", "Int64", "UInt64")]
+    options += [Column(kind, ("", *map(str, ages))) for kind in ("String", "LowCardinality(String)")]
+    return _nullable(dice, dice.choice(options), share=0.6)
+
+
+def _nullable(dice: Random, column: Column, share: float) -> Column:
+    if dice.random() >= share:
+        return column
+    if column.kind.startswith("LowCardinality("):
+        inner = column.kind.removeprefix("LowCardinality(").removesuffix(")")
+        return Column(f"LowCardinality(Nullable({inner}))", (*column.values, None))
+    return Column(f"Nullable({column.kind})", (*column.values, None))
+
+
+def _time(dice: Random) -> tuple[int, str]:
+    """How long the ticks of a column of times are, and its type."""
+    zone = dice.choice(("", "", "UTC", *ZONES))
+    if dice.random() < 0.3:
+        tick, kind = SECOND, f"DateTime('{zone}')" if zone else "DateTime"
+    else:
+        digits = dice.choice((0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 9))
+        tick, kind = 10 ** (9 - digits), f"DateTime64({digits}, '{zone}')" if zone else f"DateTime64({digits})"
+    return tick, f"Nullable({kind})" if dice.random() < 0.1 else kind
+
+
+# --- when ------------------------------------------------------------------------------------------------------------
+
+
+def _moments(dice: Random, zone: ZoneInfo, day: date, lookback_days: int) -> list[Callable[[Random], int]]:
+    """Where moments are drawn from, the likelier the more often: most are on the day, many at an edge of something."""
+    start, end, earliest, before = (
+        _first_moment(each, zone)
+        for each in (day, day + timedelta(days=1), day - timedelta(days=lookback_days), day - timedelta(days=1))
+    )
+    edges = [start, end, start, end, earliest, *_changes(zone, day - timedelta(days=1), 3)]
+    far = [1, 1_000, 10**6, 999 * 10**6, SECOND, 1800 * SECOND, 3600 * SECOND]
+    busy = start + dice.randrange(end - start)  # a moment at which much happens at once
+
+    def on_the_day(dice: Random) -> int:
+        return start + dice.randrange(end - start)
+
+    def at_an_edge(dice: Random) -> int:
+        return dice.choice(edges) + dice.choice((-1, 0, 1)) * dice.choice(far)
+
+    def at_once(dice: Random) -> int:
+        return busy + dice.choice((0, 1, 10, 100, 900, 10**3, 10**6, SECOND))
+
+    def before_it(dice: Random) -> int:
+        return earliest - DAY + dice.randrange(start - earliest + DAY)
+
+    def nearby(dice: Random) -> int:
+        return before + dice.randrange(end - before + DAY)
+
+    def at_no_time(dice: Random) -> int:
+        return dice.choice((0, (2**32 - 1) * SECOND))
+
+    usual = [on_the_day] * 10 + [at_an_edge] * 8 + [at_once] * 4 + [before_it] * 6 + [nearby] * 2
+    return [*usual, at_no_time]
+
+
+def _changes(zone: ZoneInfo, first: date, days: int) -> list[int]:
+    """The moments within so many days at which the zone's clocks were changed."""
+    moment = _first_moment(first, UTC)
+    found = []
+    for start in range(moment, moment + days * DAY, DAY):
+        low, high = start // SECOND, (start + DAY) // SECOND
+        if _offset(low, zone) != _offset(high, zone):
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if _offset(middle, zone) == _offset(low, zone) else (low, middle)
+            found.append(high * SECOND)
+    return found
+
+
+def _offset(second: int, zone: ZoneInfo) -> timedelta | None:
+    return datetime.fromtimestamp(second, zone).utcoffset()
+
+
+def _first_moment(day: date, zone: Any) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()) * SECOND
+
+
+def _date(moment: int, zone: ZoneInfo) -> date:
+    return datetime.fromtimestamp(moment // SECOND, zone).date()
+
+
+def _clock(moment: int | None, zone: ZoneInfo) -> str:
+    """A moment as a person would look it up."""
+    if moment is None:
+        return "NULL"
+    local = datetime.fromtimestamp(moment // SECOND, zone)
+    return f"{local:%Y-%m-%d %H:%M:%S}.{moment % SECOND:09d} {local:%z}"
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _cut(dice: Random, rows: list[Row]) -> list[list[Row]]:
+    """The rows as some inserts wrote them, each of which makes parts of its own."""
+    places = sorted(dice.randrange(len(rows) + 1) for _ in range(dice.choice((0, 0, 1, 3))))
+    return [rows[start:end] for start, end in zip([0, *places], [*places, len(rows)], strict=True) if start < end]
+
+
+def _without_open_questions(feed: Table, messages: Table) -> tuple[Table, Table]:
+    """Without rows that differ in attributes from one of the same user and moment: which counts is not specified."""
+    first: dict[tuple[Any, int], tuple[str, ...]] = {}
+
+    def keep(row: Row) -> bool:
+        attributes = tuple(shown(name, row[name]) for name in ATTRIBUTES)
+        return row["time"] is None or first.setdefault((str(row["user_id"]), row["time"]), attributes) == attributes
+
+    return feed.only(keep), messages.only(keep)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\t", "\\t") + "'"

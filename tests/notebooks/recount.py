@@ -1,0 +1,133 @@
+"""The three tables of a day counted once more, row by row in plain Python: what `spec.md` says each number means.
+
+It shares no code with the notebooks, nor with `reference`, and knows neither ClickHouse nor pandas. A row of the feed
+has `user_id`, `action`, `time`, and `os`, `gender`, `age`; one of the messenger has `receiver_id` instead of an action.
+A time is an instant, in nanoseconds since 1970; an id is a number or a text; None is NULL.
+"""
+
+from collections import defaultdict
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+Row = dict[str, Any]
+ATTRIBUTES = ("os", "gender", "age")
+
+# The columns of a day's rows, in the order in which this module gives them.
+USER_ACTIVITY = (
+    "user_id", "os", "gender", "age", "views", "likes", "messages_received", "messages_sent", "users_received",
+    "users_sent", "feed_active",
+)  # fmt: skip
+DIMENSION_ACTIVITY = (
+    "dimension", "dimension_value", "views", "likes", "messages_received", "messages_sent", "users_received",
+    "users_sent",
+)  # fmt: skip
+DAILY_METRICS = (
+    "feed_users", "messenger_users", "app_users", "both_users", "views", "likes", "ctr", "messages_sent",
+    "messages_received", "sent_per_received",
+)  # fmt: skip
+
+
+class User:
+    """What a user did that day, and who they are."""
+
+    def __init__(self) -> None:
+        self.views = self.likes = self.sent = self.received = 0
+        self.wrote_to: set[str] = set()
+        self.heard_from: set[str] = set()
+        self.in_feed = False
+        self.names = dict.fromkeys(ATTRIBUTES, "unknown")
+
+    @property
+    def active(self) -> bool:
+        """Whether they did anything, rather than only be written to."""
+        return self.in_feed or self.sent > 0
+
+
+def recount(
+    feed: list[Row], messages: list[Row], day: date, zone: ZoneInfo, lookback_days: int
+) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the rows of each table, of each user, slice and day one, in any order."""
+    feed = [row for row in feed if None not in (row["user_id"], row["time"])]
+    messages = [row for row in messages if None not in (row["user_id"], row["receiver_id"], row["time"])]
+    users: dict[str, User] = defaultdict(User)
+
+    for row in feed:
+        if local_date(row["time"], zone) == day:
+            user = users[str(row["user_id"])]
+            user.in_feed = True
+            user.views += row["action"] == "view"
+            user.likes += row["action"] == "like"
+    for row in messages:
+        if local_date(row["time"], zone) == day:
+            sender, receiver = str(row["user_id"]), str(row["receiver_id"])
+            users[sender].sent += 1
+            users[sender].wrote_to.add(receiver)
+            users[receiver].received += 1
+            users[receiver].heard_from.add(sender)
+
+    for name, user in users.items():
+        days = {day} if user.active else {day - timedelta(days=back) for back in range(1, lookback_days + 1)}
+        theirs = [
+            row for row in feed + messages if str(row["user_id"]) == name and local_date(row["time"], zone) in days
+        ]
+        if theirs:
+            latest = max(theirs, key=lambda row: row["time"])
+            user.names = {attribute: shown(attribute, latest[attribute]) for attribute in ATTRIBUTES}
+
+    return {
+        "user_activity": [
+            (
+                name, *user.names.values(), user.views, user.likes, user.received, user.sent, len(user.heard_from),
+                len(user.wrote_to), user.in_feed,
+            )
+            for name, user in users.items()
+        ],
+        "dimension_activity": [
+            (attribute, value, *slice_counts([user for user in users.values() if user.names[attribute] == value]))
+            for attribute in ATTRIBUTES
+            for value in {user.names[attribute] for user in users.values()}
+        ],
+        "daily_metrics": [metrics(list(users.values()))],
+    }  # fmt: skip
+
+
+def slice_counts(users: list[User]) -> tuple[int, ...]:
+    """Count what the users of a slice did; partners once, however many of the users they met."""
+    return (
+        sum(user.views for user in users),
+        sum(user.likes for user in users),
+        sum(user.received for user in users),
+        sum(user.sent for user in users),
+        len(set().union(*(user.heard_from for user in users))),
+        len(set().union(*(user.wrote_to for user in users))),
+    )
+
+
+def metrics(users: list[User]) -> tuple[Any, ...]:
+    """Count the day as a whole."""
+    views, likes, sent = (sum(getattr(user, what) for user in users) for what in ("views", "likes", "sent"))
+    received = sum(user.received for user in users if user.active)
+    return (
+        sum(user.in_feed for user in users),
+        sum(user.sent > 0 for user in users),
+        sum(user.active for user in users),
+        sum(user.in_feed and user.sent > 0 for user in users),
+        views,
+        likes,
+        likes / views if views else None,
+        sent,
+        received,
+        sent / received if received else None,
+    )
+
+
+def local_date(nanoseconds: int, zone: ZoneInfo) -> date:
+    """Return the date that a calendar on the wall showed at an instant."""
+    return datetime.fromtimestamp(nanoseconds // 10**9, zone).date()
+
+
+def shown(attribute: str, value: Any) -> str:
+    """Return an attribute as the tables spell it."""
+    text = "" if value is None else str(value)
+    return "unknown" if text == "" or (attribute == "age" and text == "0") else text
