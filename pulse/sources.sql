@@ -16,7 +16,7 @@ select
         ifNull(cityHash64(actions.gender), 0),
         ifNull(cityHash64(actions.age), 0)
     ) as attributes,
-    bitShiftLeft(toUInt128(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(actions.time), 6))), 64) + attributes as latest,
+    bitShiftLeft(toUInt128(toUnixTimestamp64Nano(toDateTime64(assumeNotNull(actions.time), 9))), 64) + attributes as latest,
     ifNull(toString(actions.os), '') as os,
     ifNull(toString(actions.gender), '') as gender,
     ifNull(toString(actions.age), '') as age
@@ -35,7 +35,7 @@ select
         ifNull(cityHash64(actions.gender), 0),
         ifNull(cityHash64(actions.age), 0)
     ) as attributes,
-    bitShiftLeft(toUInt128(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(actions.time), 6))), 64) + attributes as latest,
+    bitShiftLeft(toUInt128(toUnixTimestamp64Nano(toDateTime64(assumeNotNull(actions.time), 9))), 64) + attributes as latest,
     ifNull(toString(actions.os), '') as os,
     ifNull(toString(actions.gender), '') as gender,
     ifNull(toString(actions.age), '') as age

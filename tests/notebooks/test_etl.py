@@ -15,7 +15,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from notebooks.etl import FEED, LAYOUTS, MESSAGES, STEPS, Etl, Tables, assert_equal
+from notebooks.etl import ATTRIBUTES, FEED, LAYOUTS, MESSAGES, STEPS, Etl, Tables, assert_equal
 from pulse.clickhouse import ClickHouseError
 from pulse.notebooks import CheckError, NotebookError
 from pulse.sandbox.clickhouse import Server
@@ -574,13 +574,34 @@ def test_the_largest_user_ids_are_not_rounded(etl: Etl) -> None:
     assert_equal(etl.published(), etl.expected())
 
 
-def test_later_within_the_same_second_is_later(etl: Etl) -> None:
+@pytest.mark.parametrize("digits", [3, 6, 9])
+def test_later_within_the_same_second_is_later(etl: Etl, digits: int) -> None:
+    earlier, later = (f"2025-03-12T09:00:00.{fraction[:digits]}Z" for fraction in ("123123123", "124124124"))
+    if digits == 9:
+        later = earlier.replace("123Z", "124Z")  # by a nanosecond
+    for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES)):
+        etl.create_source(table, columns | {"time": f"DateTime64({digits})"})
+    action, message = dict(zip(ATTRIBUTES, IOS, strict=True)), dict(zip(ATTRIBUTES, ANDROID, strict=True))
+    feed = [{"user_id": user, "action": "view", "time": time} for user, time in ((1, earlier), (2, later))]
+    etl.source.write([row | action for row in feed], "feed_actions")
+    sent = [{"user_id": user, "receiver_id": user, "time": time} for user, time in ((1, later), (2, earlier))]
+    etl.source.write([row | message for row in sent], "message_actions")
+    etl.run()
+    assert list(etl.attributes().values()) == [("Android", "male", "40"), ("iOS", "female", "25")]
+
+
+def test_times_that_mean_nothing_are_on_no_day(etl: Etl) -> None:
     for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES)):
         etl.create_source(table, columns | {"time": "DateTime64(3)"})
-    etl.feed((1, "view", "12:00:00.123", *IOS), (2, "view", "12:00:00.124", *IOS))
-    etl.messages((1, 1, "12:00:00.124", *ANDROID), (2, 2, "12:00:00.123", *ANDROID))
+    years = [f"{year}-03-12T09:00:00Z" for year in (1900, 1970, 2025, 2106, 2299)]
+    feed = [{"user_id": user, "action": "view", "time": time} for user, time in enumerate(years)]
+    etl.source.write(feed, "feed_actions")
+    etl.source.write(
+        [{"user_id": user, "receiver_id": 1, "time": time} for user, time in enumerate(years)], "message_actions"
+    )
     etl.run()
-    assert etl.attributes() == {1: ("Android", "male", "40"), 2: ("iOS", "female", "25")}
+    assert etl.metrics()["app_users"] == 1
+    assert (etl.metrics()["views"], etl.metrics()["messages_sent"]) == (1, 1)
 
 
 @pytest.mark.xfail(reason="the ETL binds its bounds as DateTime", strict=False)
