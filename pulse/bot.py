@@ -10,6 +10,7 @@ only the transport underneath, which logs nothing, puts the token in its place.
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,16 +21,10 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from telegram import Bot as Client
 from telegram import InputMediaPhoto, LinkPreviewOptions, ReplyParameters
-from telegram.error import (
-    BadRequest,
-    ChatMigrated,
-    Conflict,
-    Forbidden,
-    InvalidToken,
-    TelegramError,
-    TimedOut,
-)
+from telegram.error import ChatMigrated, TelegramError, TimedOut
 from telegram.request import HTTPXRequest
+
+from pulse.deliveries import Posted
 
 PLACEHOLDER = "0:token"
 DEFAULT_WAIT = 5.0
@@ -46,7 +41,7 @@ class NotSent(Exception):  # noqa: N818
 
 
 class Refused(Exception):  # noqa: N818
-    """Telegram certainly did not carry the request out, and will not."""
+    """Telegram certainly did not carry the request out, and will not; the text is what it says, letter by letter."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -83,22 +78,30 @@ class Bot:
     timeouts: Timeouts
 
     async def send(
-        self, recipient: str, html: str, photo: bytes | None = None, silent: bool = False, reply_to: int = 0
-    ) -> int:
-        """Send a photo with a caption, or a text; gives the message's id."""
+        self,
+        recipient: str,
+        html: str,
+        photo: bytes | None = None,
+        silent: bool = False,
+        reply_to: Posted | None = None,
+    ) -> Posted:
+        """Send a photo with a caption, or a text, as an answer to a message if that stands in the same chat."""
         chat, thread = place(recipient)
-        reply = ReplyParameters(reply_to, allow_sending_without_reply=True) if reply_to else None
+        reply = None
+        if reply_to and reply_to.id and reply_to.is_in(recipient):
+            reply = ReplyParameters(reply_to.id, allow_sending_without_reply=True)
         where: dict[str, Any] = {"message_thread_id": thread, "disable_notification": silent, "reply_parameters": reply}
         if photo is None:
             preview = LinkPreviewOptions(is_disabled=True)
             call = self.client.send_message(chat, html, parse_mode="HTML", link_preview_options=preview, **where)
         else:
             call = self.client.send_photo(chat, photo, caption=html, parse_mode="HTML", **where)
-        return (await self._outcome(call)).message_id
+        return Posted(recipient, (await self._outcome(call)).message_id)
 
-    async def edit(self, recipient: str, message: int, html: str, photo: bytes | None, had_photo: bool) -> None:
+    async def edit(self, posted: Posted, html: str, photo: bytes | None, had_photo: bool) -> None:
         """Make a message say something else. A photo it had stays where no new one is given."""
-        chat, _ = place(recipient)
+        message = posted.id
+        chat, _ = place(posted.recipient)
         if photo is not None:
             media = InputMediaPhoto(photo, caption=html, parse_mode="HTML")
             call: Awaitable[Any] = self.client.edit_message_media(media, chat_id=chat, message_id=message)
@@ -143,8 +146,6 @@ class Bot:
             raise Migrated(error.new_chat_id) from None
         except _RefusedError as error:
             raise Refused(error.code, str(error)) from None
-        except (BadRequest, Forbidden, InvalidToken, Conflict) as error:
-            raise Refused(_CODES[type(error)], str(error)) from None
         except _NotSentError as error:
             raise NotSent(str(error), error.wait) from None
         except TelegramError as error:
@@ -181,9 +182,6 @@ def place(recipient: str) -> tuple[int | str, int | None]:
     return (chat if chat.startswith("@") else int(chat)), int(thread) if thread else None
 
 
-_CODES = {BadRequest: 400, InvalidToken: 401, Forbidden: 403, Conflict: 409}
-
-
 class _NotSentError(TelegramError):
     """No connection came about, or Telegram asked to wait."""
 
@@ -193,7 +191,7 @@ class _NotSentError(TelegramError):
 
 
 class _RefusedError(TelegramError):
-    """An answer that means no, of a kind the library does not know."""
+    """An answer that means no; the library's own errors change what Telegram said."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -223,10 +221,10 @@ class _Request(HTTPXRequest):
                 reason = f"no connection to {self._host} ({type(cause).__name__}: {cause})"
                 raise _NotSentError(f"{reason}, check the network and TELEGRAM_API_URL") from None
             raise
-        if code == 429:
+        if code in (420, 429):
             wait = _seconds_asked(payload)
             raise _NotSentError(f"Telegram asks to wait {wait:g} s", wait)
-        if 300 <= code < 500 and code not in (400, 401, 403, 409):
+        if 300 <= code < 500 and not _new_chat(payload):
             raise _RefusedError(code, _description(payload) or f"HTTP status {code}")
         if code < 300 and "result" not in _answer(payload):
             # Before the library sees it, which would log all of it as an error.
@@ -270,11 +268,25 @@ def _answer(payload: bytes) -> dict[str, Any]:
 
 
 def _seconds_asked(payload: bytes) -> float:
+    """How long to wait: as the answer says, or as `FLOOD_WAIT_15` and `SLOWMODE_WAIT_15` have it in their names."""
     try:
-        return float(_answer(payload)["parameters"]["retry_after"])
+        return float(_parameters(payload)["retry_after"])
     except (KeyError, TypeError, ValueError):
-        return DEFAULT_WAIT
+        named = re.search(r"_WAIT_(\d+)", _description(payload))
+        return float(named[1]) if named else DEFAULT_WAIT
+
+
+def _new_chat(payload: bytes) -> bool:
+    """Whether the answer says that the chat has another id now."""
+    return bool(_parameters(payload).get("migrate_to_chat_id"))
+
+
+def _parameters(payload: bytes) -> dict[str, Any]:
+    found = _answer(payload).get("parameters")
+    return found if isinstance(found, dict) else {}
 
 
 def _description(payload: bytes) -> str:
-    return str(_answer(payload).get("description") or "")[:300]
+    """What Telegram says, without the name of the code that is told beside it."""
+    said = str(_answer(payload).get("description") or "")[:300]
+    return re.sub(r"^(Bad Request|Forbidden|Conflict): ", "", said)

@@ -170,17 +170,26 @@ def telegram_test(
 
 
 @deliveries.callback(invoke_without_command=True)
-def deliveries_pending(context: typer.Context) -> None:
-    """Without a command: the deliveries that somebody has to look after."""
+def deliveries_pending(
+    context: typer.Context,
+    of: Annotated[str, typer.Option("--date", help="All of an event date: an ISO date, or the word yesterday.")] = "",
+) -> None:
+    """Without a command: the deliveries that somebody has to look after, or all of a day, with their references."""
     if context.invoked_subcommand:
         return
     from pulse import telegram as bot
 
-    found = bot.pending()
+    if of:
+        day = settings.load().event_day(of)
+        found, none = bot.of_day(day), f"Nothing was sent for {day}."
+    else:
+        found, none = bot.pending(), "Every message was sent, as far as anybody knows."
     if not found:
-        typer.echo("Every message was sent, as far as anybody knows.")
+        typer.echo(none)
     for each in found:
-        typer.echo(f"{each.ref}  {each.event_date}  {each.report}  chat {each.chat}  {each.state}\n    {each.error}")
+        typer.echo(f"{each.ref}  {each.event_date}  {each.report}  chat {each.chat}  {each.state}")
+        if each.error:
+            typer.echo(f"    {each.error}")
 
 
 @deliveries.command("arrived")
@@ -205,6 +214,19 @@ def deliveries_resend(
     done = bot.resend(ref)
     typer.echo(
         f"Clear the task `deliver` of {done.report} for {done.event_date}: it will send to chat {done.chat} anew."
+    )
+
+
+@deliveries.command("dismiss")
+def deliveries_dismiss(
+    ref: Annotated[str, typer.Argument(help="The delivery's reference, or its first characters.")],
+) -> None:
+    """Take a failed delivery off the list, such as one to a chat that is not in the settings any more."""
+    from pulse import telegram as bot
+
+    done = bot.dismiss(ref)
+    typer.echo(
+        f"{done.report} of {done.event_date} to chat {done.chat} is off the list; a later run may still send it."
     )
 
 

@@ -4,6 +4,7 @@ A delivery is one report of one event date to one chat. Telegram has no idempote
 `deliveries` is append-only: every attempt (a claim) leaves a row a step, and a delivery's state is read from the rows.
 
     bid ─▶ claimed ─▶ sent | failed | unknown ─▶ sent | failed, by the operator
+      │                          └─▶ dismissed, by the operator
       └──▶ withdrawn
 
 - `bid`: wants to be the one who sends; certainly nothing was sent.
@@ -11,6 +12,13 @@ A delivery is one report of one event date to one chat. Telegram has no idempote
   unknown.
 - `failed`: certainly nothing was sent, so the next run may send.
 - `unknown`: the request left, no answer came. Never sent again blindly: somebody looks into the chat and settles it.
+- `dismissed`: failed, and nobody is to look after it any more.
+
+Which claim of a delivery came later is told by their steps, never by time, since a server's clock may be set back: who
+wins has seen the steps of all who won before, and takes the next one.
+
+An id belongs to the chat that numbered the message. A group that becomes a supergroup is another chat, with ids of its
+own: what stands in the old one can no longer be edited, and what is to be said from then on is a new message.
 
 How two runs at once are kept from both sending. ClickHouse has neither unique keys nor compare-and-set, and rows
 become visible in another order than that of their time stamps, so "the earliest row wins" lets two win. What it does
@@ -43,7 +51,7 @@ import tenacity
 from pulse import PulseError
 from pulse.clickhouse import ClickHouse, ClickHouseError
 
-State = Literal["bid", "withdrawn", "claimed", "sent", "failed", "unknown"]
+State = Literal["bid", "withdrawn", "claimed", "sent", "failed", "unknown", "dismissed"]
 Action = Literal["send", "edit"]
 
 # Waiting for another run: soon at first, since it is usually done in a moment.
@@ -70,8 +78,31 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Posted:
+    """A message, by its id in the chat that numbered it; in another chat the same id is another message."""
+
+    recipient: str
+    id: int
+
+    def is_in(self, recipient: str) -> bool:
+        """Whether it stands in this chat, in whichever of its topics."""
+        return chat_of(self.recipient) == chat_of(recipient)
+
+
+def chat_of(recipient: str) -> str:
+    """The chat of a recipient; its topics share it."""
+    return recipient.partition("/")[0]
+
+
+@dataclass(frozen=True)
 class Content:
-    """What is to be sent, as far as the ledger remembers it: a hash of all of it, its headline numbers, a photo?."""
+    """What is to be sent, as far as the ledger remembers it.
+
+    Args:
+        hash: of all of it.
+        numbers: the headline numbers by column, as English writes them.
+        photo: whether there is one.
+    """
 
     hash: str
     numbers: Mapping[str, str] = field(default_factory=dict)
@@ -95,6 +126,11 @@ class Row:
     lease: float = 0.0  # seconds for which a bid or a claim holds
     at: datetime = EPOCH  # set by the server
 
+    @property
+    def posted(self) -> Posted:
+        """The message it is about; with the id 0 where that is not known."""
+        return Posted(self.recipient, self.message_id)
+
     def live(self, now: datetime) -> bool:
         """Whether somebody may be sending on it at this moment."""
         return self.state in ("bid", "claimed") and now < self.at + timedelta(seconds=self.lease)
@@ -110,6 +146,7 @@ class Standing:
     last: Row | None = None  # the message as last published
     failed: Row | None = None  # the latest attempt, if it failed
     published: tuple[Row, ...] = ()  # every attempt that put something into the chat, or may have
+    turn: int = 0  # the step of the latest claim; whoever wins next takes the one after it
 
     @property
     def doubtful(self) -> bool:
@@ -129,13 +166,19 @@ def standing(rows: Sequence[Row], now: datetime) -> Standing:
         rows: all its rows.
         now: the server's time, which decides what still holds.
     """
-    latest = {row.claim: row for row in sorted(rows, key=lambda row: (row.step, row.at))}
-    claims = sorted(latest.values(), key=lambda row: (row.at, row.claim))
+    latest: dict[str, Row] = {}
+    turns: dict[str, int] = {}  # the step with which each claim won, also where only what came of it is at hand
+    for row in sorted(rows, key=lambda row: (row.step, row.at)):
+        latest[row.claim] = row
+        if row.state not in ("bid", "withdrawn"):
+            turns.setdefault(row.claim, row.step if row.state == "claimed" else row.step - 1)
+    claims = sorted(latest.values(), key=lambda row: (turns.get(row.claim, 0), row.at, row.claim))
     lost = [row for row in claims if row.state == "unknown" or (row.state == "claimed" and not row.live(now))]
     # Editing twice is the same as editing once: an edit without an answer is no riddle, it is done again.
     unknown = [row for row in lost if row.action == "send"]
     sent = [row for row in claims if row.state == "sent"]
-    ended = [row for row in claims if row.state in ("sent", "failed") or (row in lost and row.action == "edit")]
+    ends = ("sent", "failed", "dismissed")
+    ended = [row for row in claims if row.state in ends or (row in lost and row.action == "edit")]
     return Standing(
         rivals=tuple(row for row in claims if row.live(now)),
         unknown=unknown[-1] if unknown else None,
@@ -143,6 +186,7 @@ def standing(rows: Sequence[Row], now: datetime) -> Standing:
         last=sent[-1] if sent else None,
         failed=ended[-1] if ended and ended[-1].state != "sent" else None,
         published=tuple(row for row in claims if row.state == "sent" or row in lost),
+        turn=max(turns.values(), default=0),
     )
 
 
@@ -196,9 +240,8 @@ class Ledger:
             here = standing(*await self._rows(key))
             if not here.rivals and here.settles(content):
                 return here
-            bid = Row(
-                key, secrets.token_hex(5), 1, "bid", "send", recipient or key.chat, content, run=run, lease=self.bid
-            )
+            place, bid_step = recipient or key.chat, max(here.turn, 1)
+            bid = Row(key, secrets.token_hex(5), bid_step, "bid", "send", place, content, run=run, lease=self.bid)
             if not here.rivals and (won := await self._contest(bid)):
                 return won
             await asyncio.sleep(pause)
@@ -211,20 +254,22 @@ class Ledger:
             await self._write(mine)
             here = await self._alone(mine, bid_ends)
             if here is None or here.settles(mine.content):
-                await self._write(replace(mine, step=2, state="withdrawn"))
+                await self._write(_next(mine, "withdrawn"))
                 return None
-            if here.last:
+            # What stands in a chat that was left behind cannot be edited: its id means nothing in the new one.
+            if here.last and here.last.posted.is_in(mine.recipient):
                 mine = replace(mine, action="edit", recipient=here.last.recipient, message_id=here.last.message_id)
-            claimed, claim_ends = replace(mine, step=2, state="claimed", lease=self.lease), self._lease_from_now()
-            await self._write(claimed)
+            claim_ends = self._lease_from_now()
+            mine = replace(mine, step=max(here.turn, mine.step) + 1, state="claimed", lease=self.lease)
+            await self._write(mine)
             if time.monotonic() > bid_ends:
                 # The bid may have run out before the claim was there, and another run may have won meanwhile.
-                await self._write(replace(claimed, step=3, state="withdrawn"))
+                await self._write(_next(mine, "withdrawn"))
                 return None
-            return Claim(claimed, here, claim_ends)
+            return Claim(mine, here, claim_ends)
         except (asyncio.CancelledError, LedgerError):
             # A write given up on may still arrive; the higher step makes this row the last word all the same.
-            self._try_to_write(replace(mine, step=3, state="withdrawn"))
+            self._try_to_write(_next(mine, "withdrawn"))
             raise
 
     async def _alone(self, mine: Row, until: float) -> Standing | None:
@@ -263,7 +308,7 @@ class Ledger:
         Raises:
             LedgerError: it could not be written; the delivery will count as unknown.
         """
-        row = replace(claim.row, step=3, state=state, lease=0.0, **outcome)  # type: ignore[arg-type]
+        row = replace(_next(claim.row, state), lease=0.0, **outcome)  # type: ignore[arg-type]
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(LedgerError),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
@@ -276,24 +321,24 @@ class Ledger:
 
     def abandon(self, claim: Claim, error: str) -> None:
         """Write down, if that can be done, that nobody knows how the claim ended: this process is being stopped."""
-        self._try_to_write(replace(claim.row, step=3, state="unknown", lease=0.0, error=error))
+        self._try_to_write(replace(_next(claim.row, "unknown"), lease=0.0, error=error))
 
     def recent(self, seconds: float = 60.0) -> list[tuple[str, float]]:
         """Recipients of the last messages sent by anybody, each with its age in seconds."""
         sql = """
-            select recipient, (toUnixTimestamp64Micro(now64(6)) - toUnixTimestamp64Micro(recorded_at)) / 1e6 as age
+            select recipient, abs(toUnixTimestamp64Micro(now64(6)) - toUnixTimestamp64Micro(recorded_at)) / 1e6 as age
             from deliveries
-            where state = 'sent' and recorded_at > now64(6) - toIntervalSecond({seconds:UInt32})
+            where state = 'sent' and age < {seconds:UInt32}
         """
         frame = self._read(sql, seconds=int(seconds))
         return list(zip(frame["recipient"], frame["age"].astype(float), strict=True))
 
     def homes(self) -> dict[str, str]:
-        """The chats that migrated, each with where its messages go now."""
+        """The chats that migrated, each with where its messages go now. A chat does so once."""
         sql = """
-            select chat, argMax(recipient, recorded_at) as home
+            select chat, any(recipient) as home
             from deliveries
-            where state = 'sent' and recipient != chat
+            where state in ('sent', 'failed', 'unknown') and recipient != chat
             group by chat
         """
         frame = self._read(sql)
@@ -301,50 +346,100 @@ class Ledger:
 
     def standings(self) -> dict[Key, Standing]:
         """The deliveries with an attempt that is under way, failed or unknown, or was once."""
-        sql = """
+        return self._standings("""
             where (report, event_date, chat) in (
                 select report, event_date, chat
                 from deliveries
                 group by report, event_date, chat, claim
                 having argMax(state, (step, recorded_at)) in ('claimed', 'failed', 'unknown')
             )
-        """
-        rows, now = self._select(sql)
+        """)
+
+    def of_day(self, event_date: date) -> dict[Key, Standing]:
+        """All deliveries of an event date."""
+        return self._standings("where event_date = {event_date:Date}", event_date=event_date)
+
+    def _standings(self, which: str, **values: object) -> dict[Key, Standing]:
+        rows, now = self._select(which, **values)
         by_key: dict[Key, list[Row]] = {}
         for row in rows:
             by_key.setdefault(row.key, []).append(row)
         return {key: standing(found, now) for key, found in by_key.items()}
 
-    def settle(self, ref: str, state: Literal["sent", "failed"], error: str, message_id: int = 0) -> Row:
+    def recipient(self, ref: str) -> str:
+        """Where the message of a delivery whose end nobody knows went, or the last one of another.
+
+        Raises:
+            LedgerError: no such delivery, several, or somebody is sending it now.
+        """
+        key, here = self._named(ref)
+        row = here.unknown or here.last
+        return row.recipient if row else key.chat
+
+    def settle(self, ref: str, state: Literal["sent", "failed"], error: str, posted: Posted | None = None) -> Row:
         """The operator's word on a delivery, which may be given by the first characters of its reference.
 
         Args:
             ref: of the delivery.
             state: `sent`: it arrived; `failed`: it is to be sent (again).
             error: who says so.
-            message_id: of the message that arrived, where it is known.
+            posted: the message that arrived, where it is known; it may stand in the chat that this one has become.
 
         Raises:
             LedgerError: no such delivery, several, somebody is sending it now, or there is nothing to settle.
         """
-        found, now = self._select("where startsWith(claim, {ref:String}) order by step, recorded_at", ref=ref)
-        if len({row.claim for row in found}) != 1:
-            many = "several deliveries" if found else "no delivery"
-            raise LedgerError(f"There is {many} with the reference {ref!r}; `pulse deliveries` lists them.")
-        key = found[-1].key
-        rows, now = self._select(OF_KEY, **_of_key(key))
-        here = standing(rows, now)
-        if here.rivals:
-            until = max(row.at + timedelta(seconds=row.lease) for row in here.rivals)
-            raise LedgerError(f"The delivery of {key} is under way; settle it after {until:%H:%M:%S} UTC.")
+        key, here = self._named(ref)
         if state == "sent" and here.unknown is None:
             raise LedgerError(f"The delivery of {key} is not unknown: there is nothing to settle.")
         # Sending anew forgets the message and its edits; what arrived was the unknown one.
         settled = [here.unknown] if here.unknown and state == "sent" else list(here.published)
         if not settled:
             raise LedgerError(f"The delivery of {key} was not sent; the next run sends it.")
+        place = {"message_id": posted.id, "recipient": posted.recipient} if posted else {"message_id": 0}
+        return self._say(settled, state, error, **place)
+
+    def dismiss(self, ref: str, error: str) -> Row:
+        """The operator's word that nobody is to look after a failed delivery any more.
+
+        A later run of the report may send it all the same.
+
+        Args:
+            ref: of the delivery, or its first characters.
+            error: who says so.
+
+        Raises:
+            LedgerError: no such delivery, several, somebody is sending it now, or it did not fail.
+        """
+        key, here = self._named(ref)
+        if here.unknown:
+            raise LedgerError(
+                f"Nobody knows whether the delivery of {key} arrived: settle it by `pulse deliveries arrived {ref}` or "
+                f"`pulse deliveries resend {ref}` first."
+            )
+        if here.failed is None or here.failed.state == "dismissed":
+            raise LedgerError(f"The delivery of {key} did not fail: there is nothing to dismiss.")
+        return self._say([here.failed], "dismissed", error)
+
+    def _named(self, ref: str) -> tuple[Key, Standing]:
+        """The delivery with a reference, which nobody is at."""
+        found, _ = self._select("where startsWith(claim, {ref:String})", ref=ref)
+        if len({row.claim for row in found}) != 1:
+            many = "There are several deliveries" if found else "There is no delivery"
+            raise LedgerError(
+                f"{many} with the reference {ref!r}; `pulse deliveries` lists those to look after, "
+                "`pulse deliveries --date yesterday` all of a day."
+            )
+        key = found[-1].key
+        here = standing(*self._select(OF_KEY, **_of_key(key)))
+        if here.rivals:
+            until = max(row.at + timedelta(seconds=row.lease) for row in here.rivals)
+            raise LedgerError(f"The delivery of {key} is under way; settle it after {until:%H:%M:%S} UTC.")
+        return key, here
+
+    def _say(self, settled: Sequence[Row], state: State, error: str, **outcome: object) -> Row:
+        """Write the last word on some claims; the own end of one that is thought lost comes before it."""
         entries = [
-            replace(row, step=max(row.step, 3) + 1, state=state, error=error, message_id=message_id, lease=0.0)
+            replace(row, step=row.step + 2, state=state, error=error, lease=0.0, **outcome)  # type: ignore[arg-type]
             for row in settled
         ]
         self._insert(entries)
@@ -405,6 +500,11 @@ OF_KEY = """
     where report = {report:String} and event_date = {event_date:Date}
         and (chat = {chat:String} or recipient = {chat:String})
 """
+
+
+def _next(row: Row, state: State) -> Row:
+    """The step of a claim after this one."""
+    return replace(row, step=row.step + 1, state=state)
 
 
 def _pauses() -> Iterator[float]:

@@ -5,6 +5,7 @@ same and in the same order every day, so that a reader finds each number at its 
 """
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -30,6 +31,7 @@ MOST_REASON = 1000  # characters of an error: the whole of it stands in the log
 BUCKET = timedelta(minutes=15)
 MOST_NAME = 40  # characters of a slice's name
 MOST_LINES = 12  # of incidents told in one message
+_ENGLISH = re.compile(r"[<>]?[+−-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?%?")
 
 
 @dataclass(frozen=True)
@@ -589,6 +591,18 @@ def _date_words(day: date, language: Language) -> dict[str, str]:
 def word(name: str, language: Language, /, **values: str) -> str:
     """One of `TEXTS`, with its values put in."""
     return TEXTS[language][name].format(**values)
+
+
+def localised(text: str, language: Language) -> str:
+    """A number that English writes `1,234.5`, as another language writes it; any other text as it is."""
+    return _localised(text, language) if _ENGLISH.fullmatch(text) else text
+
+
+def neutral(text: str, language: Language) -> str:
+    """A number as English writes it, out of what a reader of another language sees: `localised` undone."""
+    marks = {word(mark, language): mark for mark in (".", ",")}
+    english = "".join(marks.get(character, character) for character in text)
+    return english if _ENGLISH.fullmatch(english) else text
 
 
 def _localised(text: str, language: Language) -> str:

@@ -15,14 +15,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from html import escape, unescape
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import tenacity
 
-from pulse import PulseError, clickhouse
+from pulse import PulseError, clickhouse, messages
 from pulse.clickhouse import ClickHouse, ClickHouseError
-from pulse.deliveries import Claim, Content, Key, Ledger, LedgerError, Row, Standing
+from pulse.deliveries import Claim, Content, Key, Ledger, LedgerError, Posted, Row, Standing, chat_of
 from pulse.settings import SANDBOX_TELEGRAM_API_URL, SANDBOX_TELEGRAM_TOKEN, Settings, load
 
 # The client takes a quarter of a second to import; who only reads the ledger should not wait for it.
@@ -34,6 +35,8 @@ T = TypeVar("T")
 API_URL = "https://api.telegram.org"
 MAX_TEXT, MAX_CAPTION = 4096, 1024  # UTF-16 code units, formatting not counted
 MAX_PHOTO_BYTES = 10 * 1024 * 1024
+SUPERGROUPS = -1_000_000_000_000  # their ids, and channels', are below
+CORRECTION_ROOM = 150  # characters left for the line that tells of a correction, where a text has to be cut anyway
 
 
 class TelegramError(PulseError):
@@ -54,9 +57,13 @@ class Message:
 
     Args:
         text: Telegram's HTML; every value in it escaped with `html.escape`. With a photo at most 1,024 characters are
-            shown, of which about 150 are best left for the line that tells of a correction.
+            shown, of which about 150 are best left for the line that tells of a correction; with more of them it goes
+            without the photo. After 4,096 it is cut.
         photo: PNG or JPEG.
         numbers: the headline numbers, label to value as shown; a later run says which of them changed.
+        columns: what those labels stand for, where that is something else than the label: a number is corrected only
+            where both versions have it under the same column, whatever it is called.
+        language: of the numbers, and of what is said about the message; the settings' where it is empty.
         silent: without a notification.
         reply_to: the report and event date whose message in the same chat this one answers.
         only_edits: where nothing stands in a chat yet, nothing is sent.
@@ -68,6 +75,8 @@ class Message:
     text: str
     photo: bytes | None = None
     numbers: Mapping[str, str | float | None] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    language: messages.Language | Literal[""] = ""
     silent: bool = False
     reply_to: tuple[str, date] | None = None
     only_edits: bool = False
@@ -82,11 +91,11 @@ class Delivery:
     report: str
     event_date: date
     chat: str
-    state: Literal["sent", "failed", "unknown", "claimed"]
+    state: Literal["sent", "failed", "unknown", "claimed", "dismissed"]
     ref: str = ""  # for `pulse deliveries`
     did: Literal["sent", "edited", "nothing"] = "nothing"  # what this run did
     message_id: int = 0
-    error: str = ""  # for failed and unknown: what happened and what to do
+    error: str = ""  # what happened and what to do; of a message that was sent, what is to be known about it
     run: str = ""
     at: datetime | None = None
 
@@ -112,6 +121,8 @@ class Limits:
 TEXTS = {
     "en": {
         "corrected": "corrected {time}: {changes}",
+        "taken back": "taken back {time}: {changes}",
+        "also taken back": "taken back: {change}",
         "more": "and {count} more",
         "updated": "updated {time}",
         "no photo": "The chart could not be attached ({reason}).",
@@ -119,13 +130,14 @@ TEXTS = {
         "no new photo": "there is no new one",
         "long": "the text is too long for a caption",
         "big": "it is larger than 10 MB",
+        "refused": "Telegram did not take it",
         "run": "run",
         "test": "Test message of Pulse: reports will arrive here.",
-        ",": ",",
-        ".": ".",
     },
     "ru": {
         "corrected": "исправлено {time}: {changes}",
+        "taken back": "исправление отменено {time}: {changes}",
+        "also taken back": "отменено: {change}",
         "more": "и ещё {count}",
         "updated": "обновлено {time}",
         "no photo": "График не удалось приложить ({reason}).",
@@ -133,12 +145,83 @@ TEXTS = {
         "no new photo": "нового нет",
         "long": "текст слишком длинный для подписи",
         "big": "он больше 10 МБ",
+        "refused": "Telegram его не принял",
         "run": "запуск",
         "test": "Проверочное сообщение Pulse: отчёты будут приходить сюда.",
-        ",": "\N{NO-BREAK SPACE}",
-        ".": ",",
     },
 }
+
+
+# --- what a notebook hands on -----------------------------------------------------------------------------------------
+
+
+def handed_on(handed: Mapping[str, Any], notebook: str) -> Message:
+    """The message that a notebook handed on, by its scraps: `text`, `chart`, `numbers`, `metrics`, `language`.
+
+    Raises:
+        TelegramError: there is no text, or something is not of its kind; the text says what to do.
+    """
+    text, chart, language = handed.get("text"), handed.get("chart"), handed.get("language") or ""
+    if not isinstance(text, str) or not text.strip():
+        found = ", ".join(handed) or "nothing"
+        raise TelegramError(
+            f"{notebook} handed on no text (what it handed on: {found}): end the notebook with "
+            "`notebooks.glue(text=…)`, run it again, then clear this task."
+        )
+    if chart is not None and not isinstance(chart, bytes):
+        raise TelegramError(f"The chart that {notebook} handed on is not a figure: `notebooks.glue(chart=figure)`.")
+    if language not in ("", *TEXTS):
+        raise TelegramError(f"The language that {notebook} handed on is {language!r}; expected one of {list(TEXTS)}.")
+    try:
+        numbers = {str(label): number for label, number in _pairs(handed.get("numbers"))}
+        columns = [str(column) for column, _ in _pairs(handed.get("metrics"))]
+    except (TypeError, ValueError):
+        raise TelegramError(
+            f"The numbers that {notebook} handed on are not pairs: "
+            "`notebooks.glue(numbers=[('DAU', 1100)], metrics=[('app_users', 'users')])`."
+        ) from None
+    known = dict(zip(numbers, columns, strict=True)) if len(numbers) == len(columns) else {}
+    return Message(text, chart, numbers, known, language)
+
+
+def _pairs(handed: Any) -> Sequence[tuple[Any, Any]]:
+    found = list((handed.items() if isinstance(handed, Mapping) else handed) or [])
+    return [(name, value) for name, value in found]
+
+
+def alerts_handed_on(handed: Mapping[str, Any], notebook: str) -> list[dict[str, Any]]:
+    """The alerts that a notebook handed on, as `pulse.incidents.alerts` makes them.
+
+    Raises:
+        TelegramError: there is no list of them.
+    """
+    found = handed.get("alerts")
+    if not isinstance(found, list):
+        raise TelegramError(
+            f"{notebook} handed on no list of alerts (what it handed on: {', '.join(handed) or 'nothing'}): end the "
+            "notebook with `notebooks.glue(alerts=[…])`, run it again, then clear this task."
+        )
+    return found
+
+
+def alert(told: Mapping[str, Any], handed: Mapping[str, Any]) -> Message:
+    """The message of an alert, its chart out of what the notebook handed on beside it.
+
+    Raises:
+        TelegramError: something of it is missing.
+    """
+    try:
+        _, day = told["report"], date.fromisoformat(told["event_date"])
+        return Message(
+            str(told["text"]),
+            handed[told["chart"]] if told["chart"] else None,
+            silent=bool(told["silent"]),
+            reply_to=(told["reply_to"], day) if told["reply_to"] else None,
+            only_edits=bool(told["only_edits"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        which = told.get("report", told) if isinstance(told, Mapping) else told
+        raise TelegramError(f"The alert {which!r} is not as pulse.incidents.alerts makes them: {error!r}.") from None
 
 
 # --- delivering -------------------------------------------------------------------------------------------------------
@@ -172,7 +255,7 @@ def deliver(
         One delivery a chat, in the order of the chats, every one of them `sent`.
 
     Raises:
-        TelegramError: nothing was sent: no chat, a wrong one, a text too long, a malformed token or address.
+        TelegramError: nothing was sent: no chat, a wrong one, no text, a malformed token or address.
         LedgerError: nothing was sent: the ledger cannot be read.
         DeliveryError: every chat was tried, and some did not get it; the text names each with what to do.
     """
@@ -192,11 +275,13 @@ def deliver(
 def chat_list(chats: str | Sequence[str]) -> list[str]:
     """Chats as `id`, `id/thread` or `@channel`, without repetitions.
 
+    The General topic, which links call `id/1`, has no thread of its own: it is the group itself.
+
     Raises:
         TelegramError: there is none, or one that is none of these.
     """
     listed = chats.split(",") if isinstance(chats, str) else chats
-    found = list(dict.fromkeys(chat.strip() for chat in listed if chat.strip()))
+    found = list(dict.fromkeys(re.sub(r"/0*1$", "", chat.strip()) for chat in listed if chat.strip()))
     if not found:
         raise TelegramError("There is no chat to send to: set TELEGRAM_REPORT_CHATS, _LIVE_CHATS or _ALERT_CHATS.")
     for chat in found:
@@ -211,8 +296,7 @@ def chat_list(chats: str | Sequence[str]) -> list[str]:
 class _Outcome:
     """What an attempt left in the chat."""
 
-    message_id: int
-    recipient: str
+    posted: Posted
     photo: bool
     remark: str = ""
 
@@ -246,44 +330,58 @@ class _Desk:
         return [end for end in ends if isinstance(end, Delivery)]
 
     async def _deliver(self, bot: "Bot", pace: "Pace", chat: str, recipient: str) -> Delivery:
+        """Serve a chat, in whatever chat it has become meanwhile."""
         key = Key(self.report, self.event_date, chat)
-        try:
-            if self.message.only_edits and (await self.ledger.look(key)).last is None:
-                return Delivery(*_fields(key), "sent", run=self.run)
-            reply_to = await self._replied(chat)
-            await pace.turn(recipient)
-            claim = await self.ledger.claim(key, self._content(), self.run, recipient)
-        except LedgerError as error:
-            return Delivery(*_fields(key), "failed", error=f"nothing was sent: {error}", run=self.run)
-        if isinstance(claim, Standing):
-            row = claim.unknown or claim.last
-            assert row is not None
-            return _row_delivery(row, unknown=row is claim.unknown)
-        try:
-            return await self._carry_out(bot, claim, reply_to)
-        except asyncio.CancelledError:
-            self.ledger.abandon(claim, "the run was stopped while it was sending")
-            raise
+        gone: list[str] = []  # the chats that turned out to have moved on
+        while True:
+            try:
+                if self.message.only_edits and (await self.ledger.look(key)).last is None:
+                    return Delivery(*_fields(key), "sent", run=self.run)
+                reply_to = await self._replied(chat)
+                await pace.turn(recipient)
+                claim = await self.ledger.claim(key, self._content(), self.run, recipient)
+            except LedgerError as error:
+                return Delivery(*_fields(key), "failed", error=f"nothing was sent: {error}", run=self.run)
+            if isinstance(claim, Standing):
+                row = claim.unknown or claim.last
+                assert row is not None
+                return _row_delivery(row, unknown=row is claim.unknown)
+            try:
+                done, home = await self._carry_out(bot, claim, reply_to)
+            except asyncio.CancelledError:
+                self.ledger.abandon(claim, "the run was stopped while it was sending")
+                raise
+            gone.append(claim.row.recipient)
+            if home is None or home in gone or done.state != "failed":
+                return done
+            recipient = home
 
-    async def _carry_out(self, bot: "Bot", claim: Claim, reply_to: int) -> Delivery:
-        """Do what was claimed and write down how it ended."""
+    async def _carry_out(self, bot: "Bot", claim: Claim, reply_to: Posted | None) -> tuple[Delivery, str | None]:
+        """Do what was claimed and write down how it ended; beside it where the chat is now, if it has moved on.
+
+        Nothing is sent there on this claim: ids, the chart, even what is to be said may be others in another chat.
+        """
         from pulse.bot import Migrated, NotSent, Refused, Unknown
 
         editing = claim.row.action == "edit"
         try:
             outcome = await self._publish(bot, claim, reply_to)
-        except (NotSent, Refused, Migrated) as error:
-            sentence = _failure(error, claim.row.claim)
-            return await self._ended(claim, "failed", error=sentence)
+        except Migrated as error:
+            _, slash, thread = claim.row.recipient.partition("/")
+            home = f"{error.chat}{slash}{thread}"
+            return await self._ended(claim, "failed", error=_failure(error), recipient=home), home
+        except (NotSent, Refused) as error:
+            return await self._ended(claim, "failed", error=_failure(error, claim.row.claim)), None
         except Unknown as error:
             if editing:
                 # Telegram shows the earlier message or the new one; the next run makes sure of it.
                 sentence = f"the message may still show the earlier numbers ({error}): run it again"
-                return await self._ended(claim, "failed", error=sentence)
-            return await self._ended(claim, "unknown", error=str(error))
+                return await self._ended(claim, "failed", error=sentence), None
+            return await self._ended(claim, "unknown", error=str(error)), None
         shown = replace(claim.row.content, photo=outcome.photo)
-        place = {"message_id": outcome.message_id, "recipient": outcome.recipient}
-        return await self._ended(claim, "sent", error=outcome.remark, content=shown, **place)
+        posted = outcome.posted
+        place = {"message_id": posted.id, "recipient": posted.recipient}
+        return await self._ended(claim, "sent", error=outcome.remark, content=shown, **place), None
 
     async def _ended(self, claim: Claim, state: Literal["sent", "failed", "unknown"], **outcome: Any) -> Delivery:
         did: Literal["sent", "edited", "nothing"] = "nothing"
@@ -302,59 +400,62 @@ class _Desk:
             return Delivery(*_fields(claim.row.key), "unknown", claim.row.claim, did, error=sentence, run=self.run)
         return replace(_row_delivery(row), did=did)
 
-    async def _publish(self, bot: "Bot", claim: Claim, reply_to: int) -> _Outcome:
-        """Send or edit, following a migrated chat, and without the photo where Telegram will not have it."""
-        from pulse.bot import Migrated, Refused
+    async def _publish(self, bot: "Bot", claim: Claim, reply_to: Posted | None) -> _Outcome:
+        """Send or edit, without the photo where Telegram will not have it."""
+        from pulse.bot import Refused
 
         photo, missing = self._photo(claim)
-        recipient = claim.row.recipient
+        remarks = [f"without the photo: {missing}"] if missing else []
+        if chat_of(claim.row.recipient) != chat_of(claim.row.key.chat):
+            remarks.append(f"the chat is {claim.row.recipient} now: put that in the place of {claim.row.key.chat}")
         while True:
             html = self._html(claim, photo is not None, missing)
             try:
-                message_id = await self._request(bot, claim, recipient, html, photo, reply_to)
-                kept = _had_photo(claim) or photo is not None
-                return _Outcome(message_id, recipient, kept, f"without the photo: {missing}" if missing else "")
-            except Migrated as migrated:
-                chat, slash, thread = recipient.partition("/")
-                if chat == str(migrated.chat):
-                    raise
-                recipient = f"{migrated.chat}{slash}{thread}"
+                posted = await self._request(bot, claim, html, photo, reply_to)
+                return _Outcome(posted, _had_photo(claim) or photo is not None, "; ".join(remarks))
             except Refused as refusal:
                 if photo is None or not _is_about_photo(refusal):
                     raise
-                photo, missing = None, str(refusal)
+                # What Telegram says is for the operator; readers are told that it is so.
+                photo, missing = None, self._words("refused")
+                remarks.insert(0, f"without the photo: {refusal}")
 
     async def _request(
-        self, bot: "Bot", claim: Claim, recipient: str, html: str, photo: bytes | None, reply_to: int
-    ) -> int:
-        """One request, repeated while that is safe and the claim holds; gives the message's id."""
+        self, bot: "Bot", claim: Claim, html: str, photo: bytes | None, reply_to: Posted | None
+    ) -> Posted:
+        """One request, repeated while that is safe and the claim holds; gives the message."""
         from pulse.bot import NotSent, Refused, Unknown
 
-        editing, message_id = claim.row.action == "edit", claim.row.message_id
-        if editing and not message_id:
+        editing, posted = claim.row.action == "edit", claim.row.posted
+        if editing and not posted.id:
             raise Refused(400, "message to edit not found")
 
-        async def request() -> int:
+        async def request() -> Posted:
             if claim.left < self.limits.request:
                 raise NotSent("this run was held up for too long")
             if not editing:
-                return await bot.send(recipient, html, photo, self.message.silent, reply_to)
-            await bot.edit(recipient, message_id, html, photo, _had_photo(claim))
-            return message_id
+                return await bot.send(claim.row.recipient, html, photo, self.message.silent, reply_to)
+            await bot.edit(posted, html, photo, _had_photo(claim))
+            return posted
 
         # Editing twice is the same as editing once, so an edit may be repeated even when no answer came.
         return await _repeated(request, (NotSent, Unknown) if editing else (NotSent,), claim, self.limits)
 
-    async def _replied(self, chat: str) -> int:
+    async def _replied(self, chat: str) -> Posted | None:
         if self.message.reply_to is None:
-            return 0
+            return None
         here = await self.ledger.look(Key(*self.message.reply_to, chat))
-        return here.last.message_id if here.last else 0
+        return here.last.posted if here.last else None
+
+    @property
+    def _language(self) -> messages.Language:
+        return self.message.language or self.settings.language
 
     def _content(self) -> Content:
-        numbers = {label: self._shown(value) for label, value in self.message.numbers.items()}
-        digest = hashlib.sha256(json.dumps([self.message.text, numbers], ensure_ascii=False).encode())
+        shown = {label: self._shown(value) for label, value in self.message.numbers.items()}
+        digest = hashlib.sha256(json.dumps([self.message.text, shown], ensure_ascii=False).encode())
         digest.update(self.message.photo or b"")
+        numbers = {self.message.columns.get(label, label): value for label, value in shown.items()}
         return Content(digest.hexdigest()[:32], numbers, self.message.photo is not None)
 
     def _photo(self, claim: Claim) -> tuple[bytes | None, str]:
@@ -374,11 +475,17 @@ class _Desk:
         notes = []
         if missing:
             notes.append(self._words("old photo" if _had_photo(claim) else "no photo", reason=missing))
-        room = limit - length(self.message.text) - sum(map(length, notes)) - 4
+        room = limit - sum(map(length, notes)) - 4
+        text = self.message.text
+        if length(text) > limit - sum(length(note) + 1 for note in notes) - bool(notes):
+            spared = (length(self._source()) + 1 if self.message.ref else 0) + (
+                CORRECTION_ROOM if claim.standing.last else 0
+            )
+            text = cut(text, room - spared)
         if claim.standing.last:
-            notes.insert(0, self._correction(claim.standing, room))
+            notes.insert(0, self._correction(claim.standing, room - length(text)))
         marked = [f"<i>{escape(note, quote=False)}</i>" for note in notes if note]
-        html = "\n".join([self.message.text, "", *marked]) if marked else self.message.text
+        html = "\n".join([text, "", *marked]) if marked else text
         source = f"{html}{'' if marked else chr(10)}\n{self._source()}"
         return source if self.message.ref and length(source) <= limit else html
 
@@ -390,38 +497,55 @@ class _Desk:
         return f"{word} <code>{ref}</code>"
 
     def _correction(self, standing: Standing, room: int) -> str:
-        """`corrected 12:40: DAU 15,210 → 15,384`, against what was first published: editing notifies nobody."""
+        """`corrected 12:40: DAU 15,210 → 15,384`, against what was first published: editing notifies nobody.
+
+        What was corrected and is again as it was first is said too: `taken back 13:10: DAU 15,384 → 15,210`.
+        """
         now = datetime.now(self.settings.zone)
         first = standing.first or standing.last
         assert first is not None
         same_day = first.at.astimezone(self.settings.zone).date() == now.date()
         moment = f"{now:%H:%M}" if same_day else f"{now:%Y-%m-%d %H:%M}"
-        before, after = first.content.numbers, self._content().numbers
-        labels = list(dict.fromkeys([*after, *before]))
-        changes = [
-            f"{label} {before.get(label, '–')} → {after.get(label, '–')}"
-            for label in labels
-            if before.get(label) != after.get(label)
-        ]
+        corrected, taken_back = self._changes(first, standing)
+        more = [self._words("also taken back", change=change) if corrected else change for change in taken_back]
+        changes, how = [*corrected, *more], "corrected" if corrected else "taken back"
         for kept in range(len(changes), 0, -1):
             left_out = len(changes) - kept
             listed = [*changes[:kept], *([self._words("more", count=str(left_out))] if left_out else [])]
-            line = self._words("corrected", time=moment, changes=", ".join(listed))
+            line = self._words(how, time=moment, changes=", ".join(listed))
             if length(escape(line)) <= room:
                 return line
         line = self._words("updated", time=moment)
         return line if length(line) <= room else ""
 
+    def _changes(self, first: Row, standing: Standing) -> tuple[list[str], list[str]]:
+        """What is not as it was first published; and what is again, after it was something else."""
+        names = {self.message.columns.get(label, label): label for label in self.message.numbers}
+        before, after = first.content.numbers, self._content().numbers
+        since = [row.content.numbers for row in standing.published[standing.published.index(first) + 1 :]]
+        corrected, taken_back = [], []
+        for column in (column for column in after if column in before):
+            meanwhile = [each[column] for each in since if each.get(column, after[column]) != after[column]]
+            if before[column] != after[column]:
+                corrected.append(self._change(names[column], before[column], after[column]))
+            elif meanwhile:
+                taken_back.append(self._change(names[column], meanwhile[-1], after[column]))
+        return corrected, taken_back
+
+    def _change(self, name: str, before: str, after: str) -> str:
+        shown = [messages.localised(number, self._language) for number in (before, after)]
+        return f"{name} {' → '.join(shown)}"
+
     def _words(self, name: str, **values: str) -> str:
-        return TEXTS[self.settings.language][name].format(**values)
+        return TEXTS[self._language][name].format(**values)
 
     def _shown(self, value: str | float | None) -> str:
+        """A number as English writes it, whatever the language of the message."""
         if value is None:
-            return "–"
+            return messages.DASH
         if isinstance(value, str):
-            return value
-        whole = f"{value:,.2f}" if isinstance(value, float) and not value.is_integer() else f"{value:,.0f}"
-        return whole.translate(str.maketrans({",": self._words(","), ".": self._words(".")}))
+            return messages.neutral(value, self._language)
+        return f"{value:,.2f}" if isinstance(value, float) and not value.is_integer() else f"{value:,.0f}"
 
 
 async def _repeated(
@@ -455,12 +579,12 @@ class Pace:
         """Begin with messages sent before, each as its recipient and its age in seconds."""
         self._limits, self._clock, self._sleep = limits, clock, sleep
         self._sent: list[tuple[str, float]] = sorted(
-            ((_chat(recipient), clock() - age) for recipient, age in recent), key=lambda each: each[1]
+            ((chat_of(recipient), clock() - age) for recipient, age in recent), key=lambda each: each[1]
         )
 
     async def turn(self, recipient: str) -> None:
         """Wait until a message may go to this recipient, and count it."""
-        chat = _chat(recipient)
+        chat = chat_of(recipient)
         while (wait := self._wait(chat)) > 0:
             await self._sleep(wait)
         self._sent.append((chat, self._clock()))
@@ -488,10 +612,27 @@ def pending(settings: Settings | None = None, db: ClickHouse | None = None) -> l
     """
     found = []
     for standing in _ledger(settings, db).standings().values():
-        claimed = next((row for row in standing.rivals if row.state == "claimed"), None)
-        if row := standing.unknown or claimed or standing.failed:
+        row = standing.unknown or _claimed(standing) or standing.failed
+        if row and row.state != "dismissed":
             found.append(_row_delivery(row, unknown=row is standing.unknown))
     return sorted(found, key=lambda each: (each.event_date, str(each.at)), reverse=True)
+
+
+def of_day(event_date: date, settings: Settings | None = None, db: ClickHouse | None = None) -> list[Delivery]:
+    """All deliveries of an event date, as they stand, by report and chat.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    found = []
+    for standing in _ledger(settings, db).of_day(event_date).values():
+        if row := standing.unknown or _claimed(standing) or standing.failed or standing.last:
+            found.append(_row_delivery(row, unknown=row is standing.unknown))
+    return sorted(found, key=lambda each: (each.report, each.chat))
+
+
+def _claimed(standing: Standing) -> Row | None:
+    return next((row for row in standing.rivals if row.state == "claimed"), None)
 
 
 def arrived(
@@ -508,13 +649,37 @@ def arrived(
 
     Raises:
         LedgerError: no such delivery, or there is nothing to settle.
-        TelegramError: the message is neither an id nor a link.
+        TelegramError: the message is neither an id nor a link, or stands in another chat.
     """
-    found = re.search(r"(\d+)/?(?:\?.*)?$", str(message))
-    if message and not found:
-        raise TelegramError(f"{message!r} is not a message: expected its id, or its link as Telegram copies it.")
-    message_id = int(found[1]) if found else 0
-    return _row_delivery(_ledger(settings, db).settle(ref, "sent", "the operator saw it", message_id))
+    ledger, said = _ledger(settings, db), str(message).strip()
+    posted = None
+    if said:
+        recipient = ledger.recipient(ref)
+        posted = Posted(recipient, int(said)) if said.isdecimal() else _linked(said, recipient)
+    return _row_delivery(ledger.settle(ref, "sent", "the operator saw it", posted))
+
+
+def _linked(link: str, recipient: str) -> Posted:
+    """The message of a link that Telegram copied, which must be one of the chat in question."""
+    found = re.search(r"(?:^|/)t\.me/(?:c/(?P<group>\d+)|(?P<name>\w+))(?:/\d+)?/(?P<id>\d+)/?(?:\?.*)?$", link)
+    if not found:
+        raise TelegramError(f"{link!r} is not a message: expected its id, or its link as Telegram copies it.")
+    chat, slash, thread = recipient.partition("/")
+    there = f"-100{found['group']}" if found["group"] else f"@{found['name']}"
+    if there.lower() == chat.lower() or (chat.startswith("@") != there.startswith("@") and not chat.isdecimal()):
+        return Posted(recipient, int(found["id"]))  # a public name and an id may well be the same chat
+    if chat.startswith("-") and int(chat) > SUPERGROUPS and there.startswith("-"):
+        return Posted(f"{there}{slash}{thread}", int(found["id"]))  # the supergroup that the group has become
+    raise TelegramError(f"{link} is a message in chat {there}; this delivery went to chat {chat}.")
+
+
+def dismiss(ref: str, *, settings: Settings | None = None, db: ClickHouse | None = None) -> Delivery:
+    """Take a failed delivery off the list: nobody is to look after it any more.
+
+    Raises:
+        LedgerError: no such delivery, or it did not fail.
+    """
+    return _row_delivery(_ledger(settings, db).dismiss(ref, "dismissed by the operator"))
 
 
 def resend(ref: str, *, settings: Settings | None = None, db: ClickHouse | None = None) -> Delivery:
@@ -570,30 +735,45 @@ async def _ask(settings: Settings, question: "Callable[[Bot], Awaitable[T]]", re
 # --- words and small parts --------------------------------------------------------------------------------------------
 
 # What Telegram says, and what to do about it; the first that occurs counts.
+RESEND = "`pulse deliveries resend {ref}` and another run send it anew"
+TAKE_OUT = "take the chat out of the setting"
+LET_IN = (
+    "check the id, and let the bot in: a person presses Start in a chat with it, a group adds it as a member "
+    "(`pulse telegram chats` lists the chats it has heard from)"
+)
+RIGHTS = "allow the bot to send messages and photos there"
+ADMINISTRATOR = "make the bot an administrator there who may post messages"
 ADVICE = {
     "unauthorized": "set TELEGRAM_BOT_TOKEN to the token that @BotFather gave",
-    "chat not found": (
-        "check the id, and let the bot in: a person presses Start in a chat with it, a group adds it as a member "
-        "(`pulse telegram chats` lists the chats it has heard from)"
-    ),
+    "chat not found": LET_IN,
+    "peer_id_invalid": LET_IN,
     "initiate conversation": "the person has to press Start in a chat with the bot first",
-    "blocked by the user": "the person has to unblock the bot, or take the chat out of the setting",
-    "deactivated": "the account is gone, take the chat out of the setting",
-    "kicked": "add the bot to the group again, or take the chat out of the setting",
-    "not a member": "add the bot to the group or channel, or take the chat out of the setting",
-    "not enough rights": "allow the bot to send messages and photos there",
-    "no rights": "allow the bot to send messages and photos there",
-    "forbidden": "allow the bot to send messages and photos there",
+    "messages to bots": f"it is a bot's id, and bots do not hear bots: {TAKE_OUT}",
+    "blocked": f"the person has to unblock the bot, or {TAKE_OUT}",
+    "deactivated": f"the account or group is gone, {TAKE_OUT}",
+    "kicked": f"add the bot to the group again, or {TAKE_OUT}",
+    "not a member": f"add the bot to the group or channel, or {TAKE_OUT}",
+    "channel_private": f"add the bot to the group or channel again, or {TAKE_OUT}",
+    "upgraded to a supergroup": "the group has another id now, which `pulse telegram chats` lists once somebody writes",
+    "administrator rights": ADMINISTRATOR,
+    "chat_admin_required": ADMINISTRATOR,
+    "chat_restricted": f"an administrator has to lift the bot's restrictions in this chat, or {TAKE_OUT}",
+    "not enough rights": RIGHTS,
+    "no rights": RIGHTS,
+    "forbidden": RIGHTS,
     "thread not found": "there is no such topic, check the part after the slash",
     "topic_": "the topic is closed or gone, check the part after the slash",
-    "message to edit not found": "the message is gone, `pulse deliveries resend {ref}` and another run send it anew",
-    "can't be edited": "`pulse deliveries resend {ref}` and another run send it anew",
+    "message to edit not found": f"the message is gone, {RESEND}",
+    "message_id_invalid": f"the message is gone, {RESEND}",
+    "can't be edited": RESEND,
+    "message_edit_time_expired": RESEND,
     "can't parse entities": "the text is not Telegram's HTML, escape the values in it with html.escape",
     "too long": "shorten the text",
     "message_too_long": "shorten the text",
 }
 BY_CODE = {
     404: "check TELEGRAM_BOT_TOKEN and TELEGRAM_API_URL",
+    406: "Telegram does not take this from the bot: see what @BotFather says of it, and whether the chat lets it write",
     409: "another program uses this bot's getUpdates, stop it",
     413: "the message is too large, make the photo smaller",
 }
@@ -601,13 +781,17 @@ ABOUT_PHOTO = ("photo", "image", "too big", "request entity too large")
 
 
 def _failure(error: "NotSent | Refused | Migrated", ref: str = "") -> str:
-    """What went wrong and what to do, of an attempt that certainly sent nothing."""
-    from pulse.bot import Refused
+    """What went wrong and what to do, of an attempt that certainly sent nothing; `ref` is the delivery's."""
+    from pulse.bot import Migrated, Refused
 
     reason = str(error).rstrip(".")
+    if isinstance(error, Migrated):
+        return f"nothing was sent: {reason}; put {error.chat} in the place of the old id."
     if isinstance(error, Refused):
         said = reason.lower()
         advice = next((advice for key, advice in ADVICE.items() if key in said), BY_CODE.get(error.code, ""))
+        if ref and advice.endswith(TAKE_OUT):
+            advice += " and then off the list: `pulse deliveries dismiss {ref}`"
         return f"Telegram refused: {reason} ({error.code}){': ' + advice.format(ref=ref) if advice else ''}."
     return f"nothing was sent: {reason}; run it again later."
 
@@ -628,7 +812,7 @@ def _is_about_photo(refusal: "Refused") -> bool:
 def _row_delivery(row: Row, unknown: bool = False) -> Delivery:
     """A row as the outside sees it; `unknown` where its lease has run out."""
     state: Any = "unknown" if unknown else row.state
-    error = {"unknown": _riddle(row), "failed": row.error}.get(state, "")
+    error = _riddle(row) if state == "unknown" else row.error
     return Delivery(*_fields(row.key), state, row.claim, "nothing", row.message_id, error, row.run, row.at)
 
 
@@ -637,20 +821,13 @@ def _fields(key: Key) -> tuple[str, date, str]:
 
 
 def _had_photo(claim: Claim) -> bool:
-    return claim.standing.last is not None and claim.standing.last.content.photo
-
-
-def _chat(recipient: str) -> str:
-    """The chat of a recipient: its topics share its limits."""
-    return recipient.partition("/")[0]
+    """Whether the message that is to be edited has a photo."""
+    return claim.row.action == "edit" and claim.standing.last is not None and claim.standing.last.content.photo
 
 
 def _check_text(message: Message) -> None:
-    size = length(message.text)
     if not message.text.strip():
         raise TelegramError("The message has no text.")
-    if size > MAX_TEXT:
-        raise TelegramError(f"The text has {size:,} characters, Telegram takes {MAX_TEXT:,}: shorten it.")
 
 
 def _access(settings: Settings) -> tuple[str, str]:
@@ -685,3 +862,72 @@ def _ledger(settings: Settings | None, db: ClickHouse | None, limits: Limits | N
 def length(html: str) -> int:
     """The length of a text as Telegram counts it: without formatting, in UTF-16 code units."""
     return len(unescape(re.sub(r"<[^>]*>", "", html)).encode("utf-16-le")) // 2
+
+
+def cut(html: str, room: int) -> str:
+    """A text that is too long, up to the end of a line or a word, with an ellipsis; never within markup.
+
+    Args:
+        html: Telegram's HTML.
+        room: how long it may be at most, as Telegram counts.
+
+    Returns:
+        The text itself where it fits.
+    """
+    if length(html) <= room:
+        return html
+    text = unescape(re.sub(r"<[^>]*>", "", html))
+    size, end = 0, 0
+    for character in text:
+        size += 2 if ord(character) > 0xFFFF else 1
+        if size > room - 1:
+            break
+        end += 1
+    for boundary in ("\n", " "):
+        place = text.rfind(boundary, 0, end + 1)
+        if place > end // 2:
+            end = place
+            break
+    cutting = _Cut(end)
+    cutting.feed(html)
+    cutting.close()
+    return cutting.result()
+
+
+class _Cut(HTMLParser):
+    """Copies HTML up to a number of visible characters, then closes what is open."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__(convert_charrefs=False)
+        self._left, self._full = left, False
+        self._copied: list[str] = []
+        self._open: list[str] = []
+
+    def result(self) -> str:
+        return "".join([*self._copied, "…", *(f"</{tag}>" for tag in reversed(self._open))])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if not self._full:
+            self._copied.append(self.get_starttag_text() or "")
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self._full and tag in self._open:
+            self._copied.append(f"</{tag}>")
+            self._open.remove(tag)
+
+    def handle_data(self, data: str) -> None:
+        for character in data:
+            self._take(character, 1)
+
+    def handle_entityref(self, name: str) -> None:
+        self._take(f"&{name};", len(unescape(f"&{name};")))
+
+    def handle_charref(self, name: str) -> None:
+        self._take(f"&#{name};", 1)
+
+    def _take(self, what: str, size: int) -> None:
+        self._full = self._full or size > self._left
+        if not self._full:
+            self._copied.append(what)
+            self._left -= size

@@ -13,7 +13,8 @@ Beside the Bot API there is a small interface of its own, for tests and for play
     POST   /sandbox/say      {chat, text}       a person writes to the bot (getUpdates gives it)
     POST   /sandbox/delete   {chat, message}    an administrator deletes a message
     POST   /sandbox/limits   {on}               keep Telegram's rate limits, or not (the default)
-    POST   /sandbox/faults   {kind, chat, method, count, seconds, to}; GET lists those still to come, DELETE drops them
+    POST   /sandbox/faults   {kind, chat, method, count, seconds, to, code, says}; GET lists those still to come,
+                                                DELETE drops them
 """
 
 import asyncio
@@ -140,7 +141,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "502": (502, "Bad Gateway"),
     "503": (503, "Service Unavailable"),
 }
-KINDS = {*REFUSALS, "429", "migrated", "lost_before", "lost_after", "slow", "garbage"}
+KINDS = {*REFUSALS, "429", "refused", "migrated", "lost_before", "lost_after", "slow", "garbage"}
 
 
 @dataclass
@@ -149,7 +150,8 @@ class Fault:
 
     `429` asks to wait `seconds`; `slow` answers that late; `lost_before` and `lost_after` cut the connection before or
     after the request was carried out; `migrated` moves the chat to the id `to`; `garbage` carries it out and answers
-    with a page of HTML; the others are answers of the Bot API, and with `processed` a 5xx was carried out all the same.
+    with a page of HTML; `refused` answers with a `code` and what Telegram `says` with it; the others are answers of the
+    Bot API, and with `processed` a 5xx was carried out all the same.
     """
 
     kind: str
@@ -158,6 +160,8 @@ class Fault:
     count: int = 1
     seconds: float = 1
     to: int = 0
+    code: int = 400
+    says: str = ""
     processed: bool = False
 
 
@@ -251,6 +255,8 @@ class _Api:
         if fault.kind == "429":
             wait = round(fault.seconds)
             raise Refusal(429, f"retry after {wait}", retry_after=wait)
+        if fault.kind == "refused":
+            raise Refusal(fault.code, fault.says)
         if fault.kind == "migrated":
             chat = chat_of(self.store, params)
             self.store.add_chat({**chat, "id": fault.to, "type": "supergroup"})

@@ -119,3 +119,35 @@ def test_deliveries_says_when_nothing_is_open(clickhouse_server: Server) -> None
     code, said = run("deliveries", "resend", "abc", CLICKHOUSE_URL=clickhouse_server.url, PULSE_DATABASE="nothing_sent")
     assert code == 1
     assert len(said.splitlines()) == 1
+
+
+def test_deliveries_lists_a_day_and_takes_a_failed_one_off_the_list(clickhouse_server: Server, chats: Telegram) -> None:
+    from datetime import date
+
+    from pulse import clickhouse, telegram
+
+    outside = {
+        "CLICKHOUSE_URL": clickhouse_server.url,
+        "PULSE_DATABASE": "some_sent",
+        "TELEGRAM_API_URL": chats.server.url,
+    }
+    config, day = settings.load(**outside), date(2026, 3, 16)
+    clickhouse.create_tables(clickhouse.connect(config))
+    good, gone = chats.new_chat(), chats.new_chat()
+    chats.fault("kicked", gone)
+    with pytest.raises(telegram.DeliveryError) as raised:
+        telegram.deliver("daily_report", day, telegram.Message("DAU 1"), [good, gone], settings=config)
+    sent, failed = raised.value.deliveries
+    line = "{0.ref}  2026-03-16  daily_report  chat {0.chat}  {0.state}"
+    code, said = run("deliveries", **outside)
+    assert (code, said.splitlines()[0]) == (0, line.format(failed))
+    assert f"`pulse deliveries dismiss {failed.ref}`" in said
+    code, said = run("deliveries", "--date", "2026-03-16", **outside)
+    assert line.format(sent) in said.splitlines()
+    assert line.format(failed) in said.splitlines()
+    code, said = run("deliveries", "dismiss", failed.ref, **outside)
+    assert (code, said) == (
+        0, f"daily_report of 2026-03-16 to chat {gone} is off the list; a later run may still send it."
+    )  # fmt: skip
+    assert run("deliveries", **outside) == (0, "Every message was sent, as far as anybody knows.")
+    assert run("deliveries", "--date", "2026-03-15", **outside) == (0, "Nothing was sent for 2026-03-15.")

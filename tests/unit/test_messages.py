@@ -274,6 +274,20 @@ def test_numbers(value: float | None, unit: Unit, english: str, russian: str) ->
 
 
 @pytest.mark.parametrize(
+    ("english", "russian"),
+    [
+        ("1,234,567", "1 234 567"), ("12.5%", "12,5%"), ("−0.02", "−0,02"), (">+999%", ">+999%"), ("–", "–"),
+        ("1.", "1."),        ("at 12.30, or so", "at 12.30, or so"),
+    ],
+)  # fmt: skip
+def test_a_number_changes_its_language_and_back(english: str, russian: str) -> None:
+    shown = russian.replace(" ", GAP) if english[0].isdigit() else russian
+    assert messages.localised(english, "ru") == shown
+    assert messages.neutral(shown, "ru") == english
+    assert messages.localised(english, "en") == messages.neutral(english, "en") == english
+
+
+@pytest.mark.parametrize(
     ("value", "before", "unit", "shown"),
     [
         (110, 100, "users", "+10.0%"),

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from pulse.deliveries import Claim, Content, Key, Ledger, Row, standing
-from pulse.telegram import Limits, Pace, TelegramError, chat_list, length
+from pulse.telegram import Limits, Pace, TelegramError, chat_list, cut, length
 
 KEY = Key("daily_report", date(2026, 3, 16), "-1")
 NOON = datetime(2026, 3, 17, 12, tzinfo=UTC)
@@ -66,6 +66,25 @@ def test_what_stands_in_the_chat_is_the_last_thing_sent() -> None:
     assert not here.settles(OLD)
     assert here.first is not None
     assert here.first.content == OLD
+
+
+def test_claims_come_in_the_order_of_their_steps_whatever_the_servers_clock_says() -> None:
+    first = [row("b", 1, "bid", 7200), row("b", 2, "claimed", 7201), row("b", 3, "sent", 7202)]
+    later = [row("a", 2, "bid", 0), row("a", 3, "claimed", 1, "edit"), row("a", 4, "sent", 2, "edit", NEW)]
+    for rows in ([*first, *later], [*later, *first]):
+        here = standing(rows, NOON + timedelta(minutes=5))
+        assert here.last == later[-1]
+        assert here.settles(NEW)
+        assert not here.settles(OLD)
+        assert here.turn == 3
+
+
+def test_an_end_without_its_claim_has_its_place_among_the_others() -> None:
+    """A chat that is configured by its new id sees of an earlier claim only what went there."""
+    sent = row("a", 3, "sent", 0)
+    assert standing([sent], NOON).turn == 2
+    edited = [row("b", 3, "claimed", -5, "edit"), row("b", 4, "sent", -4, "edit", NEW)]
+    assert standing([sent, *edited], NOON).last == edited[-1]
 
 
 def test_the_operators_word_is_the_last() -> None:
@@ -191,6 +210,7 @@ def test_what_others_sent_counts() -> None:
 def test_chats_are_listed_once_each() -> None:
     assert chat_list(" -1001, 5/7,@news , -1001,") == ["-1001", "5/7", "@news"]
     assert chat_list(["-1"]) == ["-1"]
+    assert chat_list("-1001/1, -1001, -1001/11") == ["-1001", "-1001/11"]  # the General topic is the group itself
 
 
 @pytest.mark.parametrize("chats", ["", " , ", "team", "1/", "1/x", "--1"])
@@ -204,3 +224,28 @@ def test_what_is_not_a_chat_is_refused(chats: str) -> None:
 )
 def test_a_text_is_as_long_as_telegram_counts_it(html: str, size: int) -> None:
     assert length(html) == size
+
+
+@pytest.mark.parametrize(
+    ("html", "room", "shown"),
+    [
+        ("one two three", 13, "one two three"),
+        ("one two three", 12, "one two…"),
+        ("one two three", 8, "one two…"),
+        ("onetwothree", 8, "onetwot…"),  # nowhere better
+        ("one\ntwo three four", 15, "one\ntwo three…"),
+        ("line one\nline two\nx", 18, "line one\nline two…"),
+        ("<b>one <i>two three</i></b> four", 12, "<b>one <i>two…</i></b>"),
+        ("a &lt;&amp;&lt; b", 6, "a &lt;&amp;&lt;…"),
+        ("a&lt;&lt;&lt;", 3, "a&lt;…"),
+        ("📈📈📈", 5, "📈📈…"),
+        (
+            '<a href="https://a.b/?x=1&amp;y=2">DAU and more</a> and',
+            9,
+            '<a href="https://a.b/?x=1&amp;y=2">DAU and…</a>',
+        ),
+    ],
+)
+def test_a_text_is_cut_at_a_line_or_a_word_and_never_in_markup(html: str, room: int, shown: str) -> None:
+    assert cut(html, room) == shown
+    assert length(shown) <= room
