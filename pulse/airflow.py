@@ -326,11 +326,16 @@ class _ToChats(BaseOperator):
         for each in done:
             did = "nothing to do, it stands there already" if each.did == "nothing" else each.did
             self.log.info("%s of %s to chat %s: %s (%s)", report, day, each.chat, did, each.ref)
+            if each.error:
+                self.log.warning("%s", each.error)
         return [each.ref for each in done]
 
 
 class DeliverOperator(_ToChats):
-    """Sends what an archived notebook handed on: `text`, and `chart` and `numbers` (pairs, in order) where it has them.
+    """Sends what an archived notebook handed on: `text`, and where it has them `chart`, `numbers` and `metrics`.
+
+    `numbers` are pairs of what readers call it and its number, in order, and `metrics` pairs of its column and unit in
+    the same order, by which a number is known whatever it is called; `language` says in which they are written.
 
     What readers get is what is archived, and sending again recomputes nothing: see `pulse.telegram.deliver`.
 
@@ -352,13 +357,13 @@ class DeliverOperator(_ToChats):
         """Deliver; gives the references of the deliveries.
 
         Raises:
+            AirflowFailException: the notebook handed on nothing that can be sent, or a setting is wrong.
             AirflowException: some chats did not get it; the others did.
         """
         from pulse import telegram
 
         with _for_airflow():
-            handed = notebooks.scraps(self.path)
-            message = telegram.Message(handed["text"], handed.get("chart"), dict(handed.get("numbers") or {}))
+            message = telegram.handed_on(notebooks.scraps(self.path), Path(self.path).name)
             return self.send(self.report, message, context, self.path)
 
 
@@ -383,28 +388,24 @@ class DeliverAlertsOperator(_ToChats):
         """Deliver; gives the references of the deliveries.
 
         Raises:
+            AirflowFailException: of those that did not get through, none ever can.
             AirflowException: some alerts did not reach some chats; the others did.
         """
         from pulse import telegram
 
-        references, failures = [], []
+        references: list[str] = []
+        failures: list[PulseError] = []
         with _for_airflow():
             handed = notebooks.scraps(self.path)
-            for alert in handed["alerts"]:
-                day = alert["event_date"]
-                message = telegram.Message(
-                    alert["text"],
-                    handed[alert["chart"]] if alert["chart"] else None,
-                    silent=alert["silent"],
-                    reply_to=(alert["reply_to"], date.fromisoformat(day)) if alert["reply_to"] else None,
-                    only_edits=alert["only_edits"],
-                )
+            for alert in telegram.alerts_handed_on(handed, Path(self.path).name):
                 try:
-                    references += self.send(alert["report"], message, context, self.path, day)
-                except telegram.DeliveryError as error:
-                    failures.append(str(error))
+                    message = telegram.alert(alert, handed)
+                    references += self.send(alert["report"], message, context, self.path, alert["event_date"])
+                except PulseError as error:
+                    failures.append(error)
             if failures:
-                raise PulseError("\n".join(failures))
+                told = "\n".join(dict.fromkeys(map(str, failures)))
+                raise telegram.TelegramError(told) if all(map(_is_for_good, failures)) else PulseError(told)
         return references
 
 
@@ -619,10 +620,17 @@ def _for_airflow() -> Iterator[None]:
     """Turn our errors into Airflow's: one sentence, and no second try where that would not help."""
     try:
         yield
-    except (notebooks.ParameterError, settings.SettingsError) as error:
-        raise AirflowFailException(str(error)) from None
     except PulseError as error:
-        raise AirflowException(str(error)) from None
+        raise (AirflowFailException if _is_for_good(error) else AirflowException)(str(error)) from None
+
+
+def _is_for_good(error: PulseError) -> bool:
+    """Whether another try would fail in the same way."""
+    from pulse import telegram
+
+    if isinstance(error, telegram.DeliveryError):
+        return False
+    return isinstance(error, (notebooks.ParameterError, settings.SettingsError, telegram.TelegramError))
 
 
 def _next_attempt(stem: str, number: int, root: str) -> str:
