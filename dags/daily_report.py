@@ -35,8 +35,8 @@ from pulse.airflow import (
     ReconcileOperator,
     WaitForDay,
     event_date_param,
-    tell_failure,
 )
+from pulse.airflow_tell import tell_in_the_end
 
 config = settings.load()
 
@@ -55,10 +55,9 @@ with DAG(
         "retries": 2,
         "retry_delay": timedelta(minutes=2),
         "execution_timeout": timedelta(minutes=15),
-        "on_failure_callback": tell_failure,
     },
     tags=["daily"],
-):
+) as dag:
     day = {"event_date": EVENT_DATE}
     wait = WaitForDay(
         task_id="wait_for_day", **day, wait=timedelta(minutes=30), then="daily_report", otherwise="late_notice"
@@ -76,3 +75,4 @@ with DAG(
     reconcile = ReconcileOperator(task_id="reconcile", **day, path=report.output)
     wait >> [notice, report]
     notice >> wait_longer >> report >> deliver >> reconcile
+    tell_in_the_end(dag)

@@ -36,6 +36,7 @@ from pulse.airflow import (
     event_date_param,
     try_of,
 )
+from pulse.airflow_tell import tell_in_the_end
 
 GENDER_NAMES: dict[str, str] = {}  # a source that codes gender needs its names here: {"0": "female", "1": "male"}
 
@@ -86,3 +87,4 @@ with DAG(
         max_active_tis_per_dag=1,
     )
     extracts >> transform >> load >> RefreshDashboardsOperator(task_id="refresh_dashboards")
+    tell_in_the_end(dag)

@@ -15,6 +15,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
 from pulse.airflow import AS_OF, MACROS, TODAY, DeliverOperator, NotebookOperator
+from pulse.airflow_tell import tell_in_the_end
 
 config = settings.load()
 
@@ -34,7 +35,7 @@ with DAG(
         "execution_timeout": timedelta(minutes=15),
     },
     tags=["live"],
-):
+) as dag:
     metrics = NotebookOperator(
         task_id="live_metrics", notebook="reports/live_metrics", parameters={"as_of": AS_OF}, cell_seconds=300
     )
@@ -42,3 +43,4 @@ with DAG(
         task_id="deliver", report="live_metrics", event_date=TODAY, path=metrics.output, chats="live"
     )
     metrics >> deliver
+    tell_in_the_end(dag)

@@ -30,8 +30,8 @@ from pulse.airflow import (
     DeliverAlertsOperator,
     NotebookOperator,
     as_of_param,
-    tell_failures_once_a_day,
 )
+from pulse.airflow_tell import tell_in_the_end
 
 GENDER_NAMES: dict[str, str] = {}  # as in etl.py
 
@@ -52,10 +52,9 @@ with DAG(
         "retries": 1,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(minutes=20),
-        "on_failure_callback": tell_failures_once_a_day,
     },
     tags=["monitoring"],
-):
+) as dag:
     anomalies = NotebookOperator(
         task_id="anomalies",
         notebook="monitoring/anomalies",
@@ -64,3 +63,4 @@ with DAG(
     )
     deliver = DeliverAlertsOperator(task_id="deliver", path=anomalies.output, chats="alert")
     anomalies >> deliver
+    tell_in_the_end(dag)

@@ -22,7 +22,8 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
-from pulse.airflow import MACROS, TODAY, ThinArchiveOperator, VerifyArchiveOperator, tell_failure
+from pulse.airflow import MACROS, TODAY, ThinArchiveOperator, VerifyArchiveOperator
+from pulse.airflow_tell import tell_in_the_end
 
 config = settings.load()
 
@@ -40,11 +41,11 @@ with DAG(
         "retries": 1,
         "retry_delay": timedelta(minutes=5),
         "execution_timeout": timedelta(hours=1),
-        "on_failure_callback": tell_failure,
     },
     tags=["daily"],
-):
+) as dag:
     thin = ThinArchiveOperator(task_id="thin", days=30)
     # Also where nothing could be thinned.
     verify = VerifyArchiveOperator(task_id="verify", event_date=TODAY, chats="alert", trigger_rule="all_done")
     thin >> verify
+    tell_in_the_end(dag)

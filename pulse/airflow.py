@@ -1,6 +1,7 @@
-"""Notebooks as Airflow tasks; with `airflow_plugin` the only module that imports Airflow."""
+"""Notebooks as Airflow tasks; with `airflow_tell` and `airflow_plugin` the only module that imports Airflow."""
 
 import asyncio
+import difflib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ TRY = "{{ run_name(dag_run) }}_{{ ti.try_number }}"
 """A try's own name as staging tables bear it, for a DAG that has `MACROS`: a try that was given up may still be running
 when the next one begins, and what both write would mix. Tasks after it find it by `try_of`.
 """
+
+REASON, NOTEBOOK = "failure", "notebook"
+"""What a task leaves as XComs for the DAG's last task: why it failed, and where its executed notebook is."""
 
 TODAY = "{{ as_of(dag_run).date() }}"
 """The local day on which a run ends its interval, for a DAG that has `MACROS`."""
@@ -150,7 +154,7 @@ class NotebookOperator(PapermillOperator):
             AirflowFailException: running it again would not help (a wrong parameter, date or setting).
             AirflowException: the notebook failed.
         """
-        with _for_airflow():
+        with _for_airflow(context):
             config = connected_settings()
             day = self.parameters.get("event_date")
             if day:
@@ -165,6 +169,7 @@ class NotebookOperator(PapermillOperator):
                 ]
             )
             self.output_nb = _next_attempt(f"{folder}/{self.notebook}", instance.try_number, config.output)
+            _leave(context, NOTEBOOK, self.output_nb)
             done = notebooks.run(
                 Path(self.input_nb),
                 self.output_nb,
@@ -278,7 +283,7 @@ class WaitForDay(BaseBranchOperator):
             AirflowFailException: the event date is none.
             AirflowException: no server answers.
         """
-        with _for_airflow():
+        with _for_airflow(context):
             if is_published(self.event_date):
                 return self.do_branch(context, self.then)
         until = datetime.now(UTC) + self.wait
@@ -296,9 +301,11 @@ class WaitForDay(BaseBranchOperator):
             return self.do_branch(context, self.then)
         if self.otherwise:
             return self.do_branch(context, self.otherwise)
-        raise AirflowFailException(
+        reason = (
             f"{self.event_date} was not published within {self.wait}; repair etl, then trigger this DAG with that date."
         )
+        with _for_airflow(context):
+            raise AirflowFailException(reason)
 
 
 class _ToChats(BaseOperator):
@@ -322,7 +329,7 @@ class _ToChats(BaseOperator):
         }[self.chats]
         run = context["dag_run"].run_id
         day = date.fromisoformat(event_date or self.event_date)
-        done = _deliver(report, day, message, recipients, path, config, run)
+        done = deliver(report, day, message, recipients, path, config, run)
         for each in done:
             did = "nothing to do, it stands there already" if each.did == "nothing" else each.did
             self.log.info("%s of %s to chat %s: %s (%s)", report, day, each.chat, did, each.ref)
@@ -362,7 +369,7 @@ class DeliverOperator(_ToChats):
         """
         from pulse import telegram
 
-        with _for_airflow():
+        with _for_airflow(context):
             message = telegram.handed_on(notebooks.scraps(self.path), Path(self.path).name)
             return self.send(self.report, message, context, self.path)
 
@@ -395,7 +402,7 @@ class DeliverAlertsOperator(_ToChats):
 
         references: list[str] = []
         failures: list[PulseError] = []
-        with _for_airflow():
+        with _for_airflow(context):
             handed = notebooks.scraps(self.path)
             for alert in telegram.alerts_handed_on(handed, Path(self.path).name):
                 try:
@@ -432,14 +439,14 @@ class LateNoticeOperator(_ToChats):
         """
         from pulse import messages, telegram
 
-        with _for_airflow():
+        with _for_airflow(context):
             day = date.fromisoformat(self.event_date)
             text = messages.late_notice(day, self.deadline, connected_settings().language)
             return self.send("late_notice", telegram.Message(text), context)
 
 
 class ReconcileOperator(BaseOperator):
-    """Compares a day's numbers wherever they are shown: see `pulse.reconcile`; `tell_failure` tells what differs.
+    """Compares a day's numbers wherever they are shown: see `pulse.reconcile`; the DAG's last task tells what differs.
 
     Args:
         event_date: the day, templated.
@@ -461,7 +468,7 @@ class ReconcileOperator(BaseOperator):
         """
         from pulse.reconcile import reconcile
 
-        with _for_airflow():
+        with _for_airflow(context):
             compared = reconcile(date.fromisoformat(self.event_date), connected_settings(), self.path)
         self.log.info("The numbers of %s are the same in daily_metrics, %s", self.event_date, ", ".join(compared))
         return compared
@@ -485,7 +492,7 @@ class RefreshDashboardsOperator(BaseOperator):
         config = settings.load()
         if not config.redash_url or not config.redash_api_key.get_secret_value():
             raise AirflowSkipException("REDASH_URL and REDASH_API_KEY are not set: there is nothing to refresh.")
-        with _for_airflow():
+        with _for_airflow(context):
             queries = redash.refresh(config)
         self.log.info("Redash answers %d queries anew from now on", queries)
         return queries
@@ -512,7 +519,7 @@ class ThinArchiveOperator(BaseOperator):
         output = settings.load().output
         if "://" in output:
             raise AirflowSkipException(f"{output} is an object store: what stays there is for its own rules to say.")
-        with _for_airflow():
+        with _for_airflow(context):
             gone = retention.thin(Path(output), self.days)
         self.log.info("%d notebooks are gone; the manifest knows of them", len(gone))
         return len(gone)
@@ -534,7 +541,7 @@ class VerifyArchiveOperator(_ToChats):
         """
         from pulse import clickhouse, messages, telegram
 
-        with _for_airflow():
+        with _for_airflow(context):
             config = connected_settings()
             if "://" in config.output:
                 raise AirflowSkipException(f"{config.output} is an object store, whose own versioning is the proof.")
@@ -555,33 +562,7 @@ class VerifyArchiveOperator(_ToChats):
         return verdict.head
 
 
-def tell_failure(context: Any) -> None:
-    """Tell the alert chats that a task of this run failed for good: a task's `on_failure_callback`."""
-    instance = context["ti"]
-    day = date.fromisoformat(event_date(context["dag_run"], context["params"]))
-    # One message a run and try: a second failure of the same day is news again.
-    _tell_failure(context, f"failure of {instance.task_id}, {instance.run_id}, try {instance.try_number}", day, day)
-
-
-def tell_failures_once_a_day(context: Any) -> None:
-    """Tell the same for a DAG that runs many times a day: one message, with the latest reason."""
-    instance = context["ti"]
-    today = as_of(context["dag_run"]).date()
-    _tell_failure(context, f"failures of {instance.dag_id}.{instance.task_id}", today, None)
-
-
-def _tell_failure(context: Any, report: str, day: date, about: date | None) -> None:
-    from pulse import messages, telegram
-
-    config = connected_settings()
-    instance = context["ti"]
-    reason = " ".join(str(context.get("exception") or "it was killed").split())
-    text = messages.failure_notice(f"{instance.dag_id}.{instance.task_id}", reason, config.language, about)
-    path = getattr(instance.task, "output_nb", None) or ""
-    _deliver(report, day, telegram.Message(text), config.telegram_alert_chats, path, config)
-
-
-def _deliver(
+def deliver(
     report: str, day: date, message: Any, chats: str, path: str, config: settings.Settings, run: str = ""
 ) -> list[Any]:
     """Deliver a message that says from which archived notebook it comes, and write into the archive what was sent."""
@@ -616,12 +597,22 @@ def _note(root: Path, path: str, report: str, day: date, done: Sequence[Any]) ->
 
 
 @contextmanager
-def _for_airflow() -> Iterator[None]:
-    """Turn our errors into Airflow's: one sentence, and no second try where that would not help."""
+def _for_airflow(context: Any) -> Iterator[None]:
+    """Turn our errors into Airflow's: one sentence, and no second try where that would not help.
+
+    The reason is left where the DAG's last task finds it, which tells it (`pulse.airflow_tell`).
+    """
     try:
+        _check_conf(context)
         yield
     except PulseError as error:
+        _leave(context, REASON, str(error))
         raise (AirflowFailException if _is_for_good(error) else AirflowException)(str(error)) from None
+    except AirflowSkipException:
+        raise
+    except BaseException as error:
+        _leave(context, REASON, str(error) or type(error).__name__)
+        raise
 
 
 def _is_for_good(error: PulseError) -> bool:
@@ -631,6 +622,30 @@ def _is_for_good(error: PulseError) -> bool:
     if isinstance(error, telegram.DeliveryError):
         return False
     return isinstance(error, (notebooks.ParameterError, settings.SettingsError, telegram.TelegramError))
+
+
+def _leave(context: Any, key: str, what: str) -> None:
+    """Leave something for the DAG's last task; that this cannot be done is no reason to fail, or to fail otherwise."""
+    try:
+        context["ti"].xcom_push(key, what)
+    except Exception as error:
+        log.warning("The last task will not know the %s: %s", key, error)
+
+
+def _check_conf(context: Any) -> None:
+    """Refuse what a run was triggered with and no parameter has, as a notebook's would be.
+
+    Raises:
+        ParameterError: with the parameters that there are.
+    """
+    if "dag" not in context:  # a task executed by hand
+        return
+    known = list(context["dag"].params)
+    for name in context["dag_run"].conf or {}:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean '{near[0]}'" if near else f"it has {', '.join(known) or 'none'}"
+            raise notebooks.ParameterError(f"{context['dag'].dag_id} has no parameter '{name}': {meant}?")
 
 
 def _next_attempt(stem: str, number: int, root: str) -> str:

@@ -79,9 +79,15 @@ TEXTS = {
         "dashboard": "Dashboard for {day}",
         "late": "The report for {day} is late: the ETL has not published the day by {time}. "
         "It follows as soon as the data is there.",
-        "failed": "<b>{name} failed</b>: {reason}",
-        "failed day": "<b>{name} failed</b> for {day}: {reason}",
         "archive": "Archive: {count} notebooks, all as they were kept. Head of the chain <code>{head}</code>",
+        "failed": "<b>{name} failed</b>",
+        "failed day": "<b>{name} failed</b> for {day}",
+        "not run": "<b>{name} has not run</b> since {time}: Airflow stood still, or is not asked to run it.",
+        "not run day": "<b>{name} did not run</b> for {day}: Airflow stood still, or was not asked to run it.",
+        "to do": "What to do: mend that, then clear the failed task in Airflow.",
+        "to do often": "The next run tries again. If that fails too, it is not told again today: look into Airflow.",
+        "to do not run": "What to do: see whether the scheduler runs, then trigger it with that date.",
+        "to do not run often": "What to do: see whether the scheduler runs and whether the DAG is switched on.",
         "users": "users",
         "instead": "{value} instead of {lower} – {upper}, in the 15 minutes to {time}",
         "in all": "over {span} to {time}; at last {value}, expected {lower} – {upper}",
@@ -119,9 +125,15 @@ TEXTS = {
         "dashboard": "Дашборд за {day}",
         "late": "Отчёт за {day} задерживается: к {time} данные за этот день ещё не опубликованы. "
         "Он придёт, как только они появятся.",
-        "failed": "<b>{name}: сбой</b>. {reason}",
-        "failed day": "<b>{name}: сбой</b> за {day}. {reason}",
         "archive": "Архив цел, ноутбуков в нём: {count}. Голова цепочки <code>{head}</code>",
+        "failed": "<b>{name}: сбой</b>",
+        "failed day": "<b>{name}: сбой</b> за {day}",
+        "not run": "<b>{name} не запускался</b> с {time}: Airflow стоял или запуск был выключен.",
+        "not run day": "<b>{name} не запускался</b> за {day}: Airflow стоял или запуск был выключен.",
+        "to do": "Что делать: устранить причину и перезапустить задачу в Airflow (Clear).",
+        "to do often": "Следующий запуск попробует снова; о новом сбое сегодня уже не сообщим: загляните в Airflow.",
+        "to do not run": "Что делать: проверить, работает ли планировщик, и запустить DAG с этой датой.",
+        "to do not run often": "Что делать: проверить, работает ли планировщик и включён ли DAG.",
         "users": "чел.",
         "instead": "{value} вместо {lower} – {upper} за 15 минут до {time}",
         "in all": "за {span} до {time}; в конце {value}, ожидалось {lower} – {upper}",
@@ -241,14 +253,48 @@ def archive_notice(notebooks: int, head: str, language: Language) -> str:
     return word("archive", language, count=number(notebooks, "count", language), head=head)
 
 
-def failure_notice(name: str, reason: str, language: Language, day: date | None = None) -> str:
-    """That a DAG failed, and its error; the day it was about, if it was about one."""
-    reason = reason.strip()
-    shown = reason if len(reason) <= MOST_REASON else f"{reason[: MOST_REASON - 1].rstrip()}…"
-    about = {"name": _escaped(name), "reason": _escaped(shown)}
+def failure_notice(
+    name: str, reasons: Mapping[str, str], language: Language, day: date | None = None, often: bool = False
+) -> str:
+    """That a DAG failed, why, and what to do.
+
+    Args:
+        name: the DAG's.
+        reasons: each failed task with its error; without a name, what happened to the run as a whole.
+        language: of the text.
+        day: the event date that it was about, if it was about one.
+        often: whether the DAG runs again within the day by itself.
+    """
+    tasks: dict[str, list[str]] = {}
+    for task, reason in reasons.items():
+        tasks.setdefault(" ".join(reason.split()), []).append(task)
+    room = MOST_REASON // max(1, len(tasks))
+    shown = {
+        ", ".join(filter(None, names)): _escaped(reason if len(reason) <= room else f"{reason[: room - 1].rstrip()}…")
+        for reason, names in tasks.items()
+    }
+    # One task, one line: the whole of it stands in a phone's notification.
+    if len(shown) == 1 and len(reasons) == 1:
+        ((task, reason),) = shown.items()
+        lines = [f"{_failed(f'{name}.{task}' if task else name, language, day)}: {reason}"]
+    else:
+        lines = [_failed(name, language, day), *(f"{_escaped(task)}: {reason}" for task, reason in shown.items())]
+    return "\n".join([*lines, word("to do often" if often else "to do", language)])
+
+
+def not_run_notice(name: str, language: Language, day: date | None = None, since: str = "") -> str:
+    """That a DAG was not run when it should have been: for an event date, or since a moment; and what to do."""
     if day is None:
-        return word("failed", language, **about)
-    return word("failed day", language, **about, day=day_and_month(day, language))
+        said = word("not run", language, name=_escaped(name), time=since)
+        return f"{said}\n{word('to do not run often', language)}"
+    said = word("not run day", language, name=_escaped(name), day=day_and_month(day, language))
+    return f"{said}\n{word('to do not run', language)}"
+
+
+def _failed(name: str, language: Language, day: date | None) -> str:
+    if day is None:
+        return word("failed", language, name=_escaped(name))
+    return word("failed day", language, name=_escaped(name), day=day_and_month(day, language))
 
 
 def incident(

@@ -719,6 +719,34 @@ def heard_from(settings: Settings | None = None) -> list[tuple[str, str]]:
     return asyncio.run(_ask(settings or load(), lambda bot: bot.heard_from(), "the bot's chats"))
 
 
+def send_unrecorded(text: str, chats: str | Sequence[str], settings: Settings | None = None) -> None:
+    """Send a text without the ledger, each chat once: for saying that the ledger itself cannot be reached.
+
+    Whoever calls this remembers that it was said; what nobody knows (no answer came) is not tried again.
+
+    Raises:
+        TelegramError: some chats certainly did not get it; the others did.
+    """
+    from pulse.bot import Migrated, NotSent, Refused, Unknown, connected
+
+    settings, recipients = settings or load(), chat_list(chats)
+
+    async def send() -> list[str]:
+        missing = []
+        async with connected(*_access(settings), _timeouts(Limits())) as bot:
+            for recipient in recipients:
+                try:
+                    await bot.send(recipient, text)
+                except (NotSent, Refused, Migrated) as error:
+                    missing.append(f"{recipient}: {_failure(error)}")
+                except Unknown:
+                    continue
+        return missing
+
+    if missing := asyncio.run(send()):
+        raise TelegramError("\n".join(missing))
+
+
 async def _ask(settings: Settings, question: "Callable[[Bot], Awaitable[T]]", recipient: str) -> T:
     """Ask the Bot API once: no ledger, no retries."""
     from pulse.bot import Migrated, NotSent, Refused, Unknown, connected

@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from dashboards.redash import KEY, Redash
 from pulse import notebooks, settings
 from pulse.airflow import NotebookOperator, ThinArchiveOperator, WaitForDay, event_date
+from pulse.airflow_tell import TellOperator
 from pulse.dashboards import redash
 from pulse.sandbox.clickhouse import Server
 
@@ -63,6 +64,21 @@ def test_every_task_has_an_end_and_a_second_chance(path: Path, bag: Any) -> None
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
+def test_every_dag_ends_with_a_task_that_tells_and_nothing_tells_from_a_dying_process(path: Path, bag: Any) -> None:
+    dag = bag.dags[path.stem]
+    (tell,) = [task for task in dag.tasks if isinstance(task, TellOperator)]
+    assert tell.upstream_task_ids == {task.task_id for task in dag.tasks} - {tell.task_id}
+    assert tell.is_teardown  # it begins however the others ended, and what they came to stays the run's outcome
+    assert not tell.on_failure_fail_dagrun
+    assert tell.look
+    assert tell.retries >= 3
+    for task in dag.tasks:
+        assert not task.on_failure_callback, task.task_id
+        assert not task.on_retry_callback, task.task_id
+    assert not dag.on_failure_callback
+
+
+@pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
 def test_every_notebook_task_fits_its_notebook(path: Path, bag: Any) -> None:
     for task in bag.dags[path.stem].tasks:
         if isinstance(task, NotebookOperator):
@@ -84,6 +100,7 @@ def test_parsing_a_dag_reads_no_data_library(path: Path) -> None:
 
 def test_the_extracts_run_side_by_side_then_transform_then_load_then_the_dashboards(etl: Any) -> None:
     after = {task.task_id: sorted(task.upstream_task_ids) for task in etl.tasks}
+    after.pop("tell")
     assert after == {
         "extract_feed": [],
         "extract_messages": [],

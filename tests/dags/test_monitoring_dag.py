@@ -117,6 +117,7 @@ def test_failures_are_told_once_a_day(outside: ClickHouse, chats: Telegram, monk
     assert _tick("13:20", late_hours=-1.0) == "failed"
     assert _tick("13:35", late_hours=-1.0) == "failed"
     (told,) = chats.messages(on_call)
+    assert "The next run tries again" in told["text"]
     assert "monitoring.anomalies failed" in told["text"]
     assert "late_hours is -1.0; give" in told["text"]
     assert json.dumps(told)

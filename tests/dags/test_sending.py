@@ -94,12 +94,14 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
         "daily_report": "upstream_failed",
         "deliver": "upstream_failed",
         "reconcile": "upstream_failed",
+        "tell": "success",
     }
     (notice,) = chats.messages(readers)
     assert "11:30" in notice["text"]
     (alarm,) = chats.messages(on_call)
     assert "daily_report.wait_longer failed" in alarm["text"]
     assert "was not published within" in alarm["text"]
+    assert alarm["text"].splitlines()[-1].startswith("What to do: ")
 
     _publish(outside, day)
     there = _run(day)
@@ -111,6 +113,7 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
         "daily_report": "success",
         "deliver": "success",
         "reconcile": "success",
+        "tell": "success",
     }
     _, report = chats.messages(readers)
     assert report["photo"]
@@ -134,7 +137,8 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
 
     # The slices still say what they said: that is told, once the report is out.
     assert _states(corrected_run)["reconcile"] == "failed"
-    _, disagreement = chats.messages(on_call)
+    (disagreement,) = chats.messages(on_call)  # once for an event date: the message says what is wrong now
+    assert disagreement["id"] == alarm["id"]
     assert "daily_report.reconcile failed" in disagreement["text"]
     assert "views is 250 in daily_metrics, 200 in dimension_activity by os" in disagreement["text"]
 
@@ -172,6 +176,7 @@ def test_a_late_report_follows_as_soon_as_the_day_is_there(
         "daily_report": "success",
         "deliver": "success",
         "reconcile": "success",
+        "tell": "success",
     }
     notice, report = chats.texts(readers)
     assert f"The report for {day:%-d %B} is late" in notice

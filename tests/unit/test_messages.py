@@ -235,22 +235,49 @@ def test_a_late_report_says_so() -> None:
     )
 
 
-def test_a_failure_is_told_with_its_reason() -> None:
-    assert messages.failure_notice("daily_report", "no <row> & no\nreport", "en") == (
-        "<b>daily_report failed</b>: no &lt;row&gt; &amp; no\nreport"
+def test_a_failure_is_told_with_its_reason_and_what_to_do() -> None:
+    assert messages.failure_notice("etl", {"load": "no <row> & no\nreport"}, "en") == (
+        "<b>etl.load failed</b>: no &lt;row&gt; &amp; no report\n"
+        "What to do: mend that, then clear the failed task in Airflow."
     )
-    assert (
-        messages.failure_notice("daily_report", "why", "en", DAY) == "<b>daily_report failed</b> for 22 November: why"
+    assert messages.failure_notice("monitoring", {"anomalies": "why"}, "en", often=True) == (
+        "<b>monitoring.anomalies failed</b>: why\n"
+        "The next run tries again. If that fails too, it is not told again today: look into Airflow."
     )
-    assert messages.failure_notice("daily_report", "почему", "ru", DAY) == (
-        "<b>daily_report: сбой</b> за 22 ноября. почему"
+    assert messages.failure_notice("daily_report", {"deliver": "почему"}, "ru", DAY).startswith(
+        "<b>daily_report.deliver: сбой</b> за 22 ноября: почему\nЧто делать: "
+    )
+
+
+def test_several_tasks_that_failed_are_told_in_one_message_a_reason_once() -> None:
+    same = {"extract_feed": "no server", "extract_messages": "no server"}
+    first, second, _ = messages.failure_notice("etl", same, "en", DAY).splitlines()
+    assert first == "<b>etl failed</b> for 22 November"
+    assert second == "extract_feed, extract_messages: no server"
+    lines = messages.failure_notice(
+        "etl", {"extract_feed": "empty", "extract_messages": "late"}, "en", DAY
+    ).splitlines()
+    assert lines[1:3] == ["extract_feed: empty", "extract_messages: late"]
+    assert messages.failure_notice("etl", {"": "it took too long"}, "en", DAY).startswith(
+        "<b>etl failed</b> for 22 November: it took too long"
     )
 
 
 def test_a_long_reason_is_cut_before_it_is_escaped() -> None:
-    text = messages.failure_notice("daily_report", "<" * 5000, "en")
-    assert text.endswith("&lt;…")
-    assert length(text) < MAX_TEXT
+    for reasons in ({"load": "<" * 5000}, {f"task_{n}": f"{n}{'<' * 5000}" for n in range(9)}):
+        text = messages.failure_notice("daily_report", reasons, "en")
+        assert "&lt;…" in text
+        assert length(text) < MAX_TEXT
+
+
+def test_a_dag_that_did_not_run_is_told_with_what_to_do() -> None:
+    assert messages.not_run_notice("etl", "en", DAY) == (
+        "<b>etl did not run</b> for 22 November: Airflow stood still, or was not asked to run it.\n"
+        "What to do: see whether the scheduler runs, then trigger it with that date."
+    )
+    assert messages.not_run_notice("monitoring", "ru", since="13:05, 22.11.").startswith(
+        "<b>monitoring не запускался</b> с 13:05, 22.11.: "
+    )
 
 
 # --- numbers, words, dates --------------------------------------------------------------------------------------------

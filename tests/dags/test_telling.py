@@ -1,0 +1,241 @@
+"""What the last task of a DAG tells: of its own run, of runs that could not tell, and of those that never were."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from telegram_chats import Telegram
+
+from pulse import clickhouse, settings
+from pulse.archive import index
+from pulse.sandbox.clickhouse import Server
+
+
+@pytest.fixture(scope="module")
+def outside(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Everything that the DAGs talk to, without a source: whatever reads it fails."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
+        patch.setenv("PULSE_DATABASE", "told")
+        patch.setenv("PULSE_SOURCE_DATABASE", "no_such_app")
+        patch.setenv("PULSE_OUTPUT", str(tmp_path_factory.mktemp("archive")))
+        patch.setenv("TELEGRAM_API_URL", chats.server.url)
+        patch.setenv("AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION", "False")
+        for words in (["db", "migrate"], ["dags", "reserialize"]):
+            subprocess.run(["airflow", *words], check=True, capture_output=True)
+        clickhouse.create_tables(clickhouse.connect())
+        yield clickhouse_server
+
+
+@pytest.fixture
+def on_call(outside: Server, chats: Telegram, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The alert chat of one test."""
+    chat = chats.new_chat()
+    monkeypatch.setenv("TELEGRAM_ALERT_CHATS", chat)
+    return chat
+
+
+def _dag(name: str, look: bool = False) -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    dag: Any = DagBag(dag_folder=str(settings.ROOT / "dags" / f"{name}.py")).dags[name]
+    for task in dag.tasks:
+        task.retries = 0
+    dag.get_task("tell").look = look
+    return dag
+
+
+def _look() -> None:
+    """A run of a DAG that has nothing to tell of itself, and looks."""
+    run = _dag("retention", look=True).test(mark_success_pattern="thin|verify")
+    assert {each.task_id: str(each.state) for each in run.get_task_instances()}["tell"] == "success"
+
+
+def _was(dag: str, run_after: datetime, interval: tuple[datetime, datetime], state: str = "success") -> None:
+    """A run that the scheduler made, as Airflow's database has it."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunType
+
+    with create_session() as session:
+        session.add(
+            DagRun(
+                dag_id=dag,
+                run_id=f"scheduled__{run_after.isoformat()}",
+                logical_date=interval[0],
+                data_interval=interval,
+                run_after=run_after,
+                run_type=DagRunType.SCHEDULED,
+                state=state,
+            )
+        )
+
+
+def _etl_of(day: date, state: str = "success") -> None:
+    zone = settings.load().zone
+    start, end = (datetime.combine(day + timedelta(days=n), datetime.min.time(), zone) for n in (0, 1))
+    interval = (start + timedelta(hours=5)).astimezone(UTC), (end + timedelta(hours=5)).astimezone(UTC)
+    _was("etl", interval[1], interval, state)
+
+
+def _forget() -> None:
+    """Nothing has run, and nothing was told."""
+    from airflow.models import Variable
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        session.query(DagRun).delete()
+        session.query(Variable).delete()
+    clickhouse.connect().execute("truncate table deliveries")
+
+
+@pytest.fixture(autouse=True)
+def no_runs(outside: Server) -> Iterator[None]:
+    yield
+    _forget()
+
+
+def test_a_failed_etl_is_told_once_for_an_event_date(on_call: str, chats: Telegram) -> None:
+    days = [settings.load().event_day("yesterday") - timedelta(days=n) for n in (20, 21)]
+    for day in (days[0], days[0], days[1]):
+        assert str(_dag("etl").test(run_conf={"event_date": str(day)}).state) == "failed"
+    told = chats.messages(on_call)
+    assert len(told) == 2
+    for day, message in zip(days, told, strict=True):
+        assert message["text"].startswith(f"etl failed for {day:%-d %B}\nextract_feed")
+        assert "no_such_app" in message["text"]
+        assert "What to do: mend that" in message["text"]
+
+
+def test_a_failed_live_metrics_is_told_once_a_day(on_call: str, chats: Telegram) -> None:
+    for _ in range(2):
+        assert str(_dag("live_metrics").test().state) == "failed"
+    (told,) = chats.messages(on_call)
+    assert told["text"].startswith("live_metrics.live_metrics failed: ")
+    assert "The next run tries again" in told["text"]
+
+
+def test_a_key_that_no_parameter_has_is_refused_and_told(on_call: str, chats: Telegram) -> None:
+    run = _dag("etl").test(run_conf={"event_dat": "2026-11-20"})
+    assert {each.task_id: str(each.state) for each in run.get_task_instances()}["extract_feed"] == "failed"
+    (told,) = chats.messages(on_call)
+    assert "etl has no parameter 'event_dat': did you mean 'event_date'?" in told["text"]
+
+
+def test_a_failure_is_told_when_the_ledger_is_what_failed(
+    on_call: str, chats: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken, pytest.MonkeyPatch.context() as patch:
+        taken.bind(("127.0.0.1", 0))  # nothing answers here
+        patch.setenv("CLICKHOUSE_URL", f"http://pulse:hush-hush-hush@127.0.0.1:{taken.getsockname()[1]}")
+        for _ in range(2):
+            assert str(_dag("monitoring").test().state) == "failed"
+    (told,) = chats.messages(on_call)
+    assert told["text"].startswith("monitoring.anomalies failed: ")
+    assert "No ClickHouse server answers" in told["text"]
+    assert "hush" not in told["text"]
+    _look()  # the ledger is back, and does not know that it was told
+    assert len(chats.messages(on_call)) == 1
+
+
+def test_a_failure_that_could_not_be_told_is_told_by_the_next_run_of_another_dag(
+    on_call: str, chats: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = settings.load().event_day("yesterday")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TELEGRAM_ALERT_CHATS", "-4242")  # there is no such chat
+        run = _dag("etl").test(run_conf={"event_date": str(day)})
+        assert {each.task_id: str(each.state) for each in run.get_task_instances()}["tell"] == "failed"
+    for _ in range(2):
+        _look()
+    (told,) = chats.messages(on_call)
+    assert told["text"].startswith(f"etl failed for {day:%-d %B}\n")
+    assert "no_such_app" in told["text"]
+
+
+def test_a_run_that_airflow_broke_off_is_told_by_the_next_look(on_call: str, chats: Telegram) -> None:
+    day = settings.load().event_day("yesterday") - timedelta(days=4)
+    _etl_of(day, "failed")  # none of its tasks failed
+    for n in (1, 2, 3):
+        _etl_of(day + timedelta(days=n))
+    _look()
+    (told,) = chats.messages(on_call)
+    assert told["text"].startswith(f"etl failed for {day:%-d %B}: it took longer than it may, or was broken off")
+
+
+def test_a_day_that_was_left_out_is_told_once_unless_somebody_did_it(on_call: str, chats: Telegram) -> None:
+    yesterday = settings.load().event_day("yesterday")
+    days = [yesterday - timedelta(days=n) for n in (5, 4, 3, 2)]
+    _etl_of(days[0])  # here the schedule begins, as far as anybody knows
+    _etl_of(days[3])
+    _etl_of(yesterday - timedelta(days=1))
+    by_hand = Path(settings.load().output) / "etl" / str(days[1]) / "by_hand" / "load.1.ipynb"
+    by_hand.parent.mkdir(parents=True)
+    _attempt(by_hand, "")
+    for _ in range(2):
+        _look()
+    told = [message["text"] for message in chats.messages(on_call)]
+    missing = [text for text in told if f"etl did not run for {days[2]:%-d %B}:" in text]
+    assert len(missing) == 1
+    assert "trigger it with that date" in missing[0]
+    assert not any(f"for {day:%-d %B}" in text for day in (days[0], days[1], days[3]) for text in told)
+    # Yesterday's run is there from 05:00 on, or is not due yet; a quarter of an hour later it is missing.
+    due = datetime.now(settings.load().zone).time() >= datetime.min.time().replace(hour=5, minute=15)
+    assert len(told) == 1 + due
+
+
+def test_nothing_is_missing_where_no_schedule_was_ever_kept(on_call: str, chats: Telegram) -> None:
+    _look()
+    assert chats.messages(on_call) == []
+
+
+def test_a_dag_that_runs_often_is_told_when_it_has_stopped(on_call: str, chats: Telegram) -> None:
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    last = now - timedelta(hours=2)
+    _was("monitoring", last, (last - timedelta(minutes=15), last))
+    for _ in range(2):
+        _look()
+    (told,) = chats.messages(on_call)
+    local = last.astimezone(settings.load().zone)
+    assert told["text"].startswith(f"monitoring has not run since {local:%H:%M}, ")
+
+
+def _attempt(path: Path, code: str) -> None:
+    """Run a notebook of one cell in a process of its own, and wait until it is over."""
+    import nbformat
+
+    source = path.parent / "source.txt"
+    node = nbformat.v4.new_notebook()
+    node.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    node.cells = [nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(code)]
+    nbformat.write(node, source)
+    dag, _, run = path.parts[-4:-1]
+    about = {"dag": dag, "task": path.stem.split(".")[0], "run_id": run, "try": 1, "started_by": "by hand"}
+    program = (
+        f"from pathlib import Path; from pulse import notebooks; "
+        f"notebooks.run(Path({str(source)!r}), {str(path)!r}, {{}}, about={about!r}, "
+        f"root={settings.load().output!r})"
+    )
+    subprocess.run([sys.executable, "-c", program], env=os.environ, capture_output=True)
+
+
+def test_an_attempt_that_died_unseen_is_settled_by_the_next_look(on_call: str) -> None:
+    """Killed with its whole process, in a run that Airflow knows as over."""
+    root = Path(settings.load().output)
+    day = settings.load().event_day("yesterday") - timedelta(days=30)
+    run = _dag("live_metrics").test()
+    path = root / "live_metrics" / str(day) / run.run_id / "live_metrics.1.ipynb"
+    path.parent.mkdir(parents=True)
+    _attempt(path, "import os, signal; os.kill(os.getppid(), signal.SIGKILL)")
+    with index.opened(root) as opened:
+        assert opened.attempt(str(path.relative_to(root))).outcome == "running"  # type: ignore[union-attr]
+    _look()
+    with index.opened(root) as opened:
+        assert opened.attempt(str(path.relative_to(root))).outcome == "killed"  # type: ignore[union-attr]
