@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         # By way of a timestamp, which is an instant even where clocks are set back.
         local = given if given.tzinfo else given.replace(tzinfo=self.zone)
         moment = datetime.fromtimestamp(local.timestamp(), self.zone).replace(second=0, microsecond=0)
-        if moment > now:
+        if moment.timestamp() > now.timestamp():  # two times of one zone compare by the clock on the wall
             raise SettingsError(f"{text} is still to come in {self.timezone}; give an earlier moment, or now.")
         return moment
 

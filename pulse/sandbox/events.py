@@ -16,6 +16,7 @@ of its own and put in place in one step: per table, readers see the day as it wa
 import fcntl
 import hashlib
 import random
+import time
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def make_until(server: Server, app: App, now: datetime) -> int:
     Raises:
         SandboxError: the server is not the sandbox, or the moment has no time zone or has not come.
     """
-    if now.tzinfo is None or now > datetime.now(app.zone):
+    if now.tzinfo is None or now.timestamp() > time.time():
         raise SandboxError(f"Expected a moment with a time zone that is not in the future, found {now}.")
     today = now.astimezone(app.zone).date()
     return _make(server, app, {today - timedelta(days=1): app.bounds(today)[0], today: int(now.timestamp())})

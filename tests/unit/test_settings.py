@@ -1,6 +1,7 @@
 """Settings come from the environment, are checked, and never show a secret."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -106,3 +107,54 @@ def test_a_day_is_as_long_as_the_clock_says(day: date, hours: int) -> None:
 )
 def test_a_moment_is_local_unless_it_says_otherwise(text: str, moment: str) -> None:
     assert settings.load(PULSE_TIMEZONE="Europe/Moscow").moment(text).isoformat() == moment
+
+
+CHANGES = {  # by the zone, moments at which its clocks went forward and back
+    "Europe/Berlin": ("2025-03-30T01:00Z", "2025-10-26T01:00Z"),
+    "America/New_York": ("2025-03-09T07:00Z", "2025-11-02T06:00Z"),
+    "America/Havana": ("2025-03-09T05:00Z", "2025-11-02T05:00Z"),  # at midnight; to midnight
+    "Australia/Lord_Howe": ("2025-10-04T15:30Z", "2025-04-05T15:00Z"),  # by half an hour
+    "Pacific/Chatham": ("2025-09-27T14:00Z", "2025-04-05T14:00Z"),  # 12:45 ahead of UTC
+    "Antarctica/Troll": ("2025-03-30T01:00Z", "2025-10-26T01:00Z"),  # by two hours
+    "Africa/Casablanca": ("2025-04-06T02:00Z", "2025-02-23T02:00Z"),
+}
+
+
+@pytest.mark.parametrize("timezone", CHANGES)
+def test_a_moment_with_an_offset_is_that_instant_over_a_clock_change(timezone: str) -> None:
+    config = settings.load(PULSE_TIMEZONE=timezone)
+    for change in map(datetime.fromisoformat, CHANGES[timezone]):
+        before, after = (
+            (change + timedelta(seconds=seconds)).astimezone(config.zone).utcoffset() for seconds in (-1, 0)
+        )
+        assert before != after
+        for minutes in range(-180, 181, 5):
+            instant = change + timedelta(minutes=minutes)
+            local = config.moment(instant.astimezone(config.zone).isoformat())
+            assert local.timestamp() == instant.timestamp()
+            assert local.utcoffset() == (before if minutes < 0 else after)
+
+
+@pytest.mark.parametrize(
+    ("now", "asked", "has_come"),
+    [
+        ("2025-10-26T02:10+01:00", "2025-10-26T02:50+02:00", True),  # twenty minutes ago, by a clock now set back
+        ("2025-10-26T02:10+01:00", "2025-10-26T02:50", True),  # the first of the two
+        ("2025-10-26T02:50+02:00", "2025-10-26T02:10+01:00", False),  # in twenty minutes
+    ],
+)
+def test_whether_a_moment_has_come_is_not_for_the_clock_on_the_wall_to_say(
+    monkeypatch: pytest.MonkeyPatch, now: str, asked: str, has_come: bool
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.fromisoformat(now).astimezone(tz)
+
+    monkeypatch.setattr(settings, "datetime", Clock)
+    config = settings.load(PULSE_TIMEZONE="Europe/Berlin")
+    if has_come:
+        assert config.moment(asked).isoformat() == "2025-10-26T02:50:00+02:00"
+    else:
+        with pytest.raises(settings.SettingsError, match="is still to come in Europe/Berlin"):
+            config.moment(asked)
