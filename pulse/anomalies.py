@@ -311,9 +311,7 @@ def _on_grid(index: pd.Index, arrays: list[Floats]) -> tuple[int, pd.Timestamp, 
     last = index[-1]
     index = index[-2 * rows :]  # twice: rows may be there twice
     arrays = [array[-len(index) :] for array in arrays]
-    wall = index.asi8
-    if index.tz is not None and index[0].utcoffset() != last.utcoffset():
-        wall = index.tz_localize(None).asi8
+    wall = index.tz_localize(None).asi8
     places = rows - 1 - (wall[-1] - wall) // length
     last = last.tz_localize(None)
     regular = len(index) >= rows and bool((np.diff(wall[-rows:]) == length).all())

@@ -252,6 +252,16 @@ def test_daylight_saving_moves_no_rhythm(start: str) -> None:
     assert {judge(history.iloc[:end]).kind for end in ends} == {"normal"}
 
 
+def test_clocks_that_go_back_and_forth_within_the_history_move_no_rhythm() -> None:
+    """In Casablanca they go back for Ramadan, from 23 February to 6 April 2025; before and after it, they are alike."""
+    index = pd.date_range("2025-02-16", periods=52 * DAY, freq="15min", tz="Africa/Casablanca")
+    assert index[0].utcoffset() == index[-1].utcoffset() != index[20 * DAY].utcoffset()
+    hours = index.hour.to_numpy() + index.minute.to_numpy() / 60
+    steep = 10_000.0 * (1 + 9 * ((hours >= 8) & (hours < 20)))
+    history = pd.Series(np.random.default_rng(1).poisson(steep).astype(float), index)
+    assert {judge(history.iloc[:end]).kind for end in range(len(history) - DAY, len(history))} == {"normal"}
+
+
 def test_odd_rows_do_not_matter() -> None:
     history = rhythm()
     plain = judge(history)
