@@ -1,7 +1,8 @@
 """Incidents: which anomalies are one story, from its opening to its end, and which slices explain it.
 
 Pure: verdicts in, incidents out. Incidents are a function of the verdicts alone, made anew for the last days by every
-run, so that runs that overlap, repeat or come late leave the same table.
+run, so that runs that overlap, repeat or come late leave the same table. Moments are pandas' timestamps, as everything
+that is read from ClickHouse: what is added to them passes by the same on every day, whatever the clocks do.
 """
 
 import hashlib
@@ -431,7 +432,13 @@ def known_until(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watermark: date
     users[total["places"].iloc[0]] = total["app_users"].iloc[0]
     silent = np.flatnonzero(buckets >= pd.Timestamp(watermark))
     week = timedelta(days=7) // BUCKET
-    earlier = [users[silent - weeks * week] for weeks in range(1, 5) if len(silent) and silent[0] >= weeks * week]
+    # The same time is the same on the wall: where clocks were changed since, it is so many buckets from where it was.
+    ahead = (buckets.tz_localize(None) - buckets.tz_convert("UTC").tz_localize(None)) // pd.Timedelta(BUCKET)
+    earlier = []
+    for back in (weeks * week for weeks in range(1, 5)):
+        if len(silent) and silent[0] >= back:
+            places = silent - back + ahead[silent] - ahead[silent - back]
+            earlier.append(users[np.clip(places, 0, len(users) - 1)])
     missed = np.median(earlier, axis=0).sum() if earlier else math.inf
     return watermark if missed >= LEAST_MISSED else end
 
@@ -543,7 +550,7 @@ def since(stored: pd.DataFrame, start: datetime, watch: Watch) -> datetime:
         after = timedelta(hours=watch.reopen_hours)
         ended = row["resolved"] + after if row["state"] == "resolved" else None
         if row["opened"] < start and (ended is None or ended >= start):
-            start = row["opened"].to_pydatetime()
+            start = row["opened"]
     return start
 
 
@@ -683,7 +690,7 @@ def alerts(
             ]
             text = messages.incidents_at_once(lines, watch, language, now=now, link=link)
             over = all(story.resolved for story in group)
-            report = f"incidents of {opened:%H:%M}"
+            report = f"incidents of {_clock(opened)}"
             told.append({**shared, "report": report, "text": text, "chart": None, "silent": over})
             continue
         for story in group:
@@ -697,7 +704,7 @@ def alerts(
             told.append({**shared, **message, "only_edits": story.state == "withdrawn"})
             if story.resolved and story.state == "resolved":
                 reply = {
-                    "report": f"incident {story.ref} over {story.resolved:%H:%M}",
+                    "report": f"incident {story.ref} over {_clock(story.resolved)}",
                     "text": messages.incident_over(story, watch, language, now=now),
                     "chart": None,
                     "silent": True,
@@ -705,6 +712,11 @@ def alerts(
                 }
                 told.append({**shared, **reply})
     return told
+
+
+def _clock(moment: datetime) -> str:
+    """The time of day in a delivery's key: the hour that comes twice has two of each."""
+    return f"{moment:%H:%M} again" if moment.fold else f"{moment:%H:%M}"
 
 
 def chart(story: Incident, history: pd.DataFrame, watch: Watch, language: Language) -> "Figure":

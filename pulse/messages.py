@@ -591,9 +591,10 @@ def _hours(buckets: int, language: Language) -> str:
 
 
 def _moment(moment: datetime, now: datetime, language: Language) -> str:
-    """`12:15`; on another day than now `Mon 23, 12:15`."""
+    """`12:15`; on another day than now `Mon 23, 12:15`; in the hour that comes twice `02:15 CET`."""
     day = "" if moment.date() == now.date() else f"{short_date(moment.date(), language)}, "
-    return f"{day}{moment:%H:%M}"
+    twice = moment.replace(fold=0).utcoffset() != moment.replace(fold=1).utcoffset()
+    return f"{day}{moment:%H:%M %Z}" if twice else f"{day}{moment:%H:%M}"
 
 
 def _difference(difference: float, unit: Unit, language: Language) -> str:

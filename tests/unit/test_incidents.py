@@ -198,6 +198,67 @@ def test_silence_is_late_data_only_where_somebody_would_have_been_there() -> Non
     assert known(by_day, by_day) == by_day
 
 
+@pytest.mark.parametrize("change", ["2025-03-30", "2025-10-26"])
+def test_the_same_time_of_the_weeks_before_is_the_walls(change: str) -> None:
+    """Users come from 08:00 to 24:00 by Berlin's clock, which changed in the morning: until eight nobody is missed."""
+    end = pd.Timestamp(change, tz="Europe/Berlin") + timedelta(days=1)
+    buckets = pd.date_range(end - timedelta(days=35), end, freq="15min", inclusive="left")
+    users = [40 if moment.hour >= 8 else 0 for moment in buckets]
+    evening = max(moment for moment in buckets if moment < pd.Timestamp(change, tz="Europe/Berlin")) + BUCKET
+
+    def known(until: str) -> datetime:
+        seen = buckets[buckets < pd.Timestamp(f"{change} {until}", tz="Europe/Berlin")]
+        there = [place for place, moment in enumerate(seen) if moment < evening and users[place]]
+        total = {"dimension": "total", "places": [there], "app_users": [[users[place] for place in there]]}
+        return incidents.known_until(pd.DataFrame(total), seen, evening)
+
+    assert known("08:00") == pd.Timestamp(f"{change} 08:00", tz="Europe/Berlin")
+    assert known("09:00") == evening
+
+
+# --- the hour that comes twice ----------------------------------------------------------------------------------------
+
+
+def around_the_change(buckets: range) -> list[pd.Timestamp]:
+    """The first moments of buckets, counted from when Berlin's clocks went back from 03:00 to 02:00."""
+    changed = pd.Timestamp("2025-10-26T01:00Z").tz_convert("Europe/Berlin")
+    return [changed + number * BUCKET for number in buckets]
+
+
+def test_an_incident_lasts_as_long_as_it_does_when_clocks_are_set_back(watch: Watch) -> None:
+    """Views are down from 02:30 for an hour and a half: on the wall until 03:00, which is half an hour later."""
+    moments = around_the_change(range(-3, 7))
+    ticks = [Tick(moment, False, (found("views"),) if 1 <= place < 7 else ()) for place, moment in enumerate(moments)]
+    random.Random(1).shuffle(ticks)  # noqa: S311
+    (one,) = fold(ticks, watch)
+    assert (one.resolved.timestamp() - one.opened.timestamp()) / 3600 == 1.5
+    told = messages.incident(one, watch, (), "en", now=one.resolved)
+    assert "02:30 CEST" in told
+    assert "03:00" in told.splitlines()[-1]
+
+
+def test_an_incident_comes_back_only_for_as_long_as_that_is(watch: Watch) -> None:
+    """Two hours after its end another drop is news of its own, though the clock on the wall went on by one only."""
+    moments = around_the_change(range(-5, 6))
+    drops = {0, 9}  # 01:45 summer time, over at 02:00; 03:00 winter time, two hours later
+    ticks = [Tick(moment, False, (found("views"),) if place in drops else ()) for place, moment in enumerate(moments)]
+    assert [one.opened for one in fold(ticks, watch)] == [moments[0], moments[9]]
+
+
+def test_what_happens_in_both_hours_of_the_same_name_is_told_twice(watch: Watch) -> None:
+    summer, winter = around_the_change(range(-3, 2))[::4]  # 02:15, and 02:15 an hour later
+    assert (f"{summer:%H:%M}", f"{winter:%H:%M}") == ("02:15", "02:15")
+    many = [
+        Incident(
+            f"{opened:%z}{number}", "drop", opened, opened, found(f"views, os: {number}"), resolved=opened + BUCKET
+        )
+        for opened in (summer, winter)
+        for number in range(watch.most_alerts + 1)
+    ]
+    reports = [told["report"] for told in incidents.alerts(many, {}, watch, "en")]
+    assert reports == ["incidents of 02:15", "incidents of 02:15 again"]
+
+
 # --- the explanation --------------------------------------------------------------------------------------------------
 
 
