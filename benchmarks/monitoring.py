@@ -66,7 +66,7 @@ def series(url: str, scale: float) -> Iterator[Figure]:
     zone = settings.load().zone
     db = ClickHouse(url, "series", zone)
     clickhouse.create_tables(db)
-    end = pd.Timestamp(datetime.now(zone)).floor("15min")
+    end = pd.Timestamp.now("UTC").floor("15min").tz_convert(zone)
     start, slices = end - pd.Timedelta(days=DAYS), max(2, round(SLICES * scale))
     db.execute(BUCKETS, start=start, slices=slices, buckets=DAYS * 96)
     watch = incidents.load_watch(NOTEBOOK.with_name("watch.toml"))
@@ -95,7 +95,7 @@ def counting(url: str, scale: float) -> Iterator[Figure]:
     zone = settings.load().zone
     source, db = ClickHouse(url, "busy_app", zone), ClickHouse(url, "busy", zone)
     ClickHouse(url, "default", zone).execute("create database if not exists busy_app")
-    end = pd.Timestamp(datetime.now(zone)).floor("15min")
+    end = pd.Timestamp.now("UTC").floor("15min").tz_convert(zone)
     start, rows = end - pd.Timedelta(hours=HOURS), round(EVENTS_A_DAY * HOURS / 24 * scale)
     kinds = {
         "feed_actions": ("action LowCardinality(String)", "if(number % 5 = 0, 'like', 'view')", 0.8),
@@ -122,7 +122,7 @@ def whole(server: sandbox.Server, folder: Path, scale: float) -> Iterator[Figure
     """A run of the notebook in a fresh process on the sandbox's events: the first, and one like every other."""
     config = settings.load()
     fill(server, App(config.zone, "bench_app", events_per_day=round(300_000 * scale)), days=36)
-    midnight = datetime.now(config.zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = pd.Timestamp(config.day_bounds(datetime.now(config.zone).date())[0])
     where = {
         "CLICKHOUSE_URL": server.url, "PULSE_DATABASE": "bench_monitoring", "PULSE_SOURCE_DATABASE": "bench_app",
     }  # fmt: skip

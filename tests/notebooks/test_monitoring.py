@@ -1,6 +1,7 @@
 """The monitoring notebook: buckets as pandas counts them, and the same incidents whenever and however often it runs."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -146,6 +147,44 @@ def test_buckets_follow_the_clock_over_the_hour_that_comes_twice(clickhouse_serv
         tick(app, "04:00")
         assert_same(stored(app), in_pandas(rows, [], app))
         assert stored(app)["bucket"].nunique() == 2
+
+
+@pytest.mark.parametrize(
+    ("timezone", "change"),
+    [
+        ("Europe/Berlin", "2025-03-30T01:00Z"),
+        ("Europe/Berlin", "2025-10-26T01:00Z"),
+        ("America/New_York", "2025-03-09T07:00Z"),
+        ("America/New_York", "2025-11-02T06:00Z"),
+        ("America/Havana", "2025-11-02T05:00Z"),  # back to midnight
+        ("Australia/Lord_Howe", "2025-04-05T15:00Z"),  # back by half an hour
+        ("Australia/Lord_Howe", "2025-10-04T15:30Z"),
+        ("Antarctica/Troll", "2025-10-26T01:00Z"),  # back by two hours
+    ],
+)
+def test_every_quarter_of_an_hour_is_watched_once_over_a_clock_change(
+    clickhouse_server: Server, timezone: str, change: str
+) -> None:
+    changed = datetime.fromisoformat(change)
+    with Etl.fresh(clickhouse_server, changed.astimezone(ZoneInfo(timezone)).date(), timezone) as app:
+        minutes = range(-150, 150, 7)
+        moments = [changed + timedelta(minutes=minute) for minute in minutes]
+        app.feed(*((user, "view", moment.isoformat(), "iOS") for user, moment in enumerate(moments)))
+        for minute in (-50, -5, 25, 70, 130):
+            now = changed + timedelta(minutes=minute)
+            run = tick(app, now.isoformat())
+            assert run["end"].timestamp() == now.timestamp() // 900 * 900
+        counted = app.db.read(
+            "select toUnixTimestamp(bucket) as bucket, views from metric_buckets final where dimension = 'os'"
+        )
+        assert dict(counted.itertuples(index=False)) == Counter(
+            int(moment.timestamp()) // 900 * 900 for moment in moments if moment.timestamp() < run["end"].timestamp()
+        )
+        judged = app.db.read("select distinct toUnixTimestamp(bucket) as bucket from verdicts order by bucket")[
+            "bucket"
+        ]
+        assert judged.diff().dropna().unique().tolist() == [900]
+        assert judged.iloc[-1] == run["end"].timestamp() - 900
 
 
 def test_coded_gender_has_its_names(etl: Etl) -> None:
