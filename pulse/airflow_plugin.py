@@ -79,7 +79,7 @@ def make_app() -> Any:
 
         def page(opened: index.Index, look: pages.Look) -> str:
             wanted = index.Filter(**{name: asked.get(name, "")[:200] for name in names}, dags=look.dags)
-            return pages.list_page(opened, look, wanted, max(1, int(number)) if number.isdecimal() else 1)
+            return pages.list_page(opened, look, wanted, max(1, int(number[:18])) if number.isdecimal() else 1)
 
         return answer(request, user, page)
 

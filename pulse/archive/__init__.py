@@ -57,15 +57,19 @@ def find(root: Path, place: str) -> Path:
     Raises:
         ArchiveError: there is none; whatever the name, nothing outside the archive is touched.
     """
-    path = root / place
-    if not is_place(place) or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
+    path = root / place if is_place(place) else None
+    if path is None or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
         raise ArchiveError(f"The archive holds no notebook {place[:200]!r}.")
     return path
 
 
 def is_place(name: str) -> bool:
     """Whether a name can be that of a notebook of the archive: nothing hidden, nothing that leads out of it."""
-    return len(name) < 4096 and bool(_PLACE.fullmatch(name))
+    try:
+        fits = len(name.encode()) < 4000 and all(len(part.encode()) <= 255 for part in name.split("/"))
+    except UnicodeEncodeError:
+        return False
+    return fits and bool(_PLACE.fullmatch(name))
 
 
 def place(root: Path, path: str) -> str:

@@ -52,7 +52,12 @@ def show(
     with index.opened(root) as opened:
         found = opened.by_ref(ref) if len(ref) >= 4 else []
         if not found:
-            raise PulseError(f"No run has the reference {ref!r}: give it as a message bears it, such as 3f9c2a71b0.")
+            newest = opened.search(index.Filter(outcome="succeeded"), size=1).attempts
+            such = "".join(f" The newest run is {each.ref}, {each.notebook} of {each.event_date}." for each in newest)
+            raise PulseError(
+                f"No run has the reference {ref!r}. The last line of a message gives it, ten characters of 0-9 and "
+                f"a-f, of which four or more are enough.{such}"
+            )
         if len(found) > 1:
             listed = "".join(f"\n  {each.ref}  {each.path}" for each in found)
             raise PulseError(f"{len(found)} runs have a reference that begins with {ref}:{listed}")
@@ -66,7 +71,7 @@ def show(
         at = f"{each.at:.16}".replace("T", " ")
         typer.echo(f"  {'delivered':<13} {each.report} to chat {each.chat}: {each.did or each.state} {at} ({each.ref})")
     if attempt.numbers:
-        typer.echo("\n" + "\n".join(f"  {name:<20}{shown(value):>14}" for name, value in attempt.numbers.items()))
+        typer.echo("\n" + "\n".join(f"  {name:<20}{index.shown(value):>14}" for name, value in attempt.numbers.items()))
     gone = " (taken out by retention)" if attempt.state == "thinned" else ""
     typer.echo(f"\n{root / attempt.path}{gone}")
 
@@ -106,15 +111,6 @@ def make_index() -> None:
     from pulse.archive import index
 
     typer.echo(f"{index.rebuild(archive.folder(settings.load().output)):,} attempts.")
-
-
-def shown(value: Any) -> str:
-    """A number as people read it."""
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 100 else f"{value:,.0f}"
 
 
 def _lines(attempt: Any) -> list[tuple[str, str]]:

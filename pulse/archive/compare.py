@@ -4,8 +4,10 @@ nbdime says which cell of the one is which of the other and whose code changed; 
 """
 
 import difflib
+import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -95,14 +97,20 @@ def compare(left: bytes, right: bytes) -> Comparison:
     Raises:
         ValueError: one of them is no notebook.
     """
-    one, other = _node(left), _node(right)
+    try:
+        return _compare(_node(left), _node(right))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"a cell is not as Jupyter writes it ({type(error).__name__}: {error})") from None
+
+
+def _compare(one: Any, other: Any) -> Comparison:
     about = [dict(node.get("metadata", {}).get("pulse", {})) for node in (one, other)]
     pairs = list(_aligned(one, other))
     return Comparison(
         parameters=_parameters(*about),
         numbers=_changes(*(executed.key_numbers(executed.scraps(node["cells"])) for node in (one, other))),
         code=[_code(*pair, title) for *pair, title in pairs if _source(pair[0]) != _source(pair[1])],
-        tables=[each for *pair, title in pairs for each in _outputs(*pair, title, _tables)],
+        tables=[_marked(each) for *pair, title in pairs for each in _outputs(*pair, title, _tables)],
         charts=[each for *pair, title in pairs for each in _outputs(*pair, title, _charts)],
         commits=(str(about[0].get("commit", "")), str(about[1].get("commit", ""))),
         outcomes=(str(about[0].get("outcome", "")), str(about[1].get("outcome", ""))),
@@ -200,6 +208,51 @@ def _outputs(left: Cell | None, right: Cell | None, title: str, kind: Any) -> It
         one = ones[place] if place < len(ones) else None
         other = others[place] if place < len(others) else None
         yield Pair(title, one, other, one == other)
+
+
+_ROW = re.compile(r"<tr\b.*?</tr>", re.DOTALL)
+_CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.DOTALL)
+
+
+def _marked(pair: Pair) -> Pair:
+    """Two tables with the cells marked that are not the same: rows by what they are called, cells by their place."""
+    if pair.same or pair.left is None or pair.right is None:
+        return pair
+    ones, others = _rows(pair.left), _rows(pair.right)
+    return replace(pair, left=_mark(pair.left, others), right=_mark(pair.right, ones))
+
+
+def _rows(table: str) -> dict[tuple[str, int], list[str]]:
+    """A table's rows, by their keys."""
+    seen: Counter[str] = Counter()
+    rows = ([cell[2] for cell in _CELL.findall(row)] for row in _ROW.findall(table))
+    return {_key(cells, seen): cells for cells in rows}
+
+
+def _key(cells: Sequence[str], seen: Counter[str]) -> tuple[str, int]:
+    """What a row is called: its first cell, and how often that came before."""
+    name = cells[0] if cells else ""
+    seen[name] += 1
+    return name, seen[name]
+
+
+def _mark(table: Markup, others: Mapping[tuple[str, int], list[str]]) -> Markup:
+    """A table with a class on each cell that the other table has not, or has otherwise."""
+    seen: Counter[str] = Counter()
+
+    def row(found: re.Match[str]) -> str:
+        theirs = others.get(_key([cell[2] for cell in _CELL.findall(found[0])], seen), [])
+        places = itertools.count()
+
+        def cell(each: re.Match[str]) -> str:
+            place = next(places)
+            same = place < len(theirs) and theirs[place] == each[3]
+            tag, attributes = each[1], re.sub(r' class="[^"]*"', "", each[2])
+            return each[0] if same else f'<{tag}{attributes} class="nb-moved">{each[3]}</{tag}>'
+
+        return _CELL.sub(cell, found[0])
+
+    return Markup(_ROW.sub(row, table))  # noqa: S704  (made of harmless HTML, and of nothing else)
 
 
 def _tables(cell: Cell | None) -> list[Markup]:

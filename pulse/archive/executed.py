@@ -5,7 +5,8 @@ A notebook that was changed by hand may hold anything: what is not of the kind e
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from html import unescape
 from typing import Any
 
 DASHES = ("", "–", "-", "—")  # how a number that cannot be computed is written
@@ -114,6 +115,74 @@ def title(cells: Sequence[Mapping[str, Any]]) -> str:
                 if line.startswith("# "):
                     return line.removeprefix("# ").strip()
     return ""
+
+
+def links(node: Node) -> list[tuple[str, str]]:
+    """What joins a notebook with others, as both wrote it down: `made` what it published, `used` what it read.
+
+    An ETL run's load hands on its `load`, a report the `loads` whose numbers it shows, by event date.
+    """
+    glued = scraps(cells(node))
+    load, loads = glued.get("load"), glued.get("loads")
+    used = loads.values() if isinstance(loads, dict) else ()
+    made = [("made", load)] if isinstance(load, str) and load else []
+    return made + [("used", each) for each in used if isinstance(each, str) and each]
+
+
+# --- words to find a notebook by --------------------------------------------------------------------------------------
+
+_GAP = "[ \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]"
+_GROUPED = re.compile(rf"(?<![\w.,])(\d{{1,3}}(?:{_GAP}\d{{3}})+)(?!\d)")
+_TOKEN = re.compile(r"[-+]?[\w@][\w.,:/@+-]*")
+_TAG = re.compile(r"<[^>]*>")
+MOST_WORDS = 20_000  # of one notebook, against outputs without end
+LONGEST_WORD = 80
+
+
+def words(text: str) -> set[str]:
+    """The words of a text as they are found, however a number is written in it: `13,806` is `13806` too."""
+    found: set[str] = set()
+    text = text.casefold().replace("−", "-")
+    text += " " + " ".join(re.sub(_GAP, "", number) for number in _GROUPED.findall(text))
+    for token in _TOKEN.findall(text):
+        for word in {token, *re.split(r"[\W_]+", token)}:
+            found |= spellings(word)
+        if len(found) > MOST_WORDS:
+            break
+    return found
+
+
+def asked(text: str) -> list[set[str]]:
+    """What a reader asks for: the words that must all occur, each with the spellings of which one is enough."""
+    text = _GROUPED.sub(lambda number: re.sub(_GAP, "", number[1]), text.casefold().replace("−", "-"))
+    return [found for token in _TOKEN.findall(text) if (found := spellings(token))]
+
+
+def spellings(word: str) -> set[str]:
+    """A word as it is kept; of a number also without its thousands' commas, and with a point for a decimal comma."""
+    word = word.strip(".,:/+").removeprefix("+")[:LONGEST_WORD]
+    found = {word} if word.strip("-_") else set()
+    if re.fullmatch(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", word):
+        found.add(word.replace(",", ""))
+    if re.fullmatch(r"-?\d+,\d+", word):
+        found.add(word.replace(",", "."))
+    return found
+
+
+def visible(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The texts that a page shows of a notebook: code, prose and what came out."""
+    for cell in cells:
+        yield source(cell)
+        listed = cell.get("outputs")
+        for output in listed if isinstance(listed, list) else []:
+            if not isinstance(output, dict):
+                continue
+            yield text(output.get("text"))
+            yield text([f"{line}\n" for line in output.get("traceback") or [] if isinstance(line, str)])
+            data = output.get("data") if isinstance(output.get("data"), dict) else {}
+            for kind in ("text/plain", "text/markdown", "text/latex"):
+                yield text(data.get(kind))
+            yield unescape(_TAG.sub(" ", text(data.get("text/html"))))
 
 
 def _pairs(value: Any) -> list[tuple[str, Any]]:

@@ -5,12 +5,15 @@ says nothing of its own. It remembers how far it has read the manifest, and read
 and before each look. Deleted, it comes back.
 """
 
+import itertools
 import json
 import logging
+import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,22 +25,37 @@ from pulse.archive.lives import FOLLOWS
 NAME = "index.sqlite"
 PAGE = 200  # attempts on one page of the list
 # The index of a version that made other rows is made anew.
-VERSION = 3
+VERSION = 4
 
 SCHEMA = """
 create table position (offset integer, head text);
 insert into position values (0, '');
 create table attempts (
     path text primary key, sha256 text, dag text, event_date text, run text, run_id text, task text, notebook text,
-    try integer, outcome text, started text, seconds real, started_by text, facts text, words text, state text
+    try integer, outcome text, started text, seconds real, started_by text, facts text, state text
 ) without rowid;
-create index by_date on attempts (event_date desc, started desc);
+create index by_date on attempts (event_date desc, started desc, path, dag, notebook, outcome);
 create index by_ref on attempts (sha256);
 create index by_run on attempts (dag, run_id);
+create index by_notebook on attempts (dag, notebook, event_date, started);
 create table deliveries (path text, at text, report text, event_date text, chat text, state text, did text, ref text,
     message_id integer);
 create index by_path on deliveries (path);
+create table links (path text, role text, name text, primary key (name, role, path)) without rowid;
+create index links_of on links (path);
+create table facets (dag text, notebook text, outcome text, runs integer, primary key (dag, notebook, outcome))
+    without rowid;
+create table documents (id integer primary key, path text, kind text);
+create index documents_of on documents (path);
+create virtual table words using fts5 (word, content = '', detail = none, columnsize = 0,
+    tokenize = "unicode61 remove_diacritics 0 tokenchars '-_.,:/@+'");
+create virtual table terms using fts5vocab (words, instance);
 """
+"""`words` holds no text, only which word is in which document; `facets` counts, so that nobody has to."""
+
+FOUND = "select rowid from words where words match ?"
+UNENDED = "no end recorded"
+"""The outcome of an attempt that has begun: it is running, or was cut off before it could say how it ended."""
 
 COLUMNS = (
     "path", "sha256", "dag", "event_date", "run", "run_id", "task", "notebook", "try", "outcome", "started", "seconds",
@@ -106,7 +124,7 @@ class Filter:
     dag: str = ""
     notebook: str = ""
     outcome: str = ""  # one of the outcomes, or `not succeeded`
-    text: str = ""  # words, all of which occur
+    text: str = ""  # words, all of which occur, numbers as anybody writes them
     run_id: str = ""
     task: str = ""
     dags: frozenset[str] | None = None  # those that the reader may see
@@ -124,13 +142,18 @@ class Filter:
                 terms.append(f"event_date {sign} ?")
                 values.append(day)
         if self.outcome == "not succeeded":
-            terms.append("outcome not in ('succeeded', 'running')")
+            terms.append(f"outcome not in ('succeeded', '{UNENDED}')")
         elif self.outcome:
             terms.append("outcome = ?")
             values.append(self.outcome)
-        for word in self.text.casefold().split():
-            terms.append("instr(words, ?)")
-            values.append(word)
+        for spellings in executed.asked(self.text):
+            terms.append(
+                "path in (select path from documents where id in (select rowid from words where words match ?))"
+            )
+            # Of a longer word its beginning is enough; a short one is the beginning of too many.
+            values.append(" OR ".join(f'"{word}"{" *" * (len(word) > 2)}' for word in sorted(spellings)))
+        if self.text.strip() and not executed.asked(self.text):
+            terms.append("false")  # nothing but punctuation
         if self.dags is not None:
             terms.append(f"dag in ({','.join('?' * len(self.dags))})")
             values += sorted(self.dags)
@@ -157,23 +180,32 @@ class Index:
 
     def search(self, wanted: Filter, page: int = 1, size: int = PAGE) -> Listing:
         """The attempts that fit, the latest event date first, and what else could be chosen."""
+        if wanted.dags is not None and wanted.dags >= set(self.dags()):
+            wanted = replace(wanted, dags=None)  # a reader who sees everything need not be looked after
         where, values = wanted.where()
         order = "event_date desc, started desc, path"
-        found = self._attempts(f"where {where} order by {order} limit ? offset ?", *values, size, (page - 1) * size)
-        total = self._db.execute(f"select count(*) from attempts where {where}", values).fetchone()[0]  # noqa: S608
+        # The page's paths come from the index by_date alone, however far back it is.
+        paths = f"select path from attempts where {where} order by {order} limit ? offset ?"  # noqa: S608
+        found = self._attempts(
+            f"where path in ({paths}) order by {order}", *values, size, min((page - 1) * size, 2**62)
+        )
+        return Listing(found, self._total(wanted), self._choices(wanted))
+
+    def _total(self, wanted: Filter) -> int:
+        """How many attempts fit: counted beforehand, unless days or words are asked for."""
+        where, values = wanted.where()
+        table = "attempts" if any((wanted.first, wanted.last, wanted.text, wanted.run_id, wanted.task)) else "facets"
+        count = "count(*)" if table == "attempts" else "coalesce(sum(runs), 0)"
+        return int(self._db.execute(f"select {count} from {table} where {where}", values).fetchone()[0])  # noqa: S608
+
+    def _choices(self, wanted: Filter) -> dict[str, list[str]]:
+        """What pipelines, notebooks and outcomes there are for this reader."""
         seen, allowed = Filter(dags=wanted.dags).where()
-        choices = {
-            name: [
-                row[0]
-                for row in self._db.execute(
-                    f"select distinct {name} from attempts where {seen} order by 1",  # noqa: S608
-                    allowed,
-                )
-                if row[0]
-            ]
-            for name in ("dag", "notebook", "outcome")
+        rows = self._db.execute(f"select dag, notebook, outcome from facets where {seen}", allowed).fetchall()  # noqa: S608
+        return {
+            name: sorted({row[place] for row in rows if row[place]})
+            for place, name in enumerate(("dag", "notebook", "outcome"))
         }
-        return Listing(found, total, choices)
 
     def attempt(self, path: str) -> Attempt | None:
         """The attempt at a path of the archive."""
@@ -217,13 +249,48 @@ class Index:
         )
         return [Delivered(*row) for row in rows]
 
-    def delivering(self) -> set[str]:
-        """The paths of the notebooks from which something was sent, or may have been."""
-        return {row[0] for row in self._db.execute("select distinct path from deliveries where state != 'failed'")}
+    def delivering(self, attempts: Iterable[Attempt]) -> set[str]:
+        """The paths of those notebooks from which something was sent, or may have been."""
+        sql = "select 1 from deliveries where path = ? and state != 'failed'"
+        return {each.path for each in attempts if self._db.execute(sql, (each.path,)).fetchone()}
+
+    def made_of(self, attempt: Attempt) -> list[Attempt]:
+        """The attempts whose results this one read, by what both wrote down; the latest event date first."""
+        return self._linked(attempt, "used", "made")
+
+    def used_by(self, attempt: Attempt) -> list[Attempt]:
+        """The attempts outside its run that read what this attempt's run made; the latest first."""
+        found = {
+            each.path: each for one in [attempt, *self.siblings(attempt)] for each in self._linked(one, "made", "used")
+        }
+        outside = (each for each in found.values() if (each.dag, each.run) != (attempt.dag, attempt.run))
+        return sorted(outside, key=lambda each: (each.event_date, each.started), reverse=True)
+
+    def _linked(self, attempt: Attempt, role: str, other: str) -> list[Attempt]:
+        paths = """
+            select theirs.path
+            from links as ours
+            inner join links as theirs on theirs.name = ours.name and theirs.role = ?
+            where ours.path = ? and ours.role = ?
+        """
+        where = f"where path in ({paths}) and path != ? order by event_date desc, started desc"
+        return self._attempts(where, other, attempt.path, role, attempt.path)
+
+    def terms(self) -> Iterator[tuple[str, str]]:
+        """Every word that finds something, in order, each with the path of a notebook that it finds."""
+        paths = dict(self._db.execute("select id, path from documents"))
+        for term, document in self._db.execute("select term, doc from terms"):
+            if document in paths:
+                yield term, paths[document]
+
+    def position(self) -> tuple[int, str]:
+        """How far it has read the manifest, and the entry there."""
+        offset, head = self._db.execute("select offset, head from position").fetchone()
+        return int(offset), str(head)
 
     def dags(self) -> list[str]:
         """The pipelines that there are attempts of."""
-        return [row[0] for row in self._db.execute("select distinct dag from attempts order by 1")]
+        return [row[0] for row in self._db.execute("select distinct dag from facets where runs > 0 order by 1")]
 
     def all(self) -> list[Attempt]:
         """Every attempt, the latest event date first."""
@@ -266,15 +333,14 @@ class Index:
                 self._put(path, what, str(entry.get("sha256", "")), str(entry.get("outcome") or ""))
             elif entry["sha256"] == sha256:
                 self._thin(entry)
-        except (AttributeError, KeyError, TypeError, ValueError, sqlite3.InterfaceError):
+        except (AttributeError, KeyError, TypeError, ValueError, sqlite3.InterfaceError, sqlite3.ProgrammingError):
             log.warning("An entry of the manifest about %s was not written by a run.", path)
 
     def _thin(self, entry: manifest.Entry) -> None:
         stays = entry.get("stays") or {}
         told = {name: stays[name] for name in STAYS if name in stays}
         facts = {**_told({})[1], **(stays.get("facts") or {})}
-        words = json.dumps(facts, ensure_ascii=False)
-        self._write(entry["path"], "thinned", entry["sha256"], "succeeded", told, facts, words)
+        self._write(entry["path"], "thinned", entry["sha256"], "succeeded", told, facts, [])
 
     def _deliver(self, entry: manifest.Entry) -> None:
         rows = [
@@ -283,9 +349,18 @@ class Index:
             for each in entry["deliveries"]
         ]  # fmt: skip
         self._db.executemany("insert into deliveries values (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._find_by(entry["path"], "delivery", (str(each) for row in rows for each in row[2:]))
 
     def _put(self, path: str, state: str, sha256: str, outcome: str) -> None:
-        self._write(path, state, sha256, outcome, *_told(_notebook(self.root, path)))
+        node = _notebook(self.root, path)
+        cells = executed.cells(node)
+        handed = json.dumps(executed.scraps(cells), ensure_ascii=False)  # also the text that readers got
+        texts = itertools.chain([handed], executed.visible(cells))
+        self._write(path, state, sha256, outcome, *_told(node), texts)
+        self._db.execute("delete from links where path = ?", (path,))
+        self._db.executemany(
+            "insert or ignore into links values (?, ?, ?)", [(path, role, name) for role, name in executed.links(node)]
+        )
 
     def _write(
         self,
@@ -295,19 +370,40 @@ class Index:
         outcome: str,
         about: Mapping[str, Any],
         facts: Mapping[str, Any],
-        words: str,
+        texts: Iterable[str],
     ) -> None:
         dag, event_date, run, name = (["", "", "", *path.split("/")])[-4:]
         notebook, _, number = name.removesuffix(".ipynb").rpartition(".")
+        # What has no end may be running, or was cut off: nobody can know from here.
+        outcome = UNENDED if state == "begun" else outcome or about.get("outcome", "")
         known = (path, sha256, dag, event_date, run, about.get("run_id", ""), about.get("task", ""))
         told = (
-            notebook, int(number) if number.isdigit() else 0, outcome or about.get("outcome", ""),
+            notebook, int(number) if number.isdecimal() and len(number) < 10 else 0, outcome,
             about.get("started", ""), about.get("seconds"), about.get("started_by", ""),
         )  # fmt: skip
-        text = " ".join([*map(str, known[:1] + known[2:]), *map(str, told), archive.ref(sha256), words]).casefold()
-        marks = ",".join("?" * 16)
-        row = (*known, *told, json.dumps(facts, ensure_ascii=False), text, state)
+        self._count(path, -1)
+        marks = ",".join("?" * 15)
+        row = (*known, *told, json.dumps(facts, ensure_ascii=False), state)
         self._db.execute(f"insert or replace into attempts values ({marks})", row)  # noqa: S608
+        self._count(path, 1)
+        self._db.execute("delete from documents where path = ? and kind = 'notebook'", (path,))
+        if state != "begun":
+            shown = [str(each) for each in (*known, *told)]
+            self._find_by(path, "notebook", itertools.chain(shown, _written(event_date, facts), texts))
+
+    def _count(self, path: str, change: int) -> None:
+        """Keep the number of attempts of each kind."""
+        self._db.execute(
+            "insert into facets select dag, notebook, outcome, ? from attempts where path = ? "
+            "on conflict do update set runs = runs + excluded.runs",
+            (change, path),
+        )
+
+    def _find_by(self, path: str, kind: str, texts: Iterable[str]) -> None:
+        """Let a notebook be found by the words of texts."""
+        found = executed.words(" \n ".join(texts))
+        cursor = self._db.execute("insert into documents (path, kind) values (?, ?)", (path, kind))
+        self._db.execute("insert into words (rowid, word) values (?, ?)", (cursor.lastrowid, " ".join(found)))
 
 
 class _AnewError(Exception):
@@ -393,8 +489,9 @@ def _end(root: Path) -> int:
 
 
 def _empty(connection: sqlite3.Connection) -> None:
-    for (name,) in connection.execute("select name from sqlite_master where type = 'table'").fetchall():
-        connection.execute(f"drop table {name}")
+    made = "select name from sqlite_master where type = 'table' order by sql like 'create virtual%' desc"
+    for (name,) in connection.execute(made).fetchall():
+        connection.execute(f"drop table if exists {name}")
     for statement in filter(str.strip, SCHEMA.split(";\n")):
         connection.execute(statement)
     connection.execute(f"pragma user_version = {VERSION}")
@@ -423,17 +520,16 @@ def _notebook(root: Path, path: str) -> executed.Node:
         return {}
 
 
-def _told(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """What a notebook says of its run, the facts that the pages show, and the words to find it by.
+def _told(node: executed.Node) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a notebook says of its run, and the facts that the pages show.
 
     A notebook that was changed by hand may say anything: what is not of the kind expected is left out.
     """
     about, cells = executed.about(node), executed.cells(node)
-    glued = executed.scraps(cells)
     error, parameters, queries = about.get("error"), about.get("parameters"), about.get("queries")
     facts = {
         "title": executed.title(cells),
-        "numbers": list(executed.key_numbers(glued).items()),
+        "numbers": list(executed.key_numbers(executed.scraps(cells)).items()),
         "alerts": executed.alerts(node),
         "error": {"cell": error.get("cell"), "message": str(error.get("message"))} if isinstance(error, dict) else None,
         "parameters": parameters if isinstance(parameters, dict) else {},
@@ -443,5 +539,36 @@ def _told(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]
     }
     texts = {name: value for name, value in about.items() if isinstance(value, str)}
     seconds = about.get("seconds")
-    told = {**texts, "seconds": seconds if isinstance(seconds, (int, float)) else None}
-    return told, facts, " ".join(json.dumps(each, ensure_ascii=False) for each in (facts, glued))[:20_000]
+    return {**texts, "seconds": seconds if isinstance(seconds, (int, float)) else None}, facts
+
+
+def _written(event_date: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    """Facts as the pages write them, beside how they are kept."""
+    numbers = facts.get("numbers") or []
+    values = [*(value for _, value in numbers), *(facts.get("parameters") or {}).values()]
+    yield json.dumps(facts, ensure_ascii=False)
+    yield day(event_date)
+    yield from map(shown, values)
+    yield from map(str, values)
+
+
+# --- as people read it -----------------------------------------------------------------------------------------------
+
+
+def shown(value: Any) -> str:
+    """A number as people read it; anything else as it is."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, int) or (math.isfinite(value) and value.is_integer()):
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def day(text: str, form: str = "%A, %-d %B %Y") -> str:
+    """An event date as people read it."""
+    try:
+        return f"{date.fromisoformat(text):{form}}"
+    except ValueError:
+        return text

@@ -1,16 +1,16 @@
 """The archive's pages: a list of runs, a run, two runs beside each other. Airflow serves them, `site` writes them.
 
 Nothing is loaded from elsewhere, addresses are relative, and a page holds its own style: it looks the same under any
-address and from disk. Its policy lets no script of a notebook run; the list on disk has one of ours, to filter.
+address and from disk. Its policy lets no script of a notebook run: only ours, which the policy knows by their hashes
+(`/` goes to the search field; the list on disk filters itself).
 """
 
 import base64
 import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,8 +18,8 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pulse import archive
-from pulse.archive import TEMPLATES, ArchiveError
-from pulse.archive.index import PAGE, Attempt, Filter, Index
+from pulse.archive import TEMPLATES, ArchiveError, executed
+from pulse.archive.index import PAGE, UNENDED, Attempt, Filter, Index, day, shown
 from pulse.settings import Settings
 
 FOLDED = 12  # runs of a pipeline and day beyond which they are folded
@@ -43,9 +43,10 @@ class Look:
         return attempt is not None and (self.dags is None or attempt.dag in self.dags)
 
 
-def policy(served: bool = True) -> str:
-    """The content security policy of every page."""
-    script = "" if served else f" script-src {_hashed('filter.js')};"
+def policy(served: bool = True, finds: bool = False) -> str:
+    """The content security policy of a page; `finds`: the list on disk, which looks into the files beside it."""
+    script = f" script-src {_hashed('keys.js')}"
+    script += f" {_hashed('filter.js')} 'self' file:;" if finds else ";"
     framed = " frame-ancestors 'self';" if served else ""  # which a page on disk cannot say of itself
     return (
         f"default-src 'none'; img-src data:;{script} style-src {_hashed('style.css')}; "
@@ -55,35 +56,59 @@ def policy(served: bool = True) -> str:
 
 def list_page(opened: Index, look: Look, wanted: Filter, page: int = 1) -> str:
     """The runs that fit, by event date and pipeline."""
-    size = PAGE if look.served else 1_000_000
-    listing = opened.search(wanted, page, size)
+    listing = opened.search(wanted, page)
     asked = {name: value for name, value in vars(wanted).items() if name != "dags"}
     given = {name: value for name, value in asked.items() if value}
-    pages = -(-listing.total // size)
+
+    def turn(number: int) -> str:
+        if look.served:
+            return "index.html?" + urlencode({**given, "page": number})
+        return place_of_list(number)
+
     return _page(
         "list.html.j2",
         look,
         base="",
+        finds=not look.served,
         days=_days(listing.attempts),
         listing=listing,
         asked=asked,
         given=given,
         outcomes=["not succeeded", *listing.choices["outcome"]],
         page=page,
-        pages=pages,
-        turn=lambda number: "index.html?" + urlencode({**given, "page": number}),
-        delivering=opened.delivering(),
+        pages=-(-listing.total // PAGE),
+        turn=turn,
+        delivering=opened.delivering(listing.attempts),
     )
 
 
+def place_of_list(number: int) -> str:
+    """Where a page of the list is on disk."""
+    return "index.html" if number == 1 else f"index-{number}.html"
+
+
+def rows(opened: Index, look: Look, attempts: Sequence[Attempt]) -> list[str]:
+    """Each attempt's entry in the list, as HTML."""
+    made = _page("rows.html.j2", look, base="", attempts=attempts, delivering=opened.delivering(attempts))
+    return made.split("<!---->")[:-1]
+
+
 def run_page(opened: Index, look: Look, path: str) -> str:
-    """One attempt: what is known of it, and the notebook.
+    """One attempt: what is known of it, and the notebook, or a line that says why it cannot be shown.
 
     Raises:
         ArchiveError: there is no such attempt, or not for this reader.
     """
     attempt = _attempt(opened, look, path)
-    content = b"" if attempt.state == "thinned" else archive.find(opened.root, path).read_bytes()
+    content, missing = _content(opened, attempt)
+    rendered: Any = ""
+    if content:
+        from pulse.archive import render
+
+        try:
+            rendered = render.notebook(content)
+        except ValueError as error:
+            missing = f"The notebook cannot be shown: {error}."
     return _page(
         "run.html.j2",
         look,
@@ -91,12 +116,15 @@ def run_page(opened: Index, look: Look, path: str) -> str:
         attempt=attempt,
         tries=opened.tries(attempt),
         siblings=opened.siblings(attempt),
+        made_of=[each for each in opened.made_of(attempt) if look.sees(each)],
+        used_by=[each for each in opened.used_by(attempt) if look.sees(each)],
         before=opened.before(attempt),
         others=opened.others(attempt) if look.served else [],
         delivered=opened.delivered(path),
         queries=_queries(content),
         proof=_proof(attempt, content),
-        notebook=_rendered(content) if content else "",
+        notebook=rendered,
+        missing=missing,
         size=len(content),
     )
 
@@ -110,9 +138,12 @@ def compare_page(opened: Index, look: Look, left: str, right: str) -> str:
     from pulse.archive.compare import compare
 
     one, other = _attempt(opened, look, left), _attempt(opened, look, right)
+    contents = [_content(opened, each) for each in (one, other)]
+    for _, missing in contents:
+        if missing:
+            raise ArchiveError(f"{left} and {right} cannot be compared: {missing}")
     try:
-        contents = [archive.find(opened.root, each.path).read_bytes() for each in (one, other)]
-        comparison = compare(*contents)
+        comparison = compare(*(content for content, _ in contents))
     except ValueError as error:
         raise ArchiveError(f"{left} and {right} cannot be compared: {error}.") from None
     return _page(
@@ -187,46 +218,51 @@ def _attempt(opened: Index, look: Look, path: str) -> Attempt:
     return attempt
 
 
+def _content(opened: Index, attempt: Attempt) -> tuple[bytes, str]:
+    """A notebook's file, and a sentence where it cannot be read."""
+    if attempt.state == "thinned":
+        return b"", "The notebook is no longer kept."
+    try:
+        return archive.find(opened.root, attempt.path).read_bytes(), ""
+    except (ArchiveError, OSError):
+        return b"", "The notebook is not there any more, or cannot be read. `pulse archive verify` says more."
+
+
 def _proof(attempt: Attempt, content: bytes) -> tuple[str, str]:
     """Whether the notebook is what was kept: a class and a sentence."""
     if attempt.state == "thinned":
         return "gone", "Taken out by retention's rule; what is known of it stays."
     if not attempt.sha256:
-        return "open", "It has not ended: it is running, or was killed and nothing ran after it."
+        return (
+            "open",
+            "No end is recorded: it is running, or was cut off (killed, a full disk).",
+        )
+    if not content:
+        return "changed", "It was removed since it was kept. `pulse archive verify` says more."
     if archive.digest(content) != attempt.sha256:
         return "changed", "Changed since it was kept: do not trust it. `pulse archive verify` says more."
     return "kept", "As it was kept: its SHA-256 is the one in the manifest."
 
 
 def _queries(content: bytes) -> list[Mapping[str, Any]]:
-    try:
-        found = json.loads(content)["metadata"]["pulse"]["queries"]
-        return [{"error": "", **each} for each in found if isinstance(each, dict) and "query_id" in each]
-    except (ValueError, KeyError, TypeError):
-        return []
-
-
-def _rendered(content: bytes) -> Any:
-    from pulse.archive import render
-
-    try:
-        return render.notebook(content)
-    except ValueError as error:
-        return f"This cannot be shown: {error}."
+    found = executed.about(executed.read(content)).get("queries")
+    listed = found if isinstance(found, list) else []
+    return [{"error": "", **each} for each in listed if isinstance(each, dict) and "query_id" in each]
 
 
 # --- making a page ---------------------------------------------------------------------------------------------------
 
 
-def _page(template: str, look: Look, **values: Any) -> str:
+def _page(template: str, look: Look, finds: bool = False, **values: Any) -> str:
     return (
         _environment()
         .get_template(template)
         .render(
             look=look,
-            policy=policy(look.served),
+            policy=policy(look.served, finds),
             style=_text("style.css"),
-            script="" if look.served else _text("filter.js"),
+            keys=_text("keys.js"),
+            script=_text("filter.js") if finds else "",
             when=lambda moment, form="%a %-d %b, %H:%M": _when(moment, look.settings, form),
             **values,
         )
@@ -242,20 +278,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(shown=shown, took=_took, day=_day, address=archive.address, tone=_tone)
+    environment.filters.update(shown=shown, took=_took, day=day, address=archive.address, tone=_tone)
     environment.globals.update(quote=quote)
     return environment
-
-
-def shown(value: Any) -> str:
-    """A number as people read it; anything else as it is."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if isinstance(value, int) or value.is_integer():
-        return f"{value:,.0f}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def _took(seconds: float | None) -> str:
@@ -263,13 +288,6 @@ def _took(seconds: float | None) -> str:
         return "–"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d} min" if minutes else f"{seconds:.1f} s"
-
-
-def _day(text: str, form: str = "%A, %-d %B %Y") -> str:
-    try:
-        return f"{date.fromisoformat(text):{form}}"
-    except ValueError:
-        return text
 
 
 def _when(moment: str, settings: Settings, form: str) -> str:
@@ -281,7 +299,7 @@ def _when(moment: str, settings: Settings, form: str) -> str:
 
 def _tone(outcome: str) -> str:
     """The class that colours an outcome."""
-    return {"succeeded": "good", "running": "busy", "": "busy"}.get(outcome, "bad")
+    return {"succeeded": "good", UNENDED: "busy", "": "busy"}.get(outcome, "bad")
 
 
 @cache

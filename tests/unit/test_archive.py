@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from archives import begin, end, keep, notebook, now, place, write
 
-from pulse.archive import ArchiveError, digest, find, index, manifest, proof, retention, walk
+from pulse import PulseError, notebooks
+from pulse.archive import ArchiveError, commands, digest, find, index, manifest, proof, retention, walk
 
 FORK = multiprocessing.get_context("fork")
 
@@ -509,6 +510,53 @@ def test_the_index_finds_by_day_notebook_outcome_and_words(root: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "13,806", "13806", "13 806", "13\N{NO-BREAK SPACE}806", "1380", "0.1977", "0,1977", "19.8%", "-1001234",
+        "1001234567890",
+        "чел", "TYPO", "18.8", "sunday", "22 November", "scheduled__1", "c0ffee", "not_enough", "enough", "a b", "1,5",
+        "4711", "app/2026",
+    ],
+)  # fmt: skip
+def test_what_a_page_shows_is_found_however_it_is_written(root: Path, asked: str) -> None:
+    where = place("report", dag="daily_report")
+    keep(root, where, users=13_806, ctr=0.1977345, numbers=[["CTR", "19.8%"], ["ratio", "1,5"]], text="1\u00a0234 чел.")
+    sent = {"chat": "-1001234567890", "state": "sent", "did": "sent", "ref": "a1b2", "message_id": 4711}
+    manifest.append(
+        root, {"what": "delivered", "path": where, "report": "r", "event_date": "2026-11-22", "deliveries": [sent]}
+    )
+    node = json.loads(notebook("failed", manifest.head(root), place="cells"))
+    html = "<table><tr><td>CTR</td><td>18.8</td></tr></table>"
+    node["cells"] += [
+        {"cell_type": "markdown", "metadata": {}, "source": ["A TYPO\n", "a b"]},
+        {
+            "cell_type": "code", "metadata": {}, "source": "x = not_enough", "execution_count": 2,
+            "outputs": [
+                {"output_type": "display_data", "metadata": {}, "data": {"text/html": [html]}},
+                {"output_type": "stream", "name": "stdout", "text": ["app/2026 1,5"]},
+            ],
+        },
+    ]  # fmt: skip
+    begin(root, place("cells"))
+    end(root, place("cells"), "failed", json.dumps(node))
+    found = paths(root, text=asked)
+    assert {where, place("cells")} & set(found), asked
+    assert paths(root, text="13807") == paths(root, text="0.1978") == paths(root, text="22,5") == []
+
+
+def test_punctuation_alone_finds_nothing_and_breaks_nothing(root: Path) -> None:
+    for asked in ('"', "*", "' or 1", '") OR (', "--", "a* NOT b", "\0", "NEAR(a b)", "чч" * 500):
+        assert paths(root, text=asked) == []
+    assert len(paths(root, text=" ")) == 4
+
+
+def test_a_number_of_a_page_that_no_database_counts_to_is_the_last_page(root: Path) -> None:
+    with index.opened(root) as opened:
+        assert opened.search(index.Filter(), page=10**30).attempts == []
+        assert opened.search(index.Filter(), page=10**30).total == 4
+
+
 def test_a_reference_finds_its_run(root: Path) -> None:
     sha256 = keep(root, place("one"), rows=1)
     with index.opened(root) as opened:
@@ -562,8 +610,33 @@ def test_the_index_knows_what_a_notebook_was_compared_with_and_what_was_sent(roo
         assert before.path == place(day="2026-11-21")
         (delivery,) = opened.delivered(place())
         assert (delivery.chat, delivery.message_id) == ("-1001", 7)
-        assert opened.delivering() == {place()}
+        assert opened.delivering(opened.all()) == {place()}
     assert digest((root / place()).read_bytes()) == today.sha256
+
+
+def test_a_reference_that_is_not_found_is_not_suggested(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSE_OUTPUT", str(root))
+    sha256 = keep(root, place("newest", day="2026-11-23"))
+    for typed in ("3f9c2a71b0", "zzzz", "3f"):
+        with pytest.raises(PulseError) as caught:
+            commands.show(typed)
+        assert str(caught.value).count(typed) == 1
+        assert str(caught.value).endswith(f" The newest run is {sha256[:10]}, newest of 2026-11-23.")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o007, 0o660)])
+def test_the_mode_of_every_file_follows_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        notebooks._write("{}", str(tmp_path / place()), durable=True)
+        keep(tmp_path, place("other"))
+        index.keep_up(tmp_path)
+    finally:
+        os.umask(before)
+    files = [tmp_path / place(), tmp_path / manifest.NAME, tmp_path / index.NAME]
+    # SQLite gives its files no more than this.
+    assert [path.stat().st_mode & 0o777 for path in files] == [mode, mode, mode & 0o644]
+    assert not list(tmp_path.rglob("*.part"))
 
 
 # --- retention -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from pulse import settings
-from pulse.archive import ArchiveError, index, manifest, pages, proof, render, site
+from pulse.archive import ArchiveError, find, index, manifest, pages, proof, render, site
 from pulse.archive.compare import compare
 from pulse.archive.executed import key_numbers, number
 
@@ -178,14 +179,15 @@ def test_what_people_want_to_see_stays() -> None:
     assert '<details class="nb-code">' in html
 
 
-def test_the_policy_names_the_pages_own_style_and_script_and_nothing_else() -> None:
-    for name, served in (("style.css", True), ("filter.js", False)):
-        content = (pages.TEMPLATES / name).read_bytes()
-        expected = base64.b64encode(hashlib.sha256(content).digest()).decode()
-        assert f"'sha256-{expected}'" in pages.policy(served)
-    assert "script-src" not in pages.policy()
-    for forbidden in ("unsafe", "http", "*"):
-        assert forbidden not in pages.policy() + pages.policy(False)
+def test_the_policy_names_the_pages_own_style_and_scripts_and_nothing_else() -> None:
+    for policy, names in ((pages.policy(), ("style.css", "keys.js")), (pages.policy(False, True), ("filter.js",))):
+        for name in names:
+            content = (pages.TEMPLATES / name).read_bytes()
+            expected = base64.b64encode(hashlib.sha256(content).digest()).decode()
+            assert f"'sha256-{expected}'" in policy
+    for each in (pages.policy(), pages.policy(False)):
+        for forbidden in ("unsafe", "http", "*", "'self' file:"):
+            assert forbidden not in each
     assert pages.policy().startswith("default-src 'none'; img-src data:;")
 
 
@@ -235,3 +237,179 @@ def test_the_site_is_made_of_what_changed_and_leaves_other_folders_alone(root: P
     with pytest.raises(ArchiveError, match="is in the archive"):
         site.write(root, root / "site", settings.load())
     assert proof.verify(root).problems == []
+
+
+# --- what cannot be shown --------------------------------------------------------------------------------------------
+
+
+def odd(**changed: Any) -> bytes:
+    """A notebook that is not as Jupyter writes it."""
+    return json.dumps({**json.loads(made(text("# Odd"), code("a = 1"))), **changed}).encode()
+
+
+ODD = {
+    "attachment": made(text("# Odd\n\n![a](attachment:a.png)")),
+    "no kernel": odd(metadata={"kernelspec": {}, "language_info": {}, "pulse": {"outcome": "succeeded"}}),
+    "no cells": odd(cells=7),
+    "odd cells": odd(cells=[7, {"cell_type": "code"}, {"cell_type": "x", "source": 1}]),
+    "odd outputs": odd(cells=[{"cell_type": "code", "source": ["a"], "outputs": 7, "metadata": []}]),
+    "odd data": odd(cells=[code("a", png=7, html=["<b>", 1])]),
+    "metadata": odd(metadata=7),
+    "no json": b"{",
+    "bytes": b"\xff\xfe",
+    "nothing": b"",
+    "a list": b"[]",
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.fixture
+def odd_root(root: Path) -> Path:
+    """An archive with notebooks that were kept, and cannot be shown; and some whose files are not there any more."""
+    for name, content in ODD.items():
+        kept(root, f"odd/2026-11-22/{name.replace(' ', '_')}/odd.1.ipynb", content)
+    for name in ("gone", "folder", "unreadable"):
+        kept(root, f"odd/2026-11-22/{name}/odd.1.ipynb", made(text(f"# {name}")))
+        (root / f"odd/2026-11-22/{name}/odd.1.ipynb").unlink()
+    (root / "odd/2026-11-22/folder/odd.1.ipynb").mkdir()
+    for path in ("odd/2026-11-22/.hidden/odd.1.ipynb", "odd/2026-11-22/a\\b/odd.1.ipynb", "../../outside.1.ipynb"):
+        by_hand(root, {"what": "begun", "path": path})
+        by_hand(root, {**manifest.ending("succeeded", b"{}"), "path": path})
+    return root
+
+
+def kept(root: Path, place: str, content: bytes) -> None:
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / place).write_bytes(content)
+    manifest.append(root, {"what": "begun", "path": place}, {**manifest.ending("succeeded", content), "path": place})
+
+
+def by_hand(root: Path, entry: dict[str, Any]) -> None:
+    whole = manifest.bound({"at": "2026-11-22T02:00:00+00:00", **entry, "prev": manifest.head(root)})
+    with (root / "manifest.jsonl").open("a") as file:
+        file.write(json.dumps(whole) + "\n")
+
+
+def test_one_notebook_that_cannot_be_shown_is_a_line_on_its_own_page(odd_root: Path) -> None:
+    look = pages.Look(settings.load())
+    with index.opened(odd_root) as opened:
+        listed = opened.search(index.Filter(dag="odd")).attempts
+        assert len(listed) == len(ODD) + 3
+        assert "Odd" in pages.list_page(opened, look, index.Filter())
+        for attempt in listed:
+            html = pages.run_page(opened, look, attempt.path)
+            assert attempt.ref in html
+            with suppress(ArchiveError):  # beside another one: a comparison, or a sentence
+                assert "two runs" in pages.compare_page(opened, look, listed[0].path, attempt.path)
+        said = {name: pages.run_page(opened, look, f"odd/2026-11-22/{name}/odd.1.ipynb") for name in ("gone", "folder")}
+        assert all("The notebook is not there any more, or cannot be read." in html for html in said.values())
+        shown = pages.run_page(opened, look, "odd/2026-11-22/attachment/odd.1.ipynb")
+        assert "the picture a.png is gone" in shown
+        assert "a = 1" in re.sub("<[^>]*>", "", pages.run_page(opened, look, "odd/2026-11-22/no_kernel/odd.1.ipynb"))
+    problems = "\n".join(proof.verify(odd_root).problems)
+    assert "gone/odd.1.ipynb: removed" in problems
+    assert "folder/odd.1.ipynb: a folder, put in its place by hand" in problems
+    assert problems.count("its path is none of the archive's") == 6
+
+
+def test_the_site_shows_all_others_and_stays_in_its_folder(odd_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "er" / "site"
+    runs, _ = site.write(odd_root, folder, settings.load())
+    assert runs == 3 + len(ODD) + 3
+    made_ = {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")}
+    assert {f"run/odd/2026-11-22/{name.replace(' ', '_')}/odd.1.html" for name in ODD} <= made_
+    assert "The notebook is not there" in (folder / "run/odd/2026-11-22/gone/odd.1.html").read_text()
+    outside = [path for path in tmp_path.rglob("*outside*") if not path.is_relative_to(folder)]
+    assert outside == []
+    assert site.write(odd_root, folder, settings.load()) == (runs, 0)
+
+
+@pytest.mark.parametrize("name", ["x/" + "y" * 3000 + ".ipynb", "a/b\udc80.ipynb", "x/" * 3000 + "y.ipynb"])
+def test_a_name_that_no_disk_takes_is_not_found(root: Path, name: str) -> None:
+    with pytest.raises(ArchiveError, match="holds no notebook"):
+        find(root, name)
+
+
+def test_coloured_lines_take_as_long_as_they_are_many() -> None:
+    line = "\x1b[32mINFO\x1b[0m a \x1b[1;31mlong\x1b[0m line\n"
+    html = render.coloured(line * 20_000)
+    assert html.count('<span class="ansi-green-fg">INFO</span>') == 20_000
+    # Not timed, since machines are busy: nbconvert gets no more than so much at a time.
+    assert render.coloured(line * 60) == render.ansi2html(line * 60)
+    held = "\x1b[32m" + "a \x1b[1mb\x1b[22m " * 200 + "\x1b[0mc"
+    plain = re.compile(r"</span><span[^>]*>")
+    for each in (render.coloured(held), render.ansi2html(held)):
+        assert plain.sub("", each).count("ansi-bold") <= 200
+        assert re.sub("<[^>]*>", "", each) == "a b " * 200 + "c"
+    assert "ansi-green-fg" in render.coloured(held)[-200:]
+
+
+def test_cells_of_a_table_that_changed_are_marked_by_row_and_place() -> None:
+    def table(*rows: tuple[str, ...]) -> str:
+        return "<table>" + "".join(f"<tr>{''.join(f'<td>{x}</td>' for x in row)}</tr>" for row in rows) + "</table>"
+
+    one = made(code("t", html=table(("iOS", "7", "1"), ("Android", "9", "2"))))
+    now = table(("new", "4", "4"), ("iOS", "7", "3"), ("Android", "9", "2"))
+    other = made(code("t", html=now))
+    (pair,) = compare(one, other).tables
+    assert pair.left is not None
+    assert pair.right is not None
+    marked = [re.findall(r'class="nb-moved">([^<]*)<', side) for side in (pair.left, pair.right)]
+    assert marked == [["1"], ["new", "4", "4", "3"]]
+    assert re.sub(' class="nb-moved"', "", pair.right) == render.harmless(
+        table(("new", "4", "4"), ("iOS", "7", "3"), ("Android", "9", "2"))
+    )
+
+
+# --- from a number to what made it ------------------------------------------------------------------------------------
+
+
+def test_from_the_report_one_click_to_the_run_that_published_its_numbers_and_back(root: Path, tmp_path: Path) -> None:
+    for run, day in enumerate(("2026-11-21", "2026-11-22", "2026-11-22")):
+        load = code("b", scrap={"name": "load", "data": f"load{run}"})
+        for name, cell in (("extract_feed", code("a")), ("load", load)):
+            kept(root, f"etl/{day}/run_{run}/{name}.1.ipynb", made(text(f"# {name}"), cell, number=run))
+    loads = {"name": "loads", "data": {"2026-11-21": "load0", "2026-11-22": "load2"}}
+    kept(root, "daily_report/2026-11-22/r/report.1.ipynb", made(text("# Report"), code("d", scrap=loads)))
+    look = pages.Look(settings.load())
+    with index.opened(root) as opened:
+        report = opened.attempt("daily_report/2026-11-22/r/report.1.ipynb")
+        assert report is not None
+        published = [each.path for each in opened.made_of(report)]
+        assert published == ["etl/2026-11-22/run_2/load.1.ipynb", "etl/2026-11-21/run_0/load.1.ipynb"]
+        for name, used in (("load", True), ("extract_feed", True)):
+            here = opened.attempt(f"etl/2026-11-22/run_2/{name}.1.ipynb")
+            assert here is not None
+            assert [each.path for each in opened.used_by(here)] == [report.path] * used
+        unused = opened.attempt("etl/2026-11-22/run_1/load.1.ipynb")
+        assert unused is not None
+        assert opened.used_by(unused) == []  # which another load replaced before the report
+        html = pages.run_page(opened, look, report.path)
+        assert 'href="../../../../run/etl/2026-11-22/run_2/load.1.html"' in html
+        html = pages.run_page(opened, look, published[0])
+        assert 'href="../../../../run/daily_report/2026-11-22/r/report.1.html"' in html
+        assert 'href="../../../../run/etl/2026-11-22/run_2/extract_feed.1.html"' in html
+        limited = pages.Look(settings.load(), dags=frozenset({"daily_report"}))
+        assert "etl/" not in pages.run_page(opened, limited, report.path)
+    site.write(root, tmp_path / "site", settings.load())
+    assert "run_2/load.1.html" in (tmp_path / "site/run/daily_report/2026-11-22/r/report.1.html").read_text()
+
+
+def test_an_attempt_without_an_end_does_not_look_alive_and_alerts_that_nobody_got_are_not_red(root: Path) -> None:
+    begun = made(text("# Full"), outcome="running")
+    place = "etl/2026-11-23/run/full.1.ipynb"
+    (root / place).parent.mkdir(parents=True)
+    (root / place).write_bytes(begun)
+    manifest.append(root, {"what": "begun", "path": place})
+    kept(root, "buckets/2026-11-23/run/anomalies.1.ipynb", made(code("a", scrap={"name": "alerts", "data": [1]})))
+    with index.opened(root) as opened:
+        html = pages.list_page(opened, pages.Look(settings.load()), index.Filter())
+        assert '<span class="outcome busy">no end recorded</span>' in html
+        assert "running" not in html
+        assert '<span class="fact"><b>1</b> alert, nobody told</span>' in html
+        sent = {"chat": "-1", "state": "sent", "did": "sent", "ref": "r", "message_id": 1}
+        entry = {"what": "delivered", "path": "buckets/2026-11-23/run/anomalies.1.ipynb", "report": "alert"}
+    manifest.append(root, {**entry, "event_date": "2026-11-23", "deliveries": [sent]})
+    with index.opened(root) as opened:
+        html = pages.list_page(opened, pages.Look(settings.load()), index.Filter())
+    assert '<span class="fact alert"><b>1</b> alert</span>' in html

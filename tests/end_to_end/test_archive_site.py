@@ -1,0 +1,90 @@
+"""The archive's pages on disk, in a browser: they filter themselves, however many they are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from archives import keep
+
+from pulse import settings
+from pulse.archive import manifest, site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages of 450 runs, one of them a report that was sent."""
+    root = tmp_path_factory.mktemp("archive")
+    for number in range(449):
+        day = f"2026-{9 + number // 200:02}-{1 + number % 28:02}"
+        keep(root, f"etl/{day}/run_{number}/load.1.ipynb", "failed" if number == 100 else "succeeded", rows=number)
+    report = "daily_report/2026-08-01/run/daily_report.1.ipynb"
+    keep(root, report, users=13_806, ctr=0.1977345, numbers=[["DAU", "13,806"]])
+    sent = {"chat": "-1001234567890", "state": "sent", "did": "sent", "ref": "a1b2", "message_id": 4711}
+    entry = {"what": "delivered", "path": report, "report": "daily_report", "event_date": "2026-08-01"}
+    manifest.append(root, {**entry, "deliveries": [sent]})
+    folder = tmp_path_factory.mktemp("pages") / "site"
+    site.write(root, folder, settings.load())
+    return folder
+
+
+@pytest.fixture
+def page(browser: "Browser", folder: Path) -> "Iterator[Page]":
+    page = browser.new_page()
+    page.goto((folder / "index.html").as_uri())
+    yield page
+    page.close()
+
+
+def count(page: "Page", runs: int) -> None:
+    page.locator("#count", has_text=f"{runs} run").wait_for(timeout=10_000)
+
+
+def test_the_list_is_in_pages_and_can_be_turned(page: "Page", folder: Path) -> None:
+    count(page, 450)
+    assert page.locator(".run").count() == 200
+    page.get_by_role("link", name="earlier").click()
+    page.get_by_role("link", name="earlier").click()
+    assert page.get_by_text("page 3 of 3").is_visible()
+    assert page.locator(".run").count() == 50
+    assert max(path.stat().st_size for path in folder.glob("*.html")) < 400_000
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["13,806", "13806", "13 806", "0.1977", "0,1977", "-1001234567890", "1001234567890", "4711", "DAILY_report"],
+)
+def test_search_finds_what_a_page_shows_from_any_page(page: "Page", asked: str) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type(asked)
+    count(page, 1)
+    page.locator(".run a").click()
+    assert page.get_by_text("0.198").first.is_visible()
+    page.keyboard.press("/")  # back to the list's search field
+    page.wait_for_url("**/index.html#find")
+    assert page.evaluate("document.activeElement.id") == "find"
+
+
+def test_filters_reach_every_page_and_let_go_again(page: "Page") -> None:
+    page.get_by_label("Outcome").select_option("failed")
+    count(page, 1)
+    page.get_by_label("Outcome").select_option("not succeeded")
+    count(page, 1)
+    page.get_by_label("Outcome").select_option("")
+    count(page, 450)
+    page.get_by_label("Notebook").select_option("load")
+    count(page, 449)
+    assert page.locator(".run").count() == 200
+    page.get_by_role("button", name="more").click()
+    page.wait_for_function("document.querySelectorAll('.run').length === 400")
+    page.get_by_label("Event date from").fill("2026-11-01")
+    count(page, 49)
+    page.get_by_label("Find").fill("succeeded rows 8888")
+    count(page, 0)
+    page.get_by_label("Find").fill("succeeded rows 401")
+    count(page, 1)
+    page.get_by_label("Find").fill("***")
+    count(page, 0)
