@@ -47,7 +47,7 @@ def install(config: settings.Settings, *, replace: bool = False) -> str:
     api = connect(config)
     _check_connection(api, reader)
     if not replace:
-        _check_untouched(api)
+        _check_untouched(api, reader)
     path = "/api/v1/assets/import/"
     upload = {"bundle": ("bundle.zip", _zipped(reader))}
     passwords = json.dumps({"databases/Pulse.yaml": reader.password})
@@ -91,11 +91,16 @@ def numbers(config: settings.Settings, day: date) -> dict[str, float | None]:
         raise DashboardsError(
             f"The dashboard is not installed in Superset at {api.url}: run `pulse dashboards superset`."
         )
-    charts = {chart["slice_name"]: chart["id"] for chart in api.get(f"/api/v1/dashboard/{SLUG}/charts")["result"]}
-    missing = [title for title, _ in HEADLINE.values() if title not in charts]
-    if missing:
-        raise DashboardsError(f"The dashboard in Superset has no '{missing[0]}': run `pulse dashboards superset`.")
-    asked = [_saved(api, charts[title], messages.time_range(day)) for title, _ in HEADLINE.values()]
+    charts, ours = (
+        shown(api),
+        {name: yaml.safe_load((BUNDLE / f"charts/{name}.yaml").read_text()) for name in _HEADLINES},
+    )
+    for chart in ours.values():
+        if chart["uuid"] not in charts:
+            raise DashboardsError(
+                f"The dashboard in Superset has no '{chart['slice_name']}': run `pulse dashboards superset`."
+            )
+    asked = [_saved(api, charts[chart["uuid"]], messages.time_range(day)) for chart in ours.values()]
     # They have one dataset, so that one request asks for all; anew, whatever Superset keeps.
     together = {**asked[0], "force": True, "queries": [query for context in asked for query in context["queries"]]}
     found: dict[str, float | None] = {}
@@ -105,28 +110,34 @@ def numbers(config: settings.Settings, day: date) -> dict[str, float | None]:
 
 
 HEADLINE = {
-    "app_users": ("DAU of the app", "App DAU"),
-    "both_users": ("In both", "In both"),
-    "feed_users": ("DAU of the feed", "Feed DAU"),
-    "views": ("Views", "Views"),
-    "likes": ("Likes", "Likes"),
-    "ctr": ("CTR", "CTR"),
-    "messenger_users": ("DAU of the messenger", "Messenger DAU"),
-    "messages_sent": ("Messages sent", "Messages sent"),
-    "sent_per_received": ("Sent / received", "Sent / received"),
+    "app_users": ("app_dau", "App DAU"),
+    "both_users": ("in_both", "In both"),
+    "feed_users": ("feed_dau", "Feed DAU"),
+    "views": ("views", "Views"),
+    "likes": ("likes", "Likes"),
+    "ctr": ("ctr", "CTR"),
+    "messenger_users": ("messenger_dau", "Messenger DAU"),
+    "messages_sent": ("messages_sent", "Messages sent"),
+    "sent_per_received": ("sent_per_received", "Sent / received"),
 }
-"""The charts that show the headline numbers: by column of `daily_metrics`, the chart's title and its metric."""
+"""The charts that show the headline numbers: by column of `daily_metrics`, the chart's file and its metric."""
+
+_HEADLINES = [name for name, _ in HEADLINE.values()]
+
+
+def shown(api: Api) -> dict[str, int]:
+    """The charts that stand on the dashboard, whatever they are called: their ids by uuid."""
+    position = json.loads(api.get(f"/api/v1/dashboard/{SLUG}")["result"]["position_json"] or "{}")
+    parts = [part for part in position.values() if isinstance(part, dict) and part.get("type") == "CHART"]
+    return {part["meta"].get("uuid", ""): part["meta"]["chartId"] for part in parts}
 
 
 def ask(api: Api, chart: int, time_range: str, grain: str = "") -> dict[str, Any]:
-    """What a chart gets under a date filter, with `Trends by` on a grain such as `P1W`: its `data`, its `query`."""
+    """What a chart gets under a date filter, with `Trends by` on day, week or month: its `data`, its `query`."""
     context = _saved(api, chart, time_range)
     for query in context["queries"]:
         if grain:
-            query["extras"]["time_grain_sqla"] = grain
-            for column in query["columns"]:
-                if isinstance(column, dict) and "timeGrain" in column:
-                    column["timeGrain"] = grain
+            query["filters"].append({"col": "grain", "op": "IN", "val": [grain]})
     return _answers(api, context)[0]
 
 
@@ -258,7 +269,8 @@ def _dashboard(api: Api) -> dict[str, Any] | None:
     return None if answer.status_code == 404 else dict(api.json(answer)["result"])
 
 
-def _check_untouched(api: Api) -> None:
+def _check_untouched(api: Api, reader: Reader) -> None:
+    """What would be overwritten is what was installed, or what is in the project already."""
     found = _dashboard(api)
     if found is None:
         return
@@ -268,26 +280,29 @@ def _check_untouched(api: Api) -> None:
         raise DashboardsError(
             f"Superset at {api.url} has another dashboard with the address '{SLUG}': give that one another slug."
         )
-    if found.get("certification_details") != fingerprint(now):
+    if found.get("certification_details") == fingerprint(now):
+        return
+    if differing := _differing(now, reader):
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise DashboardsError(
-            f"The dashboard in Superset at {api.url} was edited by hand since it was installed ({_differences(now)}): "
+            f"The dashboard in Superset at {api.url} was edited by hand since it was installed "
+            f"({', '.join(differing[:5])}{more}): "
             "export what should stay into dashboards/superset/bundle, or overwrite it with --replace."
         )
 
 
-def _differences(now: Assets) -> str:
+def _differing(now: Assets, reader: Reader) -> list[str]:
     """Which files differ from the bundle, by name."""
     wanted, differing = bundled(), []
     for key in sorted({*now, *wanted}):
-        if key.startswith("databases/"):
-            continue
+        if key.startswith("databases/") and key in wanted:
+            wanted[key]["sqlalchemy_uri"] = _uri(reader, "XXXXXXXXXX")
         if now.get(key) != wanted.get(key):
             content = now.get(key) or wanted[key]
-            title = content.get("slice_name") or content.get("dashboard_title") or content.get("table_name")
+            titles = ("slice_name", "dashboard_title", "table_name", "database_name")
+            title = next(content[name] for name in titles if name in content)
             differing.append(f"{key.split('/')[0].removesuffix('s')} '{title}'")
-    return (
-        ", ".join(differing[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "") or "its database"
-    )
+    return differing
 
 
 def _milliseconds(day: date) -> int:

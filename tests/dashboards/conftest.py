@@ -68,14 +68,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
         found = Published(server, _by_day(daily), _by_day(slices))
         clickhouse.create_tables(found.db)
         for table, rows in (("daily_metrics", daily), ("dimension_activity", slices)):
-            columns = ", ".join(rows[0])
-            found.db.execute(f"create table rows_of_{table} as {table} engine = Memory")
-            found.db.write(rows, f"rows_of_{table}")
-            found.db.execute(
-                f"insert into {table} ({columns}) select {columns} from rows_of_{table} "  # noqa: S608
-                "settings max_partitions_per_insert_block = 0"
-            )
-            found.db.execute(f"drop table rows_of_{table}")
+            publish(found.db, table, rows)
         yield found
 
 
@@ -103,6 +96,23 @@ def environment(published: Published, superset: superset_server.Server) -> dict[
         "SUPERSET_USER": superset.user,
         "SUPERSET_PASSWORD": superset.password,
     }
+
+
+def publish(db: clickhouse.ClickHouse, table: str, rows: list[dict[str, Any]]) -> None:
+    """Put rows of days into a table that dashboards read."""
+    columns = ", ".join(rows[0])
+    db.execute(f"create or replace table rows_of_{table} as {table} engine = Memory")
+    db.write(rows, f"rows_of_{table}")
+    db.execute(
+        f"insert into {table} ({columns}) select {columns} from rows_of_{table} "  # noqa: S608
+        "settings max_partitions_per_insert_block = 0"
+    )
+    db.execute(f"drop table rows_of_{table}")
+
+
+def unpublish(db: clickhouse.ClickHouse, table: str, day: date) -> None:
+    """Take a day out of a table that dashboards read."""
+    db.execute(f"alter table {table} drop partition {{day:Date}}", day=day)
 
 
 def _split(total: int, parts: int, chance: random.Random) -> list[int]:

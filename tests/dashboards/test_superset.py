@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dashboards.conftest import Published, environment
+from dashboards.conftest import COUNTED, Published, environment, publish, unpublish
 from pulse import messages, settings
 from pulse.dashboards import Api, DashboardsError
 from pulse.dashboards import superset as dashboard
@@ -36,29 +36,32 @@ METRICS: dict[str, Callable[[pd.DataFrame], float]] = {
     "Users sent": lambda days: days["users_sent"].mean(),
     "Users received": lambda days: days["users_received"].mean(),
 }
-TITLES = {
-    "DAU of the app": "App DAU",
-    "In both": "In both",
-    "DAU of the feed": "Feed DAU",
-    "Views": "Views",
-    "Likes": "Likes",
-    "CTR": "CTR",
-    "DAU of the messenger": "Messenger DAU",
-    "Messages sent": "Messages sent",
-    "Sent / received": "Sent / received",
+HEADLINES = {
+    "app_dau": "App DAU",
+    "in_both": "In both",
+    "feed_dau": "Feed DAU",
+    "views": "Views",
+    "likes": "Likes",
+    "ctr": "CTR",
+    "messenger_dau": "Messenger DAU",
+    "messages_sent": "Messages sent",
+    "sent_per_received": "Sent / received",
 }
-SLICES = {"By os": "os", "By gender": "gender", "By age": "age"}
-TABLE, BY_SLICE = "Every slice", "Views by slice, 30 days"
+TRENDS = {"messages_trend" if name == "messages_sent" else f"{name}_trend": HEADLINES[name] for name in HEADLINES}
+SLICES = {"by_os": "os", "by_gender": "gender", "by_age": "age"}
+TABLE, BY_SLICE = "slices", "slices_trend"
+FILES = {path.stem: yaml.safe_load(path.read_text()) for path in (dashboard.BUNDLE / "charts").glob("*.yaml")}
 
 
 @pytest.fixture(scope="module")
 def installed(published: Published, superset: Server) -> tuple[Api, dict[str, int]]:
-    """Superset with the dashboard in it, imported twice; and the charts' ids by title."""
+    """Superset with the dashboard in it, imported twice; and the charts' ids by the names of their files."""
     config = settings.load(**environment(published, superset))
     address = dashboard.install(config)
     assert dashboard.install(config) == address == f"{superset.url}/superset/dashboard/pulse/"
     api = dashboard.connect(config)
-    return api, {chart["slice_name"]: chart["id"] for chart in api.get("/api/v1/dashboard/pulse/charts")["result"]}
+    shown = dashboard.shown(api)
+    return api, {name: shown[content["uuid"]] for name, content in FILES.items()}
 
 
 def test_what_is_installed_is_what_is_in_the_project(installed: tuple[Api, dict[str, int]]) -> None:
@@ -74,7 +77,7 @@ def test_what_is_installed_is_what_is_in_the_project(installed: tuple[Api, dict[
         3,
         1,
     ]
-    assert set(charts) == {*TITLES, *(f"{title}, 30 days" for title in TITLES), *SLICES, TABLE, BY_SLICE}
+    assert len(charts) >= len({*HEADLINES, *TRENDS, *SLICES, TABLE, BY_SLICE}) == 23
 
 
 def test_every_metric_is_described(installed: tuple[Api, dict[str, int]]) -> None:
@@ -85,55 +88,140 @@ def test_every_metric_is_described(installed: tuple[Api, dict[str, int]]) -> Non
             assert content["description"], path
 
 
-@pytest.mark.parametrize("title", TITLES)
+@pytest.mark.parametrize("chart", HEADLINES)
 def test_a_headline_is_the_day_and_the_week_before_it(
-    title: str, installed: tuple[Api, dict[str, int]], published: Published
+    chart: str, installed: tuple[Api, dict[str, int]], published: Published
 ) -> None:
     api, charts = installed
     day = published.day - timedelta(days=100)
-    answer = dashboard.ask(api, charts[title], messages.time_range(day))
-    assert _series(answer, TITLES[title]) == pytest.approx(_expected(published, TITLES[title], day, 8))
-    _is_fast(answer, published)
+    answer = dashboard.ask(api, charts[chart], messages.time_range(day))
+    assert _series(answer, HEADLINES[chart]) == pytest.approx(_expected(published, HEADLINES[chart], day, 8))
+    _reads_little(answer, published)
 
 
-@pytest.mark.parametrize("title", TITLES)
-def test_a_trend_is_thirty_days_by_day_and_by_week(
-    title: str, installed: tuple[Api, dict[str, int]], published: Published
+@pytest.mark.parametrize("chart", TRENDS)
+def test_a_trend_is_thirty_days_or_twelve_whole_weeks_or_months(
+    chart: str, installed: tuple[Api, dict[str, int]], published: Published
 ) -> None:
     api, charts = installed
-    chart, metric, day = charts[f"{title}, 30 days"], TITLES[title], published.day - timedelta(days=3)
-    by_day = dashboard.ask(api, chart, messages.time_range(day))
+    metric, day = TRENDS[chart], published.day - timedelta(days=3)
+    by_day = dashboard.ask(api, charts[chart], messages.time_range(day), "day")
     assert _series(by_day, metric) == pytest.approx(_expected(published, metric, day, 30))
-    by_week = dashboard.ask(api, chart, messages.time_range(day), "P1W")
-    assert _series(by_week, metric) == pytest.approx(_expected(published, metric, day, 30, weekly=True))
-    _is_fast(by_day, published)
-    _is_fast(by_week, published)
+    without = _series(dashboard.ask(api, charts[chart], messages.time_range(day)), metric)
+    assert _series(by_day, metric).items() <= without.items()  # a metric never adds a day to its own week
+    for grain in ("week", "month"):
+        answer = dashboard.ask(api, charts[chart], messages.time_range(day), grain)
+        assert _series(answer, metric) == pytest.approx(_whole(published, metric, day, grain))
+        assert len(answer["data"]) == 12
+        _reads_little(answer, published)
+    _reads_little(by_day, published)
+
+
+def test_a_week_or_month_that_is_cut_is_left_out(installed: tuple[Api, dict[str, int]], published: Published) -> None:
+    """The first of its days, all but the last, and all: only then it is there; and not where a day is not published."""
+    api, charts = installed
+    monday = pd.Timestamp(published.day - timedelta(days=60)).to_period("W").start_time.date()
+    for behind, there in ((0, False), (5, False), (6, True), (7, True)):
+        day = monday + timedelta(days=behind)
+        for chart in ("views_trend", BY_SLICE):
+            answer = dashboard.ask(api, charts[chart], messages.time_range(day), "week")
+            periods = {_moment(row["period"]).date() for row in answer["data"]}
+            assert (monday in periods) == there
+            assert all(period + timedelta(days=6) <= day for period in periods)
+    first = min(published.daily.index).to_pydatetime().date()
+    start = pd.Timestamp(first).to_period("W").start_time.date()
+    answer = dashboard.ask(api, charts["views_trend"], messages.time_range(first + timedelta(days=30)), "week")
+    periods = {_moment(row["period"]).date() for row in answer["data"]}
+    assert min(periods) == (start if start == first else start + timedelta(days=7))
+
+
+def test_a_day_that_is_not_published_shows_nothing_rather_than_another_day(
+    installed: tuple[Api, dict[str, int]], published: Published
+) -> None:
+    api, charts = installed
+    day = published.day + timedelta(days=1)
+    for chart in ("app_dau", "app_dau_trend", BY_SLICE, "by_os", TABLE):
+        assert dashboard.ask(api, charts[chart], messages.time_range(day))["data"] == []
 
 
 def test_days_that_several_event_dates_see_count_once(
     installed: tuple[Api, dict[str, int]], published: Published
 ) -> None:
-    """A range of ten event dates: thirty-nine days, most of which ten of them see."""
+    """A range of ten event dates: thirty-nine days, most of which ten of them see; and their weeks."""
     api, charts = installed
     first, last = published.day - timedelta(days=12), published.day - timedelta(days=3)
-    answer = dashboard.ask(api, charts["Views, 30 days"], f"{first} : {last + timedelta(days=1)}", "P1W")
-    assert _series(answer, "Views") == _expected(published, "Views", last, 39, weekly=True)
+    time_range = f"{first} : {last + timedelta(days=1)}"
+    answer = dashboard.ask(api, charts["views_trend"], time_range, "day")
+    assert _series(answer, "Views") == _expected(published, "Views", last, 39)
+    weeks = _series(dashboard.ask(api, charts["views_trend"], time_range, "week"), "Views")
+    known = {**_whole(published, "Views", first, "week"), **_whole(published, "Views", last, "week")}
+    assert weeks == {period: known[period] for period in weeks}
+    assert len(weeks) >= 13
 
 
-@pytest.mark.parametrize("title", SLICES)
+@pytest.mark.parametrize("kind", ["samples", "drill_detail"])
+def test_samples_and_drill_to_detail_answer_for_every_chart(
+    kind: str, installed: tuple[Api, dict[str, int]], published: Published
+) -> None:
+    """Below a chart in Explore, and of one day from its menu on the dashboard; charts differ there by their filters."""
+    api, charts = installed
+    contexts = [json.loads(api.get(f"/api/v1/chart/{chart}")["result"]["query_context"]) for chart in charts.values()]
+    for source in {context["datasource"]["id"] for context in contexts}:
+        filters = [context["queries"][0]["filters"] for context in contexts if context["datasource"]["id"] == source]
+        queries = [{"filters": each} for each in {json.dumps(each): each for each in filters}.values()]
+        if kind == "drill_detail":
+            event = {"col": "event_date", "op": "TEMPORAL_RANGE", "val": messages.time_range(published.day)}
+            queries = [{"filters": [event, *query["filters"][1:]], "row_limit": 50} for query in queries]
+        body = {"datasource": {"id": source, "type": "table"}, "queries": queries, "result_type": kind, "force": True}
+        answers = api.post("/api/v1/chart/data", body)["result"]
+        assert len(answers) == len(queries)
+        for answer in answers:
+            assert len(answer["data"]) >= 3
+            assert {"event_date", "views"} <= set(answer["data"][0])
+            if kind == "drill_detail":
+                assert {_moment(row["event_date"]).date() for row in answer["data"]} == {published.day}
+
+
+def test_long_values_are_cut_for_charts_and_stay_apart(
+    installed: tuple[Api, dict[str, int]], published: Published
+) -> None:
+    """A day on which two browsers came with their whole names: two short labels, and the table has both whole."""
+    api, charts = installed
+    day = published.day + timedelta(days=10)
+    names = [f"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/{number}.36 " + "Safari " * 20 for number in (537, 538)]
+    counts = dict.fromkeys(COUNTED, 10**9)
+    rows = [{"event_date": day, "dimension": "os", "dimension_value": name, **counts} for name in [*names, "iOS"]]
+    publish(published.db, "dimension_activity", rows)
+    publish(published.db, "daily_metrics", [{"event_date": day, "views": 3 * 10**9}])
+    try:
+        answer = dashboard.ask(api, charts["by_os"], messages.time_range(day))
+        labels = {row["slice"]: row["Views"] for row in answer["data"]}
+        assert set(labels.values()) == {10**9}
+        assert sorted(map(len, labels)) == [3, 19, 19]
+        assert sum(label.startswith("Mozilla/5.0 (X…") for label in labels) == 2
+        answer = dashboard.ask(api, charts[BY_SLICE], messages.time_range(day))
+        assert set(labels) <= {row["slice"] for row in answer["data"]}
+        answer = dashboard.ask(api, charts[TABLE], messages.time_range(day))
+        assert {row["dimension_value"] for row in answer["data"]} == {*names, "iOS"}
+    finally:
+        unpublish(published.db, "dimension_activity", day)
+        unpublish(published.db, "daily_metrics", day)
+
+
+@pytest.mark.parametrize("chart", SLICES)
 def test_a_dimension_shows_its_slices_of_the_day(
-    title: str, installed: tuple[Api, dict[str, int]], published: Published
+    chart: str, installed: tuple[Api, dict[str, int]], published: Published
 ) -> None:
     api, charts = installed
-    answer = dashboard.ask(api, charts[title], messages.time_range(published.day))
-    rows = {row.pop("dimension_value"): row for row in answer["data"]}
+    answer = dashboard.ask(api, charts[chart], messages.time_range(published.day))
+    rows = {row.pop("slice"): row for row in answer["data"]}
     wanted = _slices(published)
-    wanted = wanted[wanted["dimension"] == SLICES[title]].set_index("dimension_value")
+    wanted = wanted[wanted["dimension"] == SLICES[chart]].set_index("dimension_value")
     assert rows == {
         value: {"Views": row["views"], "Likes": row["likes"], "Messages sent": row["messages_sent"]}
         for value, row in wanted.iterrows()
     }
-    _is_fast(answer, published)
+    _reads_little(answer, published)
 
 
 def test_the_table_shows_every_slice_of_the_day(installed: tuple[Api, dict[str, int]], published: Published) -> None:
@@ -144,7 +232,7 @@ def test_the_table_shows_every_slice_of_the_day(installed: tuple[Api, dict[str, 
     assert set(rows) == set(wanted.index)
     for key, row in rows.items():
         assert row == pytest.approx({name: METRICS[name](wanted.loc[[key]]) for name in row}, nan_ok=True)
-    _is_fast(answer, published)
+    _reads_little(answer, published)
 
 
 def test_the_trend_by_slice_shows_the_ten_largest(installed: tuple[Api, dict[str, int]], published: Published) -> None:
@@ -152,16 +240,20 @@ def test_the_trend_by_slice_shows_the_ten_largest(installed: tuple[Api, dict[str
     day = published.day
     window = published.slices.loc[pd.Timestamp(day - timedelta(days=29)) : pd.Timestamp(day)]
     largest = window.groupby(["dimension", "dimension_value"])["views"].sum().nlargest(10).index
-    for grain in ("P1D", "P1W"):
+    for grain in ("day", "week"):
         answer = dashboard.ask(api, charts[BY_SLICE], messages.time_range(day), grain)
-        found = {
-            (_moment(row["period"]), row["dimension"], row["dimension_value"]): row["Views"] for row in answer["data"]
-        }
-        frame = window.reset_index().set_index(["dimension", "dimension_value"]).loc[largest].reset_index()
-        period = frame["event_date"].dt.to_period("W" if grain == "P1W" else "D").dt.start_time
-        wanted = frame.groupby([period, "dimension", "dimension_value"])["views"].sum().to_dict()
-        assert found == wanted
-        _is_fast(answer, published)
+        found = {(_moment(row["period"]), row["dimension"], row["slice"]): row["Views"] for row in answer["data"]}
+        if grain == "day":
+            frame = window.reset_index().set_index(["dimension", "dimension_value"]).loc[largest].reset_index()
+            assert found == frame.set_index(["event_date", "dimension", "dimension_value"])["views"].to_dict()
+        else:  # twelve whole weeks of the ten largest in them
+            monday = pd.Timestamp(day + timedelta(days=1)).to_period("W").start_time
+            frame = published.slices.loc[monday - pd.Timedelta(weeks=12) : monday - pd.Timedelta(days=1)].reset_index()
+            frame["event_date"] = frame["event_date"].dt.to_period("W").dt.start_time
+            sums = frame.groupby(["event_date", "dimension", "dimension_value"])["views"].sum()
+            first = sums.groupby(["dimension", "dimension_value"]).sum().nlargest(10).index
+            assert found == {key: views for key, views in sums.items() if key[1:] in first}
+        _reads_little(answer, published)
 
 
 def test_the_link_of_the_report_opens_the_day_with_every_chart_drawn(
@@ -177,7 +269,7 @@ def test_the_link_of_the_report_opens_the_day_with_every_chart_drawn(
     page.fill("#username", superset.user)
     page.fill("#password", superset.password)
     page.press("#password", "Enter")
-    page.wait_for_url("**/welcome/**")
+    page.wait_for_url("**/welcome/**", wait_until="commit", timeout=120_000)
     page.goto(messages.dashboard_link(superset.url, day), wait_until="commit")
     # Each chart is drawn on a canvas or, the table, in cells; one that failed has neither.
     drawn = """count => {
@@ -202,10 +294,11 @@ def test_an_edit_by_hand_is_reported_and_kept_until_it_is_to_be_replaced(
     installed: tuple[Api, dict[str, int]], config: settings.Settings
 ) -> None:
     api, charts = installed
-    chart = charts["CTR"]
+    chart = charts["ctr"]
     api.request("PUT", f"/api/v1/chart/{chart}", json={"description": "What we call CTR."})
     with pytest.raises(
-        DashboardsError, match=r"edited by hand since it was installed \(chart 'CTR'\): export"
+        DashboardsError,
+        match=r"edited by hand since it was installed \(chart 'CTR of the feed'\): export",
     ) as refused:
         dashboard.install(config)
     assert len(str(refused.value).splitlines()) == 1
@@ -301,11 +394,21 @@ def _answering(answers: dict[str, str]) -> Iterator[str]:
 # --- the same numbers from the rows -----------------------------------------------------------------------------------
 
 
-def _expected(published: Published, metric: str, day: date, days: int, *, weekly: bool = False) -> dict[Any, float]:
-    """A metric over the days up to one, by day or by the Monday of the week."""
+def _expected(published: Published, metric: str, day: date, days: int) -> dict[Any, float]:
+    """A metric over the days up to one, by day."""
     window = published.daily.loc[pd.Timestamp(day - timedelta(days=days - 1)) : pd.Timestamp(day)]
-    periods = window.index.to_period("W" if weekly else "D").start_time
-    return {period: METRICS[metric](rows) for period, rows in window.groupby(periods)}
+    return {moment: METRICS[metric](window.loc[[moment]]) for moment in window.index}
+
+
+def _whole(published: Published, metric: str, day: date, grain: str) -> dict[Any, float]:
+    """A metric over the twelve whole weeks or months up to a day, by the first of their days."""
+    letter = {"week": "W", "month": "M"}[grain]
+    last = pd.Timestamp(day + timedelta(days=1)).to_period(letter) - 1  # the last that is over by then
+    periods = published.daily.index.to_period(letter)
+    return {
+        period.start_time: METRICS[metric](published.daily[periods == period])
+        for period in (last - back for back in range(12))
+    }
 
 
 def _slices(published: Published) -> pd.DataFrame:
@@ -320,7 +423,8 @@ def _moment(milliseconds: float) -> pd.Timestamp:
     return pd.Timestamp(milliseconds, unit="ms")
 
 
-def _is_fast(answer: dict[str, Any], published: Published) -> None:
-    """The chart's own statement takes ClickHouse no longer than half a second; the best of three, on a busy machine."""
+def _reads_little(answer: dict[str, Any], published: Published) -> None:
+    """The chart's own statement reads the tables of two years a few times over, so that it is quick anywhere."""
     statement = answer["query"].strip().rstrip(";")
-    assert min(published.db.execute(statement).seconds for _ in range(3)) <= 0.5, json.dumps(statement)
+    rows = len(published.slices) + len(published.daily)
+    assert published.db.execute(statement).read_rows <= 8 * rows, json.dumps(statement)
