@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
 from pulse import messages
-from pulse.messages import Language, Metric, Part, Row
+from pulse.messages import Language, Metric, Part, Row, Unit
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -33,10 +33,13 @@ ALARM = "#CC0033"
 
 DAYS = 7
 COLUMNS = 2
+MOST_TITLE = 22  # characters over a panel: its name, unit and value; what has no room is left out, or smaller
 # In inches.
 WIDTH, HEAD, HEADING, PANEL = 7.2, 0.6, 0.44, 1.4
 INCIDENT_HEIGHT = 4.4
 LEAST_SPAN = 0.2  # of the largest value: so a change by a percent looks like one
+# The least that two numbers as shown differ by: an axis has no finer ticks, and room for two of them at least.
+FINEST: dict[Unit, float] = {"users": 1, "count": 1, "share": 0.001, "ratio": 0.01}
 
 
 def week(day: date, metrics: Sequence[Metric], days: Mapping[date, Row], language: Language) -> Figure:
@@ -66,7 +69,10 @@ def week(day: date, metrics: Sequence[Metric], days: Mapping[date, Row], languag
         )
         for axis in axes.flat:
             axis.set_axis_off()  # until something is drawn there
-        _head(_whole_row(axes, 0), day, metrics[0], days, language)
+        head = _whole_row(axes, 0)
+        _head(head, day, metrics[0], days, language)
+        if any(isnan(value) for metric in metrics for value in _week(day, metric, days)):
+            _no_data(head, language)
         row = 1
         for part, group in parts:
             _heading(_whole_row(axes, row), part, language)
@@ -99,10 +105,15 @@ def incident(title: str, metric: Metric, band: "DataFrame", shown: Collection[da
         axis.plot(places, band["expected"], color=GREY, linewidth=1)
         axis.plot(places, band["value"], color=COLORS[metric.part])
         marked = [place for place in places if moments[place] in shown]
-        axis.plot(marked, band["value"].iloc[marked], color=ALARM, marker="o", linestyle="none")
-        for place in places:
-            if isnan(band["value"].iloc[place]):
-                axis.axvspan(place - 0.5, place + 0.5, color=NO_DATA, linewidth=0)
+        axis.plot(
+            marked, band["value"].iloc[marked], color=ALARM, marker="o", linestyle="none", clip_on=False, zorder=3
+        )
+        gaps = [place for place in places if isnan(band["value"].iloc[place])]
+        for place in gaps:
+            axis.axvspan(place - 0.5, place + 0.5, color=NO_DATA, linewidth=0)
+        if gaps:
+            words, across = messages.word("no data", language), axis.get_xaxis_transform()
+            axis.text(_widest(gaps), 0.02, words, transform=across, rotation=90, color=WORDS, size=11, ha="center")
         axis.set_title(title, loc="left", size=16, weight="bold")
         axis.set_title(messages.word("per bucket", language), loc="right", color=WORDS, size=12)
         room = (band["upper"] - band["value"]).fillna(0.0).iloc[len(moments) // 5 : 4 * len(moments) // 5]
@@ -114,10 +125,22 @@ def incident(title: str, metric: Metric, band: "DataFrame", shown: Collection[da
         full = [place for place in places if moments[place].minute == 0 and moments[place].hour % 6 == 0]
         axis.set_xticks(full, [_clock(moments[place], language) for place in full])
         axis.set_ylim(bottom=0 if metric.unit != "share" else None)
-        axis.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=metric.unit in ("users", "count")))
+        axis.yaxis.set_major_locator(_ticks(axis, metric.unit, 4))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: messages.compact(tick, metric.unit, language)))
     plt.close(figure)
     return figure
+
+
+def _widest(gaps: Sequence[int]) -> float:
+    """The middle of the longest run among these places, which are in order."""
+    runs: list[list[int]] = []
+    for place in gaps:
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    longest = max(runs, key=len)
+    return (longest[0] + longest[-1]) / 2
 
 
 def _clock(moment: datetime, language: Language) -> str:
@@ -157,39 +180,71 @@ def _whole_row(axes: NDArray[Any], row: int) -> Axes:
 
 
 def _panel(axis: Axes, day: date, metric: Metric, days: Mapping[date, Row], language: Language) -> None:
-    """A metric's seven days: the line in grey, the event date in the part's colour, days without a row shaded."""
-    shown = [day - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
-    values = [_value(days.get(each, {}).get(metric.column)) for each in shown]
+    """A metric's seven days: the line in grey, the event date in the part's colour, days without a number shaded."""
+    shown = _seven_days(day)
+    values = _week(day, metric, days)
     color, places = COLORS[metric.part], range(DAYS)
 
     axis.set_axis_on()
-    axis.plot(places, values, color=GREY, marker="o")
-    axis.plot(places[-1:], values[-1:], color=color, marker="o", markersize=10, linestyle="none")
+    # A dot at the edge is drawn whole.
+    axis.plot(places, values, color=GREY, marker="o", clip_on=False, zorder=3)
+    axis.plot(
+        places[-1:], values[-1:], color=color, marker="o", markersize=10, linestyle="none", clip_on=False, zorder=3
+    )
     for place in places:
-        if shown[place] not in days:
+        if isnan(values[place]):
             axis.axvspan(place - 0.5, place + 0.5, color=NO_DATA, linewidth=0)
 
+    value, title = messages.compact(values[-1], metric.unit, language), metric.label(language)
     unit = f", {messages.word('users', language)}" if metric.unit == "users" else ""
-    axis.set_title(metric.label(language) + unit, loc="left")
-    value = messages.compact(values[-1], metric.unit, language)
-    axis.set_title(value, loc="right", color=color, weight="bold")
+    title += unit if len(title + unit + value) <= MOST_TITLE else ""
+    size, begins = (14, 0.0) if len(title + value) <= MOST_TITLE else (12, -0.12)  # above the ticks' labels
+    axis.set_title(title, loc="left", size=size, x=begins)
+    axis.set_title(value, loc="right", color=color, weight="bold", size=size)
 
     axis.set_xlim(-0.5, DAYS - 0.5)
     labelled = places[:: (DAYS - 1) // 2]
     axis.set_xticks(labelled, [messages.short_date(shown[place], language) for place in labelled])
-    axis.get_xticklabels()[-1].set(color=color, weight="bold")
-    axis.set_ylim(*_limits(values))
-    axis.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=metric.unit in ("users", "count")))
+    first, *_, last = axis.get_xticklabels()
+    first.set_ha("left")
+    last.set(color=color, weight="bold", ha="right")
+    # Both ends of the line stand over the ends of their words, within the panel.
+    axis.set_ylim(*_limits(values, FINEST[metric.unit]))
+    axis.yaxis.set_major_locator(_ticks(axis, metric.unit, 3))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: messages.compact(tick, metric.unit, language)))
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
+def _limits(values: Sequence[float], finest: float) -> tuple[float, float]:
     """Where the axis begins and ends: around the values, so wide that small changes look small, hardly below zero."""
     known = [value for value in values if not isnan(value)] or [0.0]
     low, high = min(known), max(known)
-    span = max(high - low, LEAST_SPAN * high) or 1.0
+    span = max(high - low, LEAST_SPAN * high, 2 * finest)
     middle = (low + high) / 2
     return max(middle - 0.65 * span, -0.1 * span), middle + 0.65 * span
+
+
+def _ticks(axis: Axes, unit: Unit, bins: int) -> MaxNLocator | MultipleLocator:
+    """Few ticks at round numbers, no two of which are the same as shown."""
+    ticks = MaxNLocator(nbins=bins, steps=[1, 2, 5, 10])  # so that all are shown without rounding
+    low, high = axis.get_ylim()
+    found = ticks.tick_values(low, high)
+    return MultipleLocator(FINEST[unit]) if found[1] - found[0] < FINEST[unit] else ticks
+
+
+def _no_data(head: Axes, language: Language) -> None:
+    """What the shaded days are, in the chart's head."""
+    words = messages.word("no data", language)
+    box = {"facecolor": NO_DATA, "edgecolor": "none", "pad": 2}
+    head.text(1, 0, words, color=WORDS, size=12, ha="right", bbox=box, in_layout=False)
+
+
+def _seven_days(day: date) -> list[date]:
+    return [day - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
+
+
+def _week(day: date, metric: Metric, days: Mapping[date, Row]) -> list[float]:
+    """A metric's seven days; NaN where there is no number."""
+    return [_value(days.get(each, {}).get(metric.column)) for each in _seven_days(day)]
 
 
 def _value(value: float | None) -> float:

@@ -1,7 +1,8 @@
 """The words and numbers of what is sent, in English and Russian: data in, Telegram's HTML out. Nothing is sent here.
 
-A metric is one line: its number, the change since each of the days it is compared with, its name. The lines are the
-same and in the same order every day, so that a reader finds each number at its place.
+A metric is one line: its name, its number, the change since the same day of the week before and since the day before,
+and one word where the first of them is outside what such days usually do. The lines are the same and in the same order
+every day, so that a reader finds each number at its place.
 """
 
 import math
@@ -10,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from html import escape
-from itertools import groupby
+from itertools import groupby, pairwise
+from statistics import quantiles
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import quote
 
@@ -71,6 +73,8 @@ TEXTS = {
         ".": ".",
         "pp": "pp",
         "vs": "vs",
+        "unusual": "unusual",
+        "no data": "no data",
         "long date": "{weekday} {day} {month} {year}",
         "so far": "{weekday} {day} {month}, by {time}",
         "provisional": "Provisional: the day is not over.",
@@ -115,10 +119,12 @@ TEXTS = {
     "ru": {
         ",": GAP,
         ".": ",",
-        "pp": "пп",
+        "pp": f"{GAP}п.{GAP}п.",
         "vs": "к",
+        "unusual": "необычно",
+        "no data": "нет данных",
         "long date": "{weekday}, {day} {month} {year}",
-        "so far": "{weekday}, {day} {month}, к {time}",
+        "so far": "{weekday}, {day} {month}, на {time}",
         "provisional": "Предварительно: день ещё идёт.",
         "silent": "Сегодня ещё нет событий: {parts}.",
         "missing": "Нет данных за {days}: {list}.",
@@ -164,6 +170,11 @@ DIMENSIONS = {
     "en": {"os": "os", "gender": "gender", "age_group": "age"},
     "ru": {"os": "ОС", "gender": "пол", "age_group": "возраст"},
 }
+# Values of dimensions that are words; any other is a name, and the same in every language.
+VALUES: dict[Language, dict[str, dict[str, str]]] = {
+    "en": {},
+    "ru": {"gender": {"male": "мужчины", "female": "женщины"}},
+}
 POWERS = {"en": ("M", "B", "T"), "ru": (f"{GAP}млн", f"{GAP}млрд", f"{GAP}трлн")}
 DAYS = {"en": ("day", "days", "days"), "ru": ("день", "дня", "дней")}
 
@@ -193,12 +204,13 @@ MONTHS = {
 def daily_report(
     day: date, metrics: Sequence[Metric], days: Mapping[date, Row], language: Language, link: str = ""
 ) -> str:
-    """The report of a day: each metric with its change against the day before and the same day of the week before.
+    """The report of a day: each metric with its change against the same day of the week before and the day before.
 
     Args:
         day: the event date, one of `days`.
         metrics: what to show, in this order.
-        days: the rows of the event date and, as far as they are there, of the seven days before.
+        days: the rows of the event date and, as far as they are there, of the seven days before; and of the same day
+            in earlier weeks, which say what such days usually do (see `is_unusual`).
         language: of the text.
         link: the dashboard's address for that day, if there is one.
 
@@ -207,7 +219,9 @@ def daily_report(
     """
     earlier = {before: days[before] for before in compared(day) if before in days}
     missing = [before for before in _days_before(day, 7) if before not in days]
-    lines = [f"<b>{capital(long_date(day, language))}</b>", *_table(metrics, days[day], earlier, language)]
+    unusual = [metric.column for metric in metrics if is_unusual(day, metric, days)]
+    table = _table(metrics, days[day], earlier, language, unusual)
+    lines = [f"<b>{capital(long_date(day, language))}</b>", *table]
     if missing or link:
         lines.append("")
     if missing:
@@ -413,6 +427,8 @@ def slice_name(dimension: str, value: str, language: Language) -> str:
     """A slice as readers know it: `Android`, `age 25–34`, `os unknown`."""
     if value == "unknown":
         return word("unknown", language, dimension=DIMENSIONS[language].get(dimension, dimension))
+    if known := VALUES[language].get(dimension, {}).get(value.lower()):
+        return known
     value = value if len(value) <= MOST_NAME else f"{value[: MOST_NAME - 1]}…"
     return word("age", language, value=value) if dimension == "age_group" else value
 
@@ -460,7 +476,7 @@ def number(value: float | None, unit: Unit, language: Language) -> str:
 
 
 def change(value: float | None, before: float | None, unit: Unit, language: Language) -> str:
-    """How a number changed: `+2.1%`, of a share `−0.3pp`, of a ratio `+0.02`; a dash where that cannot be computed."""
+    """How a number changed: `+2.1%`, of a share `−0.3pp`, of a ratio `+0.02`; a dash where that cannot be told."""
     if value is None or before is None or math.isnan(value) or math.isnan(before):
         return DASH
     now, then = float(value), float(before)  # the difference of two unsigned integers would be one, too
@@ -476,7 +492,52 @@ def change(value: float | None, before: float | None, unit: Unit, language: Lang
         return f"{'>+' if difference > 0 else '<−'}{MOST_CHANGE - 1}{ending}"
     shown = f"{abs(difference):.{decimals}f}"
     sign = "" if float(shown) == 0 else "+" if difference > 0 else "−"
-    return _localised(f"{sign}{shown}{ending}", language)
+    return _localised(f"{sign}{shown}", language) + ending
+
+
+# What days of a week usually do is told by so many weeks at most, and by so many at least.
+MOST_WEEKS, LEAST_WEEKS = 12, 8
+# How far beyond the quartiles is unusual, in distances between them: what Tukey called far out.
+FENCE = 3.0
+# A change of a share or of a ratio that is never unusual, however little there usually is.
+LEAST_CHANGE: dict[Unit, float] = {"share": 0.01, "ratio": 0.05}
+
+
+def is_unusual(day: date, metric: Metric, days: Mapping[date, Row]) -> bool:
+    """Whether a day's change against the same day of the week before is outside what such days usually do.
+
+    What they usually do: the changes of the same weekday over the past 12 weeks, each against the week before it, as
+    many of them as are known; of fewer than eight nothing is said. Outside is what lies farther beyond their quartiles
+    than three times the distance between these: of days as ever that is one line in 70 with eight weeks, in 160 with
+    twelve (normal noise of a day and a slow drift, simulated), and an odd day among the past ones changes little.
+
+    A count changes by its ratio, where half weighs as much as double; a share and a ratio by their difference. Less
+    than three standard deviations of counting by chance, a percentage point or 0.05 is never unusual: so says a tiny
+    app nothing.
+    """
+    weeks = [day - timedelta(weeks=back) for back in range(MOST_WEEKS + 2)]
+    values = [_known(days.get(each, {}).get(metric.column)) for each in weeks]
+    pairs = list(pairwise(values))
+    now, *past = (_moved(*pair, metric.unit) for pair in pairs)
+    usual = [each for each in past if each is not None]
+    if now is None or len(usual) < LEAST_WEEKS:
+        return False
+    lower, middle, upper = quantiles(usual, n=4, method="inclusive")
+    fence = FENCE * (upper - lower)
+    chance = math.sqrt(sum(1 / (value + 1) for value in pairs[0] if value is not None))  # of a count's logarithm
+    least = LEAST_CHANGE.get(metric.unit, FENCE * chance)
+    return abs(now - middle) > least and not lower - fence <= now <= upper + fence
+
+
+def _moved(value: float | None, before: float | None, unit: Unit) -> float | None:
+    """How far a value moved, on the scale on which its changes are compared."""
+    if value is None or before is None:
+        return None
+    return value - before if unit in LEAST_CHANGE else math.log((value + 1) / (before + 1))  # a zero is a number too
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def compact(value: float | None, unit: Unit, language: Language) -> str:
@@ -523,13 +584,14 @@ def long_date(day: date, language: Language) -> str:
 # --- small parts ------------------------------------------------------------------------------------------------------
 
 
-def _table(metrics: Sequence[Metric], now: Row, earlier: Mapping[date, Row], language: Language) -> list[str]:
-    """The days compared with, then a heading a part and a line a metric: its number, its changes, its name.
+def _table(
+    metrics: Sequence[Metric], now: Row, earlier: Mapping[date, Row], language: Language, unusual: Collection[str] = ()
+) -> list[str]:
+    """The days compared with, then a heading a part and a line a metric: its name, its number, its changes.
 
-    Only the numbers are set in columns: on a small phone the whole line would not fit in letters of one width.
+    The numbers alone are in letters of one width, which set them apart: on a small phone the whole line would not fit.
     """
     numbers = [number(now[metric.column], metric.unit, language) for metric in metrics]
-    width = max(map(len, numbers))
     lines = []
     if earlier:
         lines.append(f"{word('vs', language)} {BETWEEN.join(short_date(day, language) for day in earlier)}")
@@ -539,8 +601,9 @@ def _table(metrics: Sequence[Metric], now: Row, earlier: Mapping[date, Row], lan
             changes = (
                 change(now[metric.column], row[metric.column], metric.unit, language) for row in earlier.values()
             )
-            words = " ".join(filter(None, [BETWEEN.join(changes), metric.label(language)]))
-            lines.append(f"<code>{_escaped(shown.rjust(width, GAP))}</code> {_escaped(words)}")
+            said = [_escaped(BETWEEN.join(changes)), word("unusual", language) if metric.column in unusual else ""]
+            line = [_escaped(metric.label(language)), f"<code>{_escaped(shown)}</code>", *said]
+            lines.append(" ".join(filter(None, line)))
     return lines
 
 
@@ -603,8 +666,11 @@ def _difference(difference: float, unit: Unit, language: Language) -> str:
 
 
 def compared(day: date) -> tuple[date, date]:
-    """The days that a day is compared with: the one before, and the same day of the week before."""
-    return day - timedelta(days=1), day - timedelta(days=7)
+    """The days that a day is compared with: the same day of the week before, and the one before.
+
+    A week has its rhythm, so the day before differs by that alone.
+    """
+    return day - timedelta(days=7), day - timedelta(days=1)
 
 
 def _days_before(day: date, count: int) -> list[date]:

@@ -8,13 +8,13 @@ DAY = date(2026, 11, 22)  # a Sunday
 
 METRICS = [
     Metric("app", "app_users", "users", "DAU", "DAU"),
-    Metric("app", "both_users", "users", "in both", "в обоих"),
+    Metric("app", "both_users", "users", "feed & messenger", "лента и мессенджер"),
     Metric("feed", "feed_users", "users", "DAU", "DAU"),
     Metric("feed", "views", "count", "views", "просмотры"),
     Metric("feed", "likes", "count", "likes", "лайки"),
     Metric("feed", "ctr", "share", "CTR", "CTR"),
     Metric("messenger", "messenger_users", "users", "DAU", "DAU"),
-    Metric("messenger", "messages_sent", "count", "messages", "сообщения"),
+    Metric("messenger", "messages_sent", "count", "messages sent", "отправлено"),
     Metric("messenger", "sent_per_received", "ratio", "sent / received", "отпр. / получ."),
 ]
 

@@ -46,27 +46,27 @@ def test_every_metric_has_a_panel_with_its_value() -> None:
     found = [(axis.get_title(loc="left"), axis.get_title(loc="right")) for axis in panels(drawn())]
     assert found == [
         ("DAU, users", "1,100"),
-        ("in both, users", "100"),
+        ("feed & messenger", "100"),
         ("DAU, users", "1,000"),
         ("views", "20,000"),
         ("likes", "4,000"),
         ("CTR", "20.0%"),
         ("DAU, users", "200"),
-        ("messages", "3,000"),
+        ("messages sent", "3,000"),
         ("sent / received", "1.25"),
     ]
 
 
 def test_the_title_is_the_finding_and_the_parts_are_named() -> None:
     assert texts(drawn("en")) == [
-        "DAU 1,100, +10.0% vs Sat 21, −20.0% vs Sun 15",
+        "DAU 1,100, −20.0% vs Sun 15, +10.0% vs Sat 21",
         "Sunday 22 November 2026",
         "App",
         "Feed",
         "Messenger",
     ]
     assert texts(drawn("ru")) == [
-        "DAU 1 100, +10,0% к сб 21, −20,0% к вс 15",
+        "DAU 1 100, −20,0% к вс 15, +10,0% к сб 21",
         "Воскресенье, 22 ноября 2026",
         "Приложение",
         "Лента",
@@ -124,6 +124,51 @@ def test_missing_days_are_gaps() -> None:
         assert [isnan(value) for value in values] == [False, False, True, True, False, False, False]
         shaded = [patch.get_x() for patch in axis.patches if isinstance(patch, Rectangle)]
         assert shaded == [1.5, 2.5]
+
+
+@both_languages
+def test_what_the_shade_means_is_said_where_there_is_one(language: Language) -> None:
+    words = {"en": "no data", "ru": "нет данных"}[language]
+    assert words not in texts(drawn(language))
+    assert words in texts(drawn(language, {day: row for day, row in eight_days().items() if day.day != 18}))
+    # A day that is there, but of which this number cannot be computed, is a gap too.
+    days = eight_days()
+    days[DAY - timedelta(days=2)] = {**days[DAY - timedelta(days=2)], "ctr": None}
+    figure = drawn(language, days)
+    assert words in texts(figure)
+    assert [bool(axis.patches) for axis in panels(figure)] == [metric.column == "ctr" for metric in METRICS]
+
+
+@both_languages
+@pytest.mark.parametrize("value", [0, 1, 2, 3, 7, 0.0004, 0.004, 0.3])
+def test_no_two_ticks_say_the_same_and_the_dot_stands_on_its_own(language: Language, value: float) -> None:
+    days: dict[date, Row] = {day: dict.fromkeys(eight_days()[DAY], value) for day in eight_days()}
+    for metric, axis in zip(METRICS, panels(drawn(language, days)), strict=True):
+        low, high = axis.get_ylim()
+        ticks = {
+            round(tick, 6): label for tick, label in zip(axis.get_yticks(), labels(axis.get_yticklabels()), strict=True)
+        }
+        shown = [label for tick, label in ticks.items() if low <= tick <= high]
+        assert len(shown) >= 2
+        assert len(set(shown)) == len(shown)
+        # What a gridline says is where it lies: no tick is a rounded one.
+        finest = charts.FINEST[metric.unit]
+        assert all(abs(tick / finest - round(tick / finest)) < 1e-6 for tick in ticks)
+        # Where a gridline has the words of the value, the value lies on it.
+        same = [tick for tick, label in ticks.items() if label == axis.get_title(loc="right").replace(GAP, " ")]
+        whole = metric.unit in ("users", "count") and value == int(value)
+        assert not whole or same == [] or same == [value]
+
+
+def test_dots_at_the_edge_are_whole_and_dates_stay_within_their_panel() -> None:
+    days: dict[date, Row] = {day: dict.fromkeys(eight_days()[DAY], 0) for day in eight_days()}
+    figure = drawn(days=days)
+    for axis in panels(figure):
+        assert not any(line.get_clip_on() for line in axis.get_lines())
+        box = axis.get_window_extent()
+        for label in axis.get_xticklabels():
+            assert label.get_window_extent().x0 >= box.x0 - 1
+            assert label.get_window_extent().x1 <= box.x1 + 1
 
 
 def test_a_first_day_and_a_day_without_views_are_drawn_without_nan() -> None:

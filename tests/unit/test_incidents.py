@@ -410,7 +410,8 @@ def test_the_chart_shows_the_metric_its_range_and_what_is_marked(watch: Watch) -
     assert axis.get_title(loc="left") == "Views −61.0%"
     assert axis.get_title(loc="right") == "per 15 minutes"
     assert [label.get_text() for label in axis.get_xticklabels()] == ["12:00", "18:00", "Wed 12", "06:00"]
-    assert [text.get_text() for text in axis.texts] == ["expected range"]
+    assert [text.get_text() for text in axis.texts] == ["no data", "expected range"]
+    assert axis.texts[0].get_position()[0] == 40
 
 
 def test_every_series_reads_back(watch: Watch) -> None:

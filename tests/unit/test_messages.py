@@ -1,5 +1,6 @@
 """What readers read, in both languages: every number, word and dash by hand."""
 
+import re
 from datetime import date, datetime, time, timedelta
 from html.parser import HTMLParser
 
@@ -14,35 +15,35 @@ both_languages = pytest.mark.parametrize("language", ["en", "ru"])
 
 REPORT = """\
 <b>Sunday 22 November 2026</b>
-vs Sat 21 · Sun 15
+vs Sun 15 · Sat 21
 🟦 <b>App</b>
-<code> 1,100</code> +10.0% · −20.0% DAU
-<code>   100</code> −20.0% · +25.0% in both
+DAU <code>1,100</code> −20.0% · +10.0%
+feed &amp; messenger <code>100</code> +25.0% · −20.0%
 🟧 <b>Feed</b>
-<code> 1,000</code> 0.0% · +25.0% DAU
-<code>20,000</code> +25.0% · −20.0% views
-<code> 4,000</code> −2.4% · −20.0% likes
-<code> 20.0%</code> −5.6pp · 0.0pp CTR
+DAU <code>1,000</code> +25.0% · 0.0%
+views <code>20,000</code> −20.0% · +25.0%
+likes <code>4,000</code> −20.0% · −2.4%
+CTR <code>20.0%</code> 0.0pp · −5.6pp
 🟩 <b>Messenger</b>
-<code>   200</code> −20.0% · +25.0% DAU
-<code> 3,000</code> +25.0% · −25.0% messages
-<code>  1.25</code> +0.05 · 0.00 sent / received"""
+DAU <code>200</code> +25.0% · −20.0%
+messages sent <code>3,000</code> −25.0% · +25.0%
+sent / received <code>1.25</code> 0.00 · +0.05"""
 
 REPORT_RU = """\
 <b>Воскресенье, 22 ноября 2026</b>
-к сб 21 · вс 15
+к вс 15 · сб 21
 🟦 <b>Приложение</b>
-<code> 1 100</code> +10,0% · −20,0% DAU
-<code>   100</code> −20,0% · +25,0% в обоих
+DAU <code>1 100</code> −20,0% · +10,0%
+лента и мессенджер <code>100</code> +25,0% · −20,0%
 🟧 <b>Лента</b>
-<code> 1 000</code> 0,0% · +25,0% DAU
-<code>20 000</code> +25,0% · −20,0% просмотры
-<code> 4 000</code> −2,4% · −20,0% лайки
-<code> 20,0%</code> −5,6пп · 0,0пп CTR
+DAU <code>1 000</code> +25,0% · 0,0%
+просмотры <code>20 000</code> −20,0% · +25,0%
+лайки <code>4 000</code> −20,0% · −2,4%
+CTR <code>20,0%</code> 0,0 п. п. · −5,6 п. п.
 🟩 <b>Мессенджер</b>
-<code>   200</code> −20,0% · +25,0% DAU
-<code> 3 000</code> +25,0% · −25,0% сообщения
-<code>  1,25</code> +0,05 · 0,00 отпр. / получ."""
+DAU <code>200</code> +25,0% · −20,0%
+отправлено <code>3 000</code> −25,0% · +25,0%
+отпр. / получ. <code>1,25</code> 0,00 · +0,05"""
 
 
 def report(language: Language = "en", days: dict[date, Row] | None = None, link: str = "") -> str:
@@ -67,25 +68,26 @@ def test_the_report_in_russian() -> None:
     assert report("ru") == REPORT_RU
 
 
-def test_columns_are_padded_with_spaces_that_neither_break_nor_get_lost() -> None:
-    codes = [line.split("</code>")[0] for line in messages.daily_report(DAY, METRICS, eight_days(), "en").splitlines()]
-    numbers = [code for code in codes if code.startswith("<code>")]
-    assert len({len(number) for number in numbers}) == 1
-    assert not any(" " in number for number in numbers)
+@both_languages
+def test_numbers_and_changes_do_not_break_over_lines(language: Language) -> None:
+    for line in messages.daily_report(DAY, METRICS, eight_days(), language).splitlines():
+        if "<code>" in line:
+            _, rest = line.split("<code>")
+            assert re.fullmatch(r"[^ ]+</code> [^ ]+ · [^ ]+", rest)
 
 
 @both_languages
 def test_a_line_fits_a_phone(language: Language) -> None:
-    assert all(len(line) <= 36 for line in _shown(report(language)).splitlines())
+    assert all(len(line) <= 38 for line in _shown(report(language)).splitlines())
 
 
 def test_without_views_there_is_a_dash_and_no_nan() -> None:
     days = eight_days()
     days[DAY] = {**days[DAY], "views": 0, "likes": 0, "ctr": float("nan"), "sent_per_received": None}
     text = report(days=days)
-    assert "<code>    0</code> −100.0% · −100.0% views" in text
-    assert "<code>    –</code> – · – CTR" in text
-    assert "<code>    –</code> – · – sent / received" in text
+    assert "views <code>0</code> −100.0% · −100.0%" in text
+    assert "CTR <code>–</code> – · –" in text
+    assert "sent / received <code>–</code> – · –" in text
     assert "nan" not in text.lower()
     assert "none" not in text.lower()
 
@@ -94,28 +96,28 @@ def test_after_a_day_without_views_there_is_no_change() -> None:
     days = eight_days()
     before = DAY - timedelta(days=1)
     days[before] = {**days[before], "views": 0, "ctr": None}
-    assert "<code>20,000</code> – · −20.0% views" in report(days=days)
-    assert "<code> 20.0%</code> – · 0.0pp CTR" in report(days=days)
+    assert "views <code>20,000</code> −20.0% · –" in report(days=days)
+    assert "CTR <code>20.0%</code> 0.0pp · –" in report(days=days)
 
 
 def test_a_day_without_a_yesterday_is_compared_with_the_week_before_alone() -> None:
     text = report(days=without(21))
     assert "\nvs Sun 15\n" in text
-    assert "<code> 1,100</code> −20.0% DAU" in text
+    assert "DAU <code>1,100</code> −20.0%\n" in text
     assert text.endswith("\n\nNo data for 1 day: Sat 21.")
 
 
 def test_without_an_earlier_week_no_change_against_it_is_shown() -> None:
     text = report(days=without(15))
     assert "\nvs Sat 21\n" in text
-    assert "<code> 1,100</code> +10.0% DAU" in text
+    assert "DAU <code>1,100</code> +10.0%\n" in text
     assert text.endswith("\n\nNo data for 1 day: Sun 15.")
 
 
 def test_the_first_day_of_all_has_numbers_only() -> None:
     text = report(days={DAY: eight_days()[DAY]})
     assert "vs" not in text
-    assert "<code> 1,100</code> DAU" in text
+    assert "DAU <code>1,100</code>\n" in text
     assert text.endswith("\n\nNo data for 7 days: Sun 15 – Sat 21.")
 
 
@@ -167,7 +169,7 @@ def test_data_is_escaped() -> None:
 def test_a_change_beyond_bounds_stays_short_and_escaped() -> None:
     days = eight_days()
     days[DAY - timedelta(days=1)] = {**days[DAY - timedelta(days=1)], "views": 1}
-    assert "<code>20,000</code> &gt;+999% · −20.0% views" in report(days=days)
+    assert "views <code>20,000</code> −20.0% · &gt;+999%" in report(days=days)
 
 
 def test_the_link_leads_to_the_day() -> None:
@@ -186,16 +188,90 @@ def test_the_link_leads_to_the_day() -> None:
 def test_the_headline_names_every_number_once_in_the_reports_order() -> None:
     assert list(messages.headline(METRICS, eight_days()[DAY], "en").items()) == [
         ("DAU", "1,100"),
-        ("in both", "100"),
+        ("feed & messenger", "100"),
         ("DAU (feed)", "1,000"),
         ("views", "20,000"),
         ("likes", "4,000"),
         ("CTR", "20.0%"),
         ("DAU (messenger)", "200"),
-        ("messages", "3,000"),
+        ("messages sent", "3,000"),
         ("sent / received", "1.25"),
     ]
     assert messages.headline(METRICS, eight_days()[DAY], "ru")["DAU (мессенджер)"] == "200"
+
+
+# --- what such days usually do ----------------------------------------------------------------------------------------
+
+VIEWS = Metric("feed", "views", "count", "views", "просмотры")
+CTR = Metric("feed", "ctr", "share", "CTR", "CTR")
+
+
+def sundays(column: str, *values: float | None) -> dict[date, Row]:
+    """Sundays up to the event date, the latest value last; None for a day that was not published."""
+    days = {DAY - timedelta(weeks=back): value for back, value in enumerate(reversed(values))}
+    return {day: {column: value} for day, value in days.items() if value is not None}
+
+
+# From week to week by turns a tenth more and an eleventh less, the logarithms ±0.0953: nine of these changes, of which
+# the lower quartile is −0.0953, the upper +0.0953, the distance 0.1906. So the fence lies at
+# ±(0.0953 + 3 · 0.1906) = ±0.667, a factor of 1.95.
+USUAL = [100_000.0, 110_000.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "unusual"),
+    [
+        (100_000, 194_000, False),
+        (100_000, 196_000, True),
+        (100_000, 52_000, False),  # 1 / 1.95 = 0.513
+        (100_000, 51_000, True),
+        (100_000, 0, True),
+    ],
+)
+def test_a_change_is_unusual_beyond_three_times_the_spread_of_such_days(then: float, now: float, unusual: bool) -> None:
+    days = sundays("views", *USUAL[:-1], then, now)
+    assert messages.is_unusual(DAY, VIEWS, days) is unusual
+    said = messages.daily_report(DAY, [VIEWS], days, "ru")
+    assert said.splitlines()[3].endswith(" необычно") is unusual
+
+
+def test_a_share_is_compared_in_points() -> None:
+    # Changes of ±2 points, quartiles at ±2: the fence lies at ±(2 + 3 · 4) = ±14 points.
+    usual = [0.20, 0.22] * 5
+    assert not messages.is_unusual(DAY, CTR, sundays("ctr", *usual, 0.22 + 0.135))
+    assert messages.is_unusual(DAY, CTR, sundays("ctr", *usual, 0.22 + 0.145))
+    assert messages.is_unusual(DAY, CTR, sundays("ctr", *usual, 0.22 - 0.145))
+    assert not messages.is_unusual(DAY, CTR, sundays("ctr", *[0.2] * 12, 0.209))  # less than a point is never unusual
+    assert messages.is_unusual(DAY, CTR, sundays("ctr", *[0.2] * 12, 0.211))
+
+
+def test_a_young_installation_says_nothing() -> None:
+    # Eight known changes beside the day's own are ten Sundays.
+    assert messages.is_unusual(DAY, VIEWS, sundays("views", *[100_000] * 9, 300_000))
+    assert not messages.is_unusual(DAY, VIEWS, sundays("views", *[100_000] * 8, 300_000))
+    assert not messages.is_unusual(DAY, VIEWS, sundays("views", 300_000))
+
+
+def test_days_that_are_missing_are_no_changes() -> None:
+    # Each missing day takes two changes away: eleven changes less two are nine, less four are seven.
+    assert messages.is_unusual(DAY, VIEWS, sundays("views", *[1e5] * 3, None, *[1e5] * 8, 3e5))
+    assert not messages.is_unusual(DAY, VIEWS, sundays("views", *[1e5] * 3, None, 1e5, None, *[1e5] * 6, 3e5))
+    assert not messages.is_unusual(DAY, VIEWS, sundays("views", *[1e5] * 11, None, 3e5))
+    assert not messages.is_unusual(DAY, CTR, sundays("ctr", *[0.2] * 12, float("nan")))
+
+
+def test_one_odd_day_among_the_past_ones_hides_nothing() -> None:
+    odd = [100_000.0, 103_000.0] * 3 + [20_000.0] + [103_000.0, 100_000.0] * 2 + [103_000.0]
+    assert messages.is_unusual(DAY, VIEWS, sundays("views", *odd, 60_000))
+    assert not messages.is_unusual(DAY, VIEWS, sundays("views", *odd, 104_000))
+
+
+def test_chance_alone_is_not_unusual_in_a_tiny_app() -> None:
+    # Nobody but three people; five instead of three is ln(6 / 4) = 0.41, less than 3 · √(1/6 + 1/4) = 1.94.
+    assert not messages.is_unusual(DAY, VIEWS, sundays("views", *[3] * 12, 5))
+    assert not messages.is_unusual(DAY, VIEWS, sundays("views", *[0] * 12, 1))
+    # 900 instead of 300: ln(901 / 301) = 1.10, more than 3 · √(1/901 + 1/301) = 0.20.
+    assert messages.is_unusual(DAY, VIEWS, sundays("views", *[300] * 12, 900))
 
 
 # --- the other messages -----------------------------------------------------------------------------------------------
@@ -211,11 +287,11 @@ def live(language: Language, silent: tuple[messages.Part, ...] = ()) -> str:
 
 def test_live_metrics_say_the_time_and_that_they_are_provisional() -> None:
     assert live("en") == (
-        "<b>Sunday 22 November, by 09:05</b>\nvs Sat 21 · Sun 15\n🟧 <b>Feed</b>\n"
-        "<code>20,000</code> +25.0% · −20.0% views\n<code> 4,000</code> −2.4% · −20.0% likes\n"
-        "<code> 20.0%</code> −5.6pp · 0.0pp CTR\n\n<i>Provisional: the day is not over.</i>"
+        "<b>Sunday 22 November, by 09:05</b>\nvs Sun 15 · Sat 21\n🟧 <b>Feed</b>\n"
+        "views <code>20,000</code> −20.0% · +25.0%\nlikes <code>4,000</code> −20.0% · −2.4%\n"
+        "CTR <code>20.0%</code> 0.0pp · −5.6pp\n\n<i>Provisional: the day is not over.</i>"
     )
-    assert live("ru").startswith("<b>Воскресенье, 22 ноября, к 09:05</b>\nк сб 21 · вс 15\n")
+    assert live("ru").startswith("<b>Воскресенье, 22 ноября, на 09:05</b>\nк вс 15 · сб 21\n")
     assert live("ru").endswith("\n\n<i>Предварительно: день ещё идёт.</i>")
 
 
@@ -336,6 +412,20 @@ def test_a_number_changes_its_language_and_back(english: str, russian: str) -> N
 )
 def test_changes(value: float | None, before: float | None, unit: Unit, shown: str) -> None:
     assert messages.change(value, before, unit, "en") == shown
+
+
+def test_points_in_russian_are_no_decimals() -> None:
+    assert messages.change(0.2, 0.2034, "share", "ru") == f"−0,3{GAP}п.{GAP}п."
+    assert messages.change(15, 0.2, "share", "ru") == f">+999{GAP}п.{GAP}п."
+
+
+def test_slices_have_names_in_both_languages() -> None:
+    assert [messages.slice_name("gender", value, "ru") for value in ("male", "female", "Female", "x")] == [
+        "мужчины", "женщины", "женщины", "x",
+    ]  # fmt: skip
+    assert messages.slice_name("gender", "male", "en") == "male"
+    assert messages.slice_name("gender", "unknown", "ru") == "пол: неизвестно"
+    assert messages.slice_name("os", "male", "ru") == "male"
 
 
 @pytest.mark.parametrize(
