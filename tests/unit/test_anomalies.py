@@ -319,8 +319,18 @@ def test_a_blizzard_is_found_in_taxi_rides() -> None:
     assert benchmark.judge_taxis(rides) == (1, 0)
 
 
-def test_every_bucket_of_the_hour_that_comes_twice_is_judged() -> None:
-    index = pd.date_range("2025-09-10", "2025-10-26T06:00", freq="15min", tz="Europe/Berlin")
+@pytest.mark.parametrize(
+    ("timezone", "change"),
+    [
+        ("Europe/Berlin", "2025-10-26T01:00Z"),
+        ("America/Havana", "2025-11-02T05:00Z"),  # back to midnight
+        ("Australia/Lord_Howe", "2025-04-05T15:00Z"),  # by half an hour
+        ("Antarctica/Troll", "2025-10-26T01:00Z"),  # by two hours
+    ],
+)
+def test_every_bucket_of_the_hour_that_comes_twice_is_judged(timezone: str, change: str) -> None:
+    end = pd.Timestamp(change).tz_convert(timezone) + pd.Timedelta(hours=4)
+    index = pd.date_range(end - pd.Timedelta(days=46), end, freq="15min")
     history = pd.Series(100.0 + np.arange(len(index)) % 7, index)
     for moment in index[-24:]:
         assert judge(history[:moment]).kind == "normal", moment
