@@ -1,10 +1,11 @@
 """The engine of the sandbox's ClickHouse: chDB on one data folder, for many requests at once.
 
 Users. The engine runs as one user with two roles, and a connection has both. One for the reader drops to the role
-`viewer` (SELECT on the project's database; no table function that reaches outside) and to `readonly = 2`, both enforced
-by the engine, and runs only single statements that the engine's own parser classifies as reading, so it cannot take the
-other role back. What no grant covers here, the functions that read this machine's files or this process's objects, is
-refused by name in the statement as the engine itself writes it back (`_OUTSIDE`).
+`viewer` and to the settings, `readonly = 2` among them, of the user that `dashboards/reader.sql` makes in a ClickHouse
+of one's own: its grants and no others, and no table function that reaches outside. Both are enforced by the engine. It
+runs only single statements that the engine's own parser classifies as reading, so it cannot take the other role back.
+What no grant covers here, the functions that read this machine's files or this process's objects, is refused by name in
+the statement as the engine itself writes it back (`_OUTSIDE`).
 """
 
 import json
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from pulse.sandbox import SandboxError
+from pulse.settings import ROOT
 
+READER = ROOT / "dashboards" / "reader.sql"
 TIMEZONE = "UTC"  # the server's, in which columns without one are read
 _WORKERS = 8  # statements at once; the others wait for a place
 _CHUNK = 1 << 20
@@ -31,7 +34,7 @@ _USERS = """<clickhouse>
   </default></profiles>
   <roles>
     <owner><grants><query>GRANT ALL ON *.* WITH GRANT OPTION</query></grants></owner>
-    <viewer><grants><query>GRANT SELECT ON {database}.*</query></grants></viewer>
+    <viewer><grants>{viewer}</grants></viewer>
   </roles>
   <users><default>
     <password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
@@ -119,7 +122,7 @@ class Engine:
     Args:
         folder: created if missing.
         databases: the project's and the app's, which exist from the start.
-        reader: the user who may only read the first of them.
+        reader: the user who may read what `dashboards/reader.sql` grants in the first of them.
 
     Raises:
         SandboxError: the folder cannot be opened.
@@ -132,6 +135,7 @@ class Engine:
 
         self.version = chdb.engine_version
         self._chdb, self._path, self._reader = chdb, str(folder), reader
+        grants, self._reader_settings = _documented(databases[0])
         self._workers = ThreadPoolExecutor(_WORKERS, "query")
         self._lock = threading.Lock()
         self._running: dict[str, Query] = {}
@@ -139,7 +143,7 @@ class Engine:
         self._sessions: dict[tuple[str, str], _Session] = {}
         try:
             # The engine lives as long as one connection does.
-            self._keeper = chdb.connect(f"{folder}?config-file={_write_config(folder, databases[0])}")
+            self._keeper = chdb.connect(f"{folder}?config-file={_write_config(folder, grants)}")
         except (RuntimeError, OSError) as error:
             raise SandboxError(
                 f"The engine cannot open {folder}: {error} Give another folder, or remove this one."
@@ -217,7 +221,7 @@ class Engine:
             connection.query(f"CREATE TEMPORARY TABLE `{table.name}` ({table.structure})")
             _insert(connection, f"INSERT INTO `{table.name}`", table.format, [table.data])
         if query.user == self._reader:
-            connection.query("SET ROLE viewer; SET readonly = 2")
+            connection.query(f"SET ROLE viewer; SET {self._reader_settings}")
         return connection
 
     def _session(self, query: Query) -> _Session:
@@ -289,12 +293,25 @@ _OUTPUT = re.compile(rb"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^;]*)?;?\s*$", re.IGNOR
 _SET = re.compile(rb"\s*(SET|USE)\b", re.IGNORECASE)
 
 
-def _write_config(folder: Path, database: str) -> Path:
+def _documented(database: str) -> tuple[list[str], str]:
+    """What `dashboards/reader.sql` grants the reader, for this database; and its settings."""
+    text = READER.read_text()
+    granted = re.findall(r"^grant (\w+) on pulse\.(\w+) to pulse_reader;", text, re.MULTILINE)
+    laid_down = re.search(r"^settings (.+);", text, re.MULTILINE)
+    if not granted or not laid_down:
+        raise SandboxError(
+            f"{READER} has no grants or no settings in the form that the sandbox reads; see its history."
+        )
+    return [f"GRANT {right} ON `{database}`.{table}" for right, table in granted], laid_down[1]
+
+
+def _write_config(folder: Path, grants: Sequence[str]) -> Path:
     """The engine's configuration, beside its data. Memory is bounded so that a demo cannot take the machine down."""
     folder.mkdir(exist_ok=True)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     users, config = folder / "users.xml", folder / "config.xml"
-    values = {"threads": os.cpu_count() or 1, "query_memory": memory * 2 // 5, "database": database}
+    values = {"threads": os.cpu_count() or 1, "query_memory": memory * 2 // 5}
+    values["viewer"] = "".join(f"<query>{grant}</query>" for grant in grants)
     users.write_text(_USERS.format(**values))
     config.write_text(_CONFIG.format(users=users, memory=memory // 2))
     return config

@@ -29,6 +29,8 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.external import ExternalData
 
+from pulse import clickhouse as database
+from pulse import settings
 from pulse.sandbox import SandboxError, clickhouse
 from pulse.sandbox.clickhouse import Server
 from pulse.sandbox.clickhouse_engine import split_insert
@@ -292,11 +294,14 @@ def test_a_read_ends_when_its_client_goes_away(url: str) -> None:
 # --- the reader ------------------------------------------------------------------------------------------------------
 
 
-def test_the_reader_reads_the_projects_database(clickhouse_server: Server, table: str) -> None:
-    answer(clickhouse_server.url, f"INSERT INTO {table} VALUES (1, 'file')")
-    assert answer(clickhouse_server.reader_url, f"SELECT s FROM {table} WHERE s = 'file'", max_threads="1") == "file\n"
-    assert "rows" in answer(clickhouse_server.reader_url, "SHOW TABLES", database="pulse").splitlines()
-    assert answer(clickhouse_server.reader_url, f"SELECT count() FROM {table}", session_id="r") == "1\n"
+def test_the_reader_reads_what_dashboards_show_and_no_other_table(clickhouse_server: Server, table: str) -> None:
+    database.create_tables(database.ClickHouse(clickhouse_server.url, "pulse", settings.load().zone))
+    url = clickhouse_server.reader_url
+    asked = "SELECT 'file', count() FROM pulse.daily_metrics WHERE toString(event_date) = 'file'"
+    assert answer(url, asked, max_threads="1") == "file\t0\n"
+    assert answer(url, "SHOW TABLES", database="pulse").splitlines() == ["daily_metrics", "dimension_activity"]
+    assert answer(url, asked, session_id="r") == "file\t0\n"
+    assert ask(url, f"SELECT s FROM {table}").status_code == 403
 
 
 @pytest.mark.parametrize(
