@@ -92,6 +92,7 @@ TEXTS = {
         "to do often": "The next run tries again. If that fails too, it is not told again today: look into Airflow.",
         "to do not run": "What to do: see whether the scheduler runs, then trigger it with that date.",
         "to do not run often": "What to do: see whether the scheduler runs and whether the DAG is switched on.",
+        "as logged": "{reason}",
         "users": "users",
         "instead": "{value} instead of {lower} – {upper}, in the 15 minutes to {time}",
         "in all": "over {span} to {time}; at last {value}, expected {lower} – {upper}",
@@ -140,6 +141,7 @@ TEXTS = {
         "to do often": "Следующий запуск попробует снова; о новом сбое сегодня уже не сообщим: загляните в Airflow.",
         "to do not run": "Что делать: проверить, работает ли планировщик, и запустить DAG с этой датой.",
         "to do not run often": "Что делать: проверить, работает ли планировщик и включён ли DAG.",
+        "as logged": "дословно из журнала: {reason}",
         "users": "чел.",
         "instead": "{value} вместо {lower} – {upper} за 15 минут до {time}",
         "in all": "за {span} до {time}; в конце {value}, ожидалось {lower} – {upper}",
@@ -281,7 +283,7 @@ def failure_notice(
     """
     tasks: dict[str, list[str]] = {}
     for task, reason in reasons.items():
-        tasks.setdefault(" ".join(reason.split()), []).append(task)
+        tasks.setdefault(reason_in(" ".join(reason.split()), language), []).append(task)
     room = MOST_REASON // max(1, len(tasks))
     shown = {
         ", ".join(filter(None, names)): _escaped(reason if len(reason) <= room else f"{reason[: room - 1].rstrip()}…")
@@ -309,6 +311,34 @@ def _failed(name: str, language: Language, day: date | None) -> str:
     if day is None:
         return word("failed", language, name=_escaped(name))
     return word("failed day", language, name=_escaped(name), day=day_and_month(day, language))
+
+
+# What errors say, and what a Russian reader is told; whatever is not among them is quoted as the log has it.
+REASONS = {
+    r"(?P<day>\S+) was not published within (?P<wait>[\d:]+)": "{day} не опубликован за {wait}: почините etl, затем "
+    "запустите этот DAG с этой датой.",
+    r"No ClickHouse server answers at (?P<where>\S+);": "ClickHouse не отвечает по адресу {where}: проверьте "
+    "CLICKHOUSE_URL и работает ли сервер.",
+    r"(?P<some>\d+) of (?P<all>\d+) chats did not get (?P<report>.+?) of (?P<day>\d{4}-\d\d-\d\d)\. ?(?P<rest>.*)": (
+        "{report} за {day} не дошёл до чатов: {some} из {all}. {rest}"
+    ),
+    r"The numbers of (?P<day>\S+) are not the same everywhere: (?P<rest>.*)": "Числа за {day} расходятся: {rest}",
+    r"The archive cannot keep (?P<path>\S+) \(": "В архив нельзя записать {path}: освободите место, дайте право на "
+    "запись или задайте PULSE_OUTPUT.",
+    r"killed before it could say why": "задачу прервали извне или ей не хватило памяти: сама она ничего не сказала.",
+    r"it took longer than it may, or was broken off by hand": "запуск шёл дольше положенного или прерван вручную.",
+    r"There is nothing to watch": "Следить не за чем: источник пуст, или время в нём другого часового пояса.",
+}
+
+
+def reason_in(reason: str, language: Language) -> str:
+    """Why something failed, as a reader of that language is told: errors themselves are in English."""
+    if language == "en":
+        return reason
+    for said, told in REASONS.items():
+        if found := re.search(said, reason):
+            return told.format(**found.groupdict()).rstrip()
+    return word("as logged", language, reason=reason)
 
 
 def incident(

@@ -3,12 +3,15 @@
 import re
 from datetime import date, datetime, time, timedelta
 from html.parser import HTMLParser
+from zoneinfo import ZoneInfo
 
 import pytest
 from reported import DAY, METRICS, eight_days
 
 from pulse import messages
+from pulse.clickhouse import ClickHouse, ClickHouseError
 from pulse.messages import GAP, Language, Metric, Row, Unit
+from pulse.settings import ROOT
 from pulse.telegram import MAX_CAPTION, MAX_TEXT, length
 
 both_languages = pytest.mark.parametrize("language", ["en", "ru"])
@@ -321,7 +324,7 @@ def test_a_failure_is_told_with_its_reason_and_what_to_do() -> None:
         "The next run tries again. If that fails too, it is not told again today: look into Airflow."
     )
     assert messages.failure_notice("daily_report", {"deliver": "почему"}, "ru", DAY).startswith(
-        "<b>daily_report.deliver: сбой</b> за 22 ноября: почему\nЧто делать: "
+        "<b>daily_report.deliver: сбой</b> за 22 ноября: дословно из журнала: почему\nЧто делать: "
     )
 
 
@@ -354,6 +357,29 @@ def test_a_dag_that_did_not_run_is_told_with_what_to_do() -> None:
     assert messages.not_run_notice("monitoring", "ru", since="13:05, 22.11.").startswith(
         "<b>monitoring не запускался</b> с 13:05, 22.11.: "
     )
+
+
+def test_common_reasons_are_told_in_russian() -> None:
+    assert messages.reason_in("2026-11-22 was not published within 12:30:00; repair etl, …", "ru") == (
+        "2026-11-22 не опубликован за 12:30:00: почините etl, затем запустите этот DAG с этой датой."
+    )
+    assert messages.reason_in("1 of 2 chats did not get late_notice of 2026-11-22. -1: why", "ru") == (
+        "late_notice за 2026-11-22 не дошёл до чатов: 1 из 2. -1: why"
+    )
+    with pytest.raises(ClickHouseError) as raised:
+        ClickHouse("http://default:@127.0.0.1:9", "pulse", ZoneInfo("Europe/Moscow")).value("select 1")
+    assert messages.reason_in(str(raised.value), "ru").startswith("ClickHouse не отвечает по адресу ")
+    assert messages.reason_in("it broke: {x}", "ru") == "дословно из журнала: it broke: {x}"
+    assert messages.reason_in("it broke: {x}", "en") == "it broke: {x}"
+
+
+def test_the_reasons_are_those_that_the_project_gives() -> None:
+    given = "\n".join(path.read_text() for path in (ROOT / "pulse").glob("**/*.py") if path.name != "messages.py")
+    given += "\n".join(path.read_text() for path in (ROOT / "notebooks").glob("**/*.ipynb"))
+    for pattern in messages.REASONS:
+        longest = max(re.split(r"\(\?P.*?\)+|\\.", pattern), key=len).strip(" ;:(.*")
+        assert len(longest) > 10
+        assert longest in given, longest
 
 
 # --- numbers, words, dates --------------------------------------------------------------------------------------------
