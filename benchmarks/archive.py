@@ -116,9 +116,10 @@ def timed(work: Callable[[], Any], rounds: int = 1) -> float:
 
 
 def list_page(root: Path, **wanted: str) -> str:
-    """The list as a reader asks for it: the index opened and brought up to date, the page made."""
+    """The list as Airflow shows it: the index opened and brought up to date, the page made for a reader's pipelines."""
     with index.opened(root) as opened:
-        return pages.list_page(opened, pages.Look(settings.load()), index.Filter(**wanted))
+        seen = frozenset(opened.dags())
+        return pages.list_page(opened, pages.Look(settings.load(), dags=seen), index.Filter(**wanted, dags=seen))
 
 
 def keep_one(root: Path, number: int) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 from archives import begin, end, keep, notebook, now, place, write
 
-from pulse import PulseError, notebooks
-from pulse.archive import ArchiveError, commands, digest, find, index, manifest, proof, retention, walk
+from benchmarks.archive import fill
+from pulse import PulseError, notebooks, settings
+from pulse.archive import ArchiveError, commands, digest, find, index, manifest, pages, proof, retention, walk
 
 FORK = multiprocessing.get_context("fork")
 
@@ -549,6 +550,33 @@ def test_punctuation_alone_finds_nothing_and_breaks_nothing(root: Path) -> None:
     for asked in ('"', "*", "' or 1", '") OR (', "--", "a* NOT b", "\0", "NEAR(a b)", "чч" * 500):
         assert paths(root, text=asked) == []
     assert len(paths(root, text=" ")) == 4
+
+
+def test_the_list_reads_one_index_in_its_order_whoever_the_reader_is(root: Path) -> None:
+    """What keeps it as fast for a hundred thousand runs; `make prove` measures it."""
+    with index.opened(root) as opened:
+        for wanted in (index.Filter(), index.Filter(dags=frozenset({"etl", "x"})), index.Filter(outcome="failed")):
+            where, values = wanted.where()
+            sql = f"explain query plan select path from attempts where {where} order by {index.ORDER} limit 200"  # noqa: S608
+            plan = [row[3] for row in opened._db.execute(sql, values)]
+            assert plan == ["SCAN attempts USING COVERING INDEX by_date"], (wanted, plan)
+        assert opened._total(index.Filter(outcome="failed")) == 1
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+def test_a_hundred_thousand_runs_are_listed_and_searched_in_a_second_of_work(tmp_path: Path) -> None:
+    fill(tmp_path, 100_000)
+    index.rebuild(tmp_path)
+    look = pages.Look(settings.load(), dags=frozenset({"monitoring"}))
+    for wanted, number in (({}, 1), ({}, 400), ({"text": "far below"}, 1), ({"outcome": "not succeeded"}, 2)):
+        begun = time.process_time()
+        with index.opened(tmp_path) as opened:
+            html = pages.list_page(opened, look, index.Filter(**wanted, dags=look.dags), number)
+        assert time.process_time() - begun < 1, wanted
+        assert html.count('<li class="run') == 200
+    verdict = proof.verify(tmp_path)
+    assert (verdict.problems, verdict.notebooks) == ([], 100_000)
 
 
 def test_a_number_of_a_page_that_no_database_counts_to_is_the_last_page(root: Path) -> None:
