@@ -116,6 +116,17 @@ class ArchiveLink(BaseOperatorLink):
         return airflow_plugin.address(f"task?{urlencode(what)}")
 
 
+NOT_OURS = (
+    "input_nb",
+    "output_nb",
+    "kernel_name",
+    "language_name",
+    "kernel_conn_id",
+    "nbconvert",
+    "nbconvert_args",
+)  # arguments of PapermillOperator
+
+
 class NotebookOperator(PapermillOperator):
     """Runs a notebook of `notebooks/` and archives it, with the truth about how it ended.
 
@@ -129,6 +140,10 @@ class NotebookOperator(PapermillOperator):
         notebook: its path below `notebooks/`, without the ending: `etl/load`.
         parameters: what to inject; templated.
         cell_seconds: the longest a cell may take; the task's `execution_timeout` bounds the whole.
+        log_output: whether each line that the notebook prints stands in the task's log when it is printed.
+
+    Raises:
+        ValueError: another of PapermillOperator's arguments was given, which would have no effect here.
     """
 
     template_fields = ("parameters",)
@@ -140,10 +155,17 @@ class NotebookOperator(PapermillOperator):
         notebook: str,
         parameters: dict[str, Any] | None = None,
         cell_seconds: int | None = None,
+        log_output: bool = True,
         **kwargs: Any,
     ) -> None:
         path = settings.ROOT / "notebooks" / f"{notebook}.ipynb"
-        super().__init__(input_nb=str(path), parameters=parameters or {}, **kwargs)
+        super().__init__(parameters=parameters or {}, log_output=log_output, **kwargs)
+        if ignored := [name for name in NOT_OURS if getattr(self, name, None)]:
+            raise ValueError(
+                f"NotebookOperator has no {ignored[0]}: it runs a notebook of notebooks/ in a kernel of this machine's "
+                f"python3 and archives it as it is; leave {ignored[0]} out, or use PapermillOperator."
+            )
+        self.input_nb = str(path)
         self.notebook = path.stem
         self.cell_seconds = cell_seconds
 
@@ -181,10 +203,11 @@ class NotebookOperator(PapermillOperator):
                     "try": instance.try_number,
                     "started_by": _starter(dag_run),
                 },
-                environment={"CLICKHOUSE_URL": config.clickhouse_url.get_secret_value()},
-                secrets=[*config.secrets, *settings.load().secrets],
+                environment=config.for_kernels,
+                secrets=config.secrets,
                 cell_seconds=self.cell_seconds,
                 root=config.output,
+                say=self.log.info if self.log_output else None,
             )
         if "run" in self.parameters:
             instance.xcom_push("run", self.parameters["run"])
@@ -649,9 +672,9 @@ def _check_conf(context: Any) -> None:
 
 
 def _next_attempt(stem: str, number: int, root: str) -> str:
-    """The archive's place for an attempt; an earlier one that was killed is told so."""
+    """The archive's place for an attempt; an earlier one that was killed is told so, one that still runs is ended."""
     for earlier in range(1, number):
-        notebooks.settle(f"{stem}.{earlier}.ipynb", root)
+        notebooks.settle(f"{stem}.{earlier}.ipynb", root, superseded=True)
     while notebooks.exists(f"{stem}.{number}.ipynb"):  # the metadata database was reset, the archive was not
         number += 1
     return f"{stem}.{number}.ipynb"

@@ -135,7 +135,6 @@ def buckets(
         path,
         {"fill_days": days},
         about={"dag": "buckets", "task": "anomalies", "run_id": run, "try": 1, "started_by": "by hand"},
-        secrets=config.secrets,
         root=config.output,
     )
     typer.echo(f"The buckets of {days} days are counted. Archived at {done.path}")

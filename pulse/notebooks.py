@@ -4,11 +4,12 @@ papermill executes; this module decides what may run, where the result is kept a
 cannot be trusted for that: it calls a dead kernel, a timeout and `sys.exit(0)` a success.
 """
 
-import ast
 import base64
-import difflib
+import fcntl
 import hashlib
 import io
+import logging
+import math
 import os
 import re
 import signal
@@ -19,17 +20,19 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import unquote, urlsplit
 
-from pulse import QUERY_MIME, PulseError, archive
+from pulse import QUERY_MIME, PulseError, archive, settings
+from pulse import parameters as offered
 from pulse.archive import ArchiveError, index, manifest
+from pulse.masking import MASK, SHORTEST, Mask
 from pulse.settings import ROOT
 
 # papermill imports every cloud's SDK whether it is needed or not, and jsonschema builds a grammar for a format that no
@@ -67,8 +70,22 @@ with light_import():
     from papermill.execute import ERROR_MARKER_TAG
     from traitlets.config import Config
 
-MASK = "•••"
-SHORTEST_SECRET = 6  # a shorter one would be found in ordinary words
+# What a kernel gets of this process's environment, beside the settings that are a notebook's business: how programs,
+# files and servers are found, and how Python behaves. Nothing else: what is not here may be anybody's password.
+PASSED = frozenset(
+    """
+    PATH HOME USER LOGNAME SHELL TERM TZ LANG LANGUAGE TMPDIR TMP TEMP VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
+    LD_LIBRARY_PATH LD_PRELOAD DYLD_LIBRARY_PATH MALLOC_ARENA_MAX XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME
+    XDG_RUNTIME_DIR JUPYTER_PATH JUPYTER_DATA_DIR JUPYTER_CONFIG_DIR JUPYTER_RUNTIME_DIR JUPYTER_PLATFORM_DIRS
+    IPYTHONDIR MPLCONFIGDIR MPLBACKEND PYTHONPATH PYTHONHOME PYTHONWARNINGS PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX
+    PYTHONUNBUFFERED PYTHONUTF8 PYTHONIOENCODING PYTHONFAULTHANDLER PYTHONHASHSEED PYTHONTZPATH SSL_CERT_FILE
+    SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE SYSTEMROOT
+    """.split()  # noqa: SIM905
+)
+PASSED_PREFIXES = ("LC_",)
+PASSED_SUFFIXES = ("_NUM_THREADS",)
+# The way to the server may lead through these; a password in one is masked as ClickHouse's own is.
+PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 
 
 class NotebookError(PulseError):
@@ -77,6 +94,10 @@ class NotebookError(PulseError):
 
 class ParameterError(NotebookError):
     """The notebook cannot be run with these parameters; running it again would not help."""
+
+
+class SupersededError(NotebookError):
+    """Another try took the place of this one while it still ran: whatever it does from there on does not count."""
 
 
 class CheckError(PulseError):
@@ -109,7 +130,8 @@ def expect(condition: bool, sentence: str) -> None:
 def glue(**values: Any) -> None:
     """Hand values on from a notebook with scrapbook, which refuses numpy's numbers and draws figures its own way.
 
-    A matplotlib figure is handed on as the PNG that it saves, at its own size and resolution, and is shown.
+    A matplotlib figure is handed on as the PNG that it saves, at its own size and resolution, and is shown. What is no
+    number (NaN, infinity) is not handed on, and None where it stands in a list or a dict: JSON has nothing for it.
     """
     with light_import():
         import scrapbook
@@ -121,7 +143,11 @@ def glue(**values: Any) -> None:
             value.savefig(png, format="png")
             scrapbook.glue(name, Image(data=png.getvalue(), format="png"), encoder="display")
         else:
-            scrapbook.glue(name, value.item() if hasattr(value, "item") else value)
+            plain = _finite(value.tolist() if hasattr(value, "tolist") else value)
+            if plain is None:
+                print(f"{name} is {value}: there is nothing to hand on.")
+            else:
+                scrapbook.glue(name, plain)
 
 
 def scraps(path: str) -> dict[str, Any]:
@@ -159,35 +185,44 @@ def safe_name(text: str) -> str:
     return f"{re.sub('[^A-Za-z0-9]+', '_', text).strip('_')[:73]}_{digest}"
 
 
-def check(notebook: Path, parameters: Mapping[str, Any], secrets: Iterable[str] = ()) -> None:
-    """See that a notebook can be run with these parameters, without running it.
+def check(notebook: Path, given: Mapping[str, Any], mask: Mask | None = None) -> dict[str, Any]:
+    """See that a notebook can be run with these parameters, without running it; gives them as they are archived.
 
     Raises:
-        ParameterError: there is no such notebook, it has no cell tagged `parameters`, a parameter is not one of them or
-            not of its default's type, or its value holds a secret (parameters are archived in clear).
+        ParameterError: there is no such notebook, it has no cell tagged `parameters`, a parameter is not one of them,
+            not of its type or nothing that JSON can hold, or holds a secret (parameters are archived in clear).
     """
     if not notebook.is_file():
         raise ParameterError(f"There is no notebook at {notebook}; check its name.")
-    node = nbformat.read(notebook, as_version=4)
-    if not any("parameters" in cell.metadata.get("tags", []) for cell in node.cells):
-        raise ParameterError(f"{notebook.name} has no cell tagged 'parameters'; tag the one with the defaults.")
-    known = papermill.inspect_notebook(str(notebook))
-    for name, value in parameters.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean '{near[0]}'" if near else f"it has {', '.join(known) or 'none'}"
-            raise ParameterError(f"{notebook.name} has no parameter '{name}': {meant}?")
-        default = _literal(known[name]["default"])
-        if default is not None and not _fits(value, default):
-            raise ParameterError(
-                f"Parameter '{name}' of {notebook.name} takes a {type(default).__name__} such as {default!r}, "
-                f"not {_mask(repr(value), secrets)}."
-            )
-        if _mask(str(value), secrets) != str(value):
+    mask = mask or Mask([])
+    try:
+        fitting = offered.fit(parameters_of(notebook), given)
+    except offered.UnfitError as error:
+        end = "" if str(error).endswith("?") else "."
+        raise ParameterError(mask.text(f"{notebook.name} {error}{end}")) from None
+    for name, value in fitting.items():
+        if mask.shows(value):
             raise ParameterError(
                 f"Parameter '{name}' of {notebook.name} holds a secret, and parameters are archived in clear; "
                 "pass it in the environment instead."
             )
+    return fitting
+
+
+def parameters_of(notebook: Path) -> dict[str, offered.Parameter]:
+    """The parameters of a notebook, by name in their order.
+
+    Raises:
+        ParameterError: it has no cell tagged `parameters`, or that cell cannot be read.
+    """
+    cells = nbformat.read(notebook, as_version=4).cells
+    cell = next((cell for cell in cells if offered.TAG in cell.metadata.get("tags", [])), None)
+    if cell is None:
+        raise ParameterError(f"{notebook.name} has no cell tagged 'parameters'; tag the one with the defaults.")
+    try:
+        return offered.read(cell.source)
+    except offered.UnfitError as error:
+        raise ParameterError(f"The cell tagged 'parameters' of {notebook.name} {error}; correct it.") from None
 
 
 def run(
@@ -197,9 +232,10 @@ def run(
     *,
     about: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
-    secrets: Sequence[str] = (),
+    secrets: Iterable[str] = (),
     cell_seconds: int | None = None,
     root: str = "",
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Run a notebook and keep it, whatever happens to it.
 
@@ -212,35 +248,44 @@ def run(
         path: where the executed one is kept: a local path or any that papermill can write. Nothing may be there yet.
         parameters: checked against the notebook first.
         about: what else the metadata should say (pipeline, run id, try …).
-        environment: variables of the kernel, beside those of this process.
-        secrets: values that may not be archived; where one shows up it is masked and the run fails.
+        environment: settings for the kernel that differ from this process's, by name (`CLICKHOUSE_URL`), and other
+            variables. Of this process's environment it gets only what `PASSED` names, and nothing of `.env`.
+        secrets: values that may not be archived, beside those of the settings; where one shows up, however it is
+            spelled, it is masked and the run fails.
         cell_seconds: the longest a cell may take.
         root: the archive that the path is in; where it is a folder, its manifest and index tell of the attempt.
+        say: is told each line that the notebook prints, masked, when it prints it.
 
     Raises:
         ParameterError: see `check`; nothing has run.
         ArchiveError: the place cannot be written or is taken; nothing has run.
         NotebookError: the notebook failed, or not every cell ran.
+        SupersededError: another try took its place while it ran (`settle`).
+        SettingsError: a setting is wrong; nothing has run.
     """
-    secrets = _variants(secrets)
-    check(notebook, parameters, secrets)
-    record = _Record(path, notebook, parameters, about or {}, secrets, _Book.of(root, path))
+    variables = _kernel_environment(environment or {})
+    config = settings.load(**{name: variables[name] for name in settings.KERNEL})
+    mask = Mask([*config.secrets, *secrets, *_proxy_passwords(variables)])
+    parameters = check(notebook, parameters, mask)
+    record = _Record(path, notebook, parameters, about or {}, mask, _Book.of(root, path), say)
     record.begin()
     error: BaseException | None = None
     try:
-        with _sigterm_raises():
+        with _sigterm_raises(), _without_papermills_warning():
             papermill.execute_notebook(
                 str(notebook),
                 None,  # the record writes: masked, whole, and with the truth
-                parameters=dict(parameters),
+                parameters=parameters,
                 engine_name="pulse",
                 progress_bar=False,
                 execution_timeout=cell_seconds,
                 record=record,
-                environment={**_kernel_environment(), **(environment or {})},
+                environment=variables,
             )
     except BaseException as caught:
         error = caught
+    if isinstance(error, SupersededError):
+        raise error
     failure = record.end(error)
     if error is not None and not isinstance(error, Exception):
         raise SystemExit(143) if isinstance(error, _TerminatedError) else error
@@ -249,19 +294,32 @@ def run(
     return Run(path, record.about["seconds"], record.about["queries"])
 
 
-def settle(path: str, root: str = "") -> None:
-    """Say of an attempt still `running` when a later one starts that it was killed: it could not do so itself."""
+def settle(path: str, root: str = "", *, superseded: bool = False) -> None:
+    """Say of an attempt that is still `running` what became of it, if it can no longer say so itself.
+
+    One whose process is gone was killed. One that still runs on this machine is left alone, or, `superseded` by a later
+    try, ended: it finds that out when it wants to write, stops and fails.
+    """
     _load_backend(path)
     if not _exists(path):
         return
-    node = iorw.load_notebook_node(path)
-    about = node.metadata.get("pulse", {})
-    if about.get("outcome") == "running":
+    with _turn(path):
+        node = iorw.load_notebook_node(path)
+        about = node.metadata.get("pulse", {})
+        process = about.get("process") if about.get("host") == socket.gethostname() else None
+        alive = bool(process) and _process(about.get("pid")) == process
+        if about.get("outcome") != "running" or (alive and not superseded):
+            return
+        outcome, reason = (
+            ("terminated", "a later try took its place while it still ran")
+            if alive
+            else ("killed", "killed before it could say why")
+        )
         cell = _number(node, _running_cell(node))
-        about.update(outcome="killed", error={"cell": cell, "message": "killed before it could say why"})
-        text = nbformat.writes(node)
+        about.update(outcome=outcome, error={"cell": cell, "message": reason})
+        text = _as_text(node)
         _write(text, path, durable=True)
-        _Book.of(root, path).settled("killed", text)
+        _Book.of(root, path).settled(outcome, text)
 
 
 def exists(path: str) -> bool:
@@ -312,14 +370,18 @@ class _Record:
         notebook: Path,
         parameters: Mapping[str, Any],
         about: Mapping[str, Any],
-        secrets: list[str],
+        mask: Mask,
         book: _Book,
+        say: Callable[[str], None] | None,
     ) -> None:
         self.path = path
         self.book = book
-        self.secrets = secrets
+        self.mask = mask
+        self.say = say
         self.node = nbformat.read(notebook, as_version=4)
-        self.leaks: list[int] = []
+        self.leaks: list[int | None] = []
+        self.mark: Any = None
+        self.printed: dict[str, str] = {}
         self.started = time.monotonic()
         self.about: dict[str, Any] = {
             "notebook": notebook.stem,
@@ -330,6 +392,8 @@ class _Record:
             "seconds": None,
             "commit": commit(),
             "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process": _process(os.getpid()),
             "queries": [],
             "after": book.head(),
             **about,
@@ -347,30 +411,66 @@ class _Record:
             Path(self.path).unlink()  # an attempt that the manifest does not know of would look put there by hand
             raise
 
-    def save(self, durable: bool = False) -> str:
-        """Write the notebook as it stands; gives its text."""
-        for position, cell in enumerate(self.node.cells):
-            if _mask_cell(cell, self.secrets) and position not in self.leaks:
-                self.leaks.append(position)
+    def save(self) -> None:
+        """Write the notebook as it stands."""
+        with _turn(self.path):
+            self._write()
+
+    def _write(self, durable: bool = False) -> str:
+        """Write the notebook as it stands, unless a later try took its place; gives its text.
+
+        Raises:
+            SupersededError: it did.
+        """
+        if self.mark is not None and _mark(self.path) != self.mark:
+            raise SupersededError(
+                f"A later try of {self.about['notebook']} took the place of this one while it still ran; what this one "
+                f"did does not count. Archived at {self.path}"
+            )
+        self._clean()
         self.about["queries"] = _queries(self.node)
         self.node.metadata["pulse"] = self.about
-        text = nbformat.writes(self.node)
+        text = _as_text(self.node)
         _write(text, self.path, durable)
+        self.mark = _mark(self.path)
         return text
+
+    def _clean(self) -> None:
+        """Mask every secret in the notebook, and see where there was one; what JSON has nothing for becomes null."""
+        for position, cell in enumerate(self.node.cells):
+            if (_clean(cell, self.mask) | _clean_streams(cell, self.mask)) and position not in self.leaks:
+                self.leaks.append(position)
+        if _clean(self.node.metadata, self.mask) and None not in self.leaks:
+            self.leaks.append(None)
+
+    def hear(self, stream: str, text: str) -> None:
+        """What the notebook prints: its whole lines are passed on at once."""
+        if self.say:
+            *lines, self.printed[stream] = (self.printed.get(stream, "") + text).split("\n")
+            for line in lines:
+                self.say(self.mask.text(line.rstrip("\r").rpartition("\r")[2]))
+
+    def hush(self) -> None:
+        """Pass on what was printed without the end of a line; a cell is over."""
+        for stream, rest in self.printed.items():
+            if rest:
+                self.hear(stream, "\n")
 
     def end(self, error: BaseException | None) -> str | None:
         """Write how it ended; gives the sentence of the failure, None where there was none."""
         outcome, cell, reason = _judge(self.node, error)
+        self._clean()
         if outcome == "succeeded" and self.leaks:
             cell = self.leaks[0]
             outcome, reason = "failed", f"it shows a secret (masked as {MASK} in the archive); take it out"
         self.about["outcome"] = outcome
         self.about["seconds"] = round(time.monotonic() - self.started, 3)
         if outcome != "succeeded":
-            reason = _mask(reason, self.secrets)
+            reason = self.mask.text(reason)
             self.about["error"] = {"cell": _number(self.node, cell), "message": reason}
-        # On the disk first: the manifest may not know of an end that a power cut takes back.
-        self.book.ended(outcome, self.save(durable=True))
+        with _turn(self.path):
+            # On the disk first: the manifest may not know of an end that a power cut takes back.
+            self.book.ended(outcome, self._write(durable=True))
         if outcome == "succeeded":
             return None
         where = f" in cell {_number(self.node, cell)} ({_title(self.node, cell)})" if cell is not None else ""
@@ -389,6 +489,20 @@ class _Manager(NotebookExecutionManager):
         self.record.save()
         self.last_save_time = self.now()
 
+    def cell_complete(self, *args: Any, **kwargs: Any) -> None:
+        self.record.hush()
+        super().cell_complete(*args, **kwargs)
+
+
+class _Client(PapermillNotebookClient):
+    """papermill's own client, which tells our record what is printed while it is printed."""
+
+    def process_message(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
+        output = super().process_message(msg, *args, **kwargs)
+        if msg["msg_type"] == "stream":
+            self.nb_man.record.hear(msg["content"]["name"], msg["content"]["text"])
+        return output
+
 
 class _Engine(NBClientEngine):
     """papermill's own engine, with an environment for the kernel and our record of what happens."""
@@ -402,7 +516,7 @@ class _Engine(NBClientEngine):
         with tempfile.TemporaryDirectory(prefix="pulse-") as folder:
             # Sockets in a folder of ours: on a port of the machine everybody could listen to what passes.
             sockets = {"transport": "ipc", "connection_file": str(Path(folder) / "kernel.json")}
-            client = PapermillNotebookClient(
+            client = _Client(
                 manager,
                 config=Config(KernelManager=sockets),
                 kernel_name=kernel_name,
@@ -444,7 +558,10 @@ def _judge(node: Any, error: BaseException | None) -> tuple[str, int | None, str
     last = at if at is not None else _running_cell(node)
     if isinstance(error, PapermillExecutionError):
         failed = next((i for i, cell in enumerate(node.cells) if _error_output(cell)), last)
-        return "failed", failed, f"{error.ename}: {error.evalue}".strip().rstrip(".")
+        said = f"{error.ename}: {error.evalue}".strip()
+        if failed is not None and not _error_output(node.cells[failed]):
+            said = _last_words(node.cells[failed])
+        return "failed", failed, said.rstrip(".")
     if isinstance(error, DeadKernelError):
         return "kernel died", last, "the kernel was killed or crashed, often for lack of memory"
     if isinstance(error, CellTimeoutError):
@@ -494,59 +611,112 @@ def _queries(node: Any) -> list[dict[str, Any]]:
     return [output["data"][QUERY_MIME] for output in outputs if QUERY_MIME in output.get("data", {})]
 
 
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return None
+def _last_words(cell: Any) -> str:
+    """The reason of an error that left no error output: IPython, or a handler of the notebook's own, printed it."""
+    printed = [output for output in cell.outputs if output.output_type == "stream"]
+    for stream in ("stderr", "stdout"):
+        text = "".join(output.text for output in printed if output.name == stream)
+        lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
+        # An exception group: the lines of its tree that name the errors, its own first.
+        errors = [found[1] for line in lines if (found := re.fullmatch(r"  +\| {1,}([A-Za-z_][\w.]*: .+)", line))]
+        if errors:
+            return f"{errors[0]}: {'; '.join(errors[1:])}" if errors[1:] else errors[0]
+        if lines:
+            return lines[-1].strip()
+    return "an error that left no message"
 
 
-def _fits(value: Any, default: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
+def _clean(value: Any, mask: Mask) -> bool:
+    """Mask every text in a list or a dict in place, its keys too; says whether a secret was there.
 
-
-def _variants(secrets: Iterable[str]) -> list[str]:
-    """The secrets as they may show up, the longest first: as they are, and as they stand in an address."""
-    found = {form for secret in secrets for form in (secret, quote(secret, safe=""), quote(secret))}
-    return sorted((form for form in found if len(form) >= SHORTEST_SECRET), key=len, reverse=True)
-
-
-def _mask(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text
-
-
-def _mask_cell(cell: Any, secrets: Sequence[str]) -> bool:
-    """Mask every string of a cell in place; says whether a secret was there."""
+    What JSON has nothing for (NaN, infinity) becomes null.
+    """
     found = False
-
-    def masked(value: Any) -> Any:
-        nonlocal found
-        if isinstance(value, str):
-            clean = _mask(value, secrets)
-            found = found or clean != value
-            return clean
-        if isinstance(value, list):
-            return [masked(item) for item in value]
-        if isinstance(value, dict):
-            for key in value:
-                value[key] = masked(value[key])
-        return value
-
-    masked(cell)
+    for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        clean, name = item, key
+        if isinstance(item, str):
+            clean = mask.text(item)
+            found = found or clean != item
+        elif isinstance(item, float):
+            clean = _finite(item)
+        elif isinstance(item, list | dict):
+            found = _clean(item, mask) or found
+        if isinstance(key, str) and (name := mask.text(key)) != key:
+            found = True
+            del value[key]
+        if clean is not item or name is not key:
+            value[name] = clean
     return found
 
 
-def _kernel_environment() -> dict[str, str]:
-    """This process's environment without what holds secrets that are none of a notebook's: Airflow's, the bot's."""
-    return {
+def _clean_streams(cell: Any, mask: Mask) -> bool:
+    """Mask what only several outputs of a cell show together: what is printed comes in pieces of any length."""
+    found, run = False, []
+    for output in [*cell.get("outputs", []), None]:
+        if output is not None and output.output_type == "stream" and (not run or run[0].name == output.name):
+            run.append(output)
+            continue
+        together = "".join(each.text for each in run)
+        if len(run) > 1 and (clean := mask.text(together)) != together:
+            found, run[0].text = True, clean
+            for each in run[1:]:
+                each.text = ""
+        run = [output] if output is not None and output.output_type == "stream" else []
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """A value in which what is no number (NaN, NaT, infinity) is None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if type(value).__name__ in ("NaTType", "NAType"):
+        return None
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return value
+
+
+def _as_text(node: Any) -> str:
+    """A notebook's text; half a surrogate pair, for which UTF-8 has nothing, stays escaped."""
+    return nbformat.writes(node).encode("utf-8", "backslashreplace").decode()
+
+
+def _kernel_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """A kernel's environment: what `PASSED` names, the settings that are a notebook's business, and what is given."""
+    found = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("AIRFLOW_") and name != "TELEGRAM_BOT_TOKEN"
+        if name in PASSED
+        or name.upper() in PROXIES
+        or name.startswith(PASSED_PREFIXES)
+        or name.endswith(PASSED_SUFFIXES)
     }
+    config = settings.load(**{name: given[name] for name in settings.KERNEL if given.get(name)})
+    return {**found, **given, **config.for_kernels, settings.IN_KERNEL: "1"}
+
+
+def _proxy_passwords(variables: Mapping[str, str]) -> list[str]:
+    """The passwords in the addresses of proxies, long enough to be masked."""
+    addresses = [value for name, value in variables.items() if name.upper() in PROXIES - {"NO_PROXY"}]
+    passwords = [urlsplit(address).password or "" for address in addresses]
+    return [form for password in passwords for form in (password, unquote(password)) if len(form) >= SHORTEST]
+
+
+@contextmanager
+def _without_papermills_warning() -> Iterator[None]:
+    """papermill warns of parameters that its own reading of the cell does not find; `check` has read it as Python."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Passed unknown parameter")
+
+    logger = logging.getLogger("papermill")
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
 
 
 @contextmanager
@@ -564,6 +734,49 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _process(pid: Any) -> str:
+    """What tells a process from a later one of the same number; nothing where there is none, or no way to tell."""
+    try:
+        # After the name, which may hold anything, the 20th field is when it began.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else f"{pid} since {fields[19]}"
+
+
+@contextmanager
+def _turn(path: str) -> Iterator[None]:
+    """Let nobody else write this notebook meanwhile, where the archive is in a folder that can be locked."""
+    if _scheme(path):
+        yield
+        return
+    folder = Path(path).parent
+    with suppress(OSError):  # `_write` says what is wrong with it
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):  # some network file systems lock no folders
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
+
+
+def _mark(path: str) -> Any:
+    """What tells a file that we wrote from one that somebody put in its place."""
+    if _scheme(path):
+        return None
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return ()
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _scheme(path: str) -> str:

@@ -1,5 +1,6 @@
 """Settings: the environment (and `.env`) as one frozen, checked object. Nothing is read on import."""
 
+import os
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pulse import PulseError
+from pulse.masking import SHORTEST
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,6 +21,21 @@ SANDBOX_READER_URL = "http://reader:sandbox-reader@127.0.0.1:18123"
 SANDBOX_TELEGRAM_API_URL = "http://127.0.0.1:18081"
 SANDBOX_TELEGRAM_TOKEN = "1000000001:sandbox-only-sandbox-only-sandbox-0"  # noqa: S105
 SANDBOX_CHAT = "-1001"
+
+KERNEL = (
+    "CLICKHOUSE_URL",
+    "PULSE_DATABASE",
+    "PULSE_SOURCE_DATABASE",
+    "PULSE_TIMEZONE",
+    "PULSE_LANGUAGE",
+    "PULSE_ARCHIVE_URL",
+    "SUPERSET_URL",
+    "REDASH_URL",
+)
+"""The settings that a notebook run by Pulse knows. It sends and installs nothing, so no other is its business."""
+
+IN_KERNEL = "PULSE_IN_KERNEL"
+"""The variable by which a kernel that Pulse started knows that its environment is all there is: `.env` is not read."""
 
 
 class SettingsError(PulseError):
@@ -57,7 +74,20 @@ class Settings(BaseSettings):
         parts = urlsplit(url.get_secret_value())
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("expected http(s)://user:password@host:port")
+        _long_enough(unquote(parts.password or ""))
         return url
+
+    @field_validator("telegram_bot_token", "superset_password", "redash_api_key")
+    @classmethod
+    def _can_be_masked(cls, secret: SecretStr) -> SecretStr:
+        _long_enough(secret.get_secret_value())
+        return secret
+
+    @field_validator("output")
+    @classmethod
+    def _is_the_projects(cls, output: str) -> str:
+        """A relative folder is the project's, wherever a process stands."""
+        return output if "://" in output else str(ROOT / Path(output).expanduser())
 
     @field_validator("timezone")
     @classmethod
@@ -124,21 +154,40 @@ class Settings(BaseSettings):
         for url in (self.clickhouse_url, self.clickhouse_reader_url):
             password = urlsplit(url.get_secret_value()).password or ""
             values |= {password, unquote(password)}
-        return sorted(value for value in values if len(value) >= 4)
+        return sorted(filter(None, values))
+
+    @property
+    def for_kernels(self) -> dict[str, str]:
+        """What a notebook's kernel is told of the settings: those of `KERNEL`, as variables of its environment."""
+        named = {str(field.alias): getattr(self, name) for name, field in type(self).model_fields.items()}
+        return {
+            name: named[name].get_secret_value() if isinstance(named[name], SecretStr) else named[name]
+            for name in KERNEL
+        }
 
 
 def load(**overrides: str) -> Settings:
     """Read the settings from the environment and `.env`; what is given by name comes before both.
 
+    In the kernel of a notebook that Pulse runs, `.env` is not read: see `KERNEL`.
+
     Raises:
         SettingsError: a value is wrong; the text names the setting and what was expected, never the value of a secret.
     """
     try:
-        return Settings(**overrides)
+        return Settings(**({"_env_file": None} if os.environ.get(IN_KERNEL) else {}), **overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)
         what = "; ".join(f"{entry['loc'][0]}: {entry['msg'].removeprefix('Value error, ')}" for entry in found)
         raise SettingsError(f"Wrong setting: {what}. Correct it in the environment or in .env.") from None
+
+
+def _long_enough(secret: str) -> None:
+    if 0 < len(secret) < SHORTEST:
+        raise ValueError(
+            f"expected a secret of at least {SHORTEST} characters, since a shorter one could not be told from ordinary "
+            "text and masked"
+        )
 
 
 def day_bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:

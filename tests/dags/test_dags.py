@@ -82,7 +82,7 @@ def test_every_dag_ends_with_a_task_that_tells_and_nothing_tells_from_a_dying_pr
 def test_every_notebook_task_fits_its_notebook(path: Path, bag: Any) -> None:
     for task in bag.dags[path.stem].tasks:
         if isinstance(task, NotebookOperator):
-            known = notebooks.papermill.inspect_notebook(task.input_nb)
+            known = notebooks.parameters_of(Path(task.input_nb))
             assert set(task.parameters) <= set(known), task.task_id
 
 

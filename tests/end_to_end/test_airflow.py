@@ -197,6 +197,13 @@ def test_every_notebook_is_archived_with_the_truth(scheduled: Airflow) -> None:
     assert given["load.1"]["run"] == given["transform.1"]["run"]
 
 
+def test_what_a_notebook_prints_is_in_the_tasks_log(scheduled: Airflow) -> None:
+    log = next(scheduled.home.glob("logs/dag_id=etl/run_id=scheduled*/task_id=extract_feed/attempt=1.log")).read_text()
+    printed = next(line for line in log.splitlines() if "rows written" in line)
+    assert log.index(printed) < log.index("extract_feed succeeded in")
+    assert "Passed unknown parameter" not in log
+
+
 def test_a_backfill_backwards_publishes_every_day(scheduled: Airflow) -> None:
     first, last = scheduled.yesterday - timedelta(days=4), scheduled.yesterday - timedelta(days=2)
     scheduled.command(

@@ -1,17 +1,22 @@
 """A notebook's run is archived with the truth about how it ended: small real notebooks, run by real kernels."""
 
+import base64
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -132,6 +137,78 @@ def test_the_kernel_gets_the_connection_by_its_environment_and_nothing_of_airflo
     assert "CLICKHOUSE_URL" not in os.environ or SECRET not in os.environ["CLICKHOUSE_URL"]
 
 
+def test_the_kernel_gets_what_is_on_the_list_and_nothing_else(
+    make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    theirs = {
+        "SUPERSET_PASSWORD": "of-superset-1", "REDASH_API_KEY": "of-redash-1", "TELEGRAM_BOT_TOKEN": "1:of-telegram",
+        "AWS_SECRET_ACCESS_KEY": "of-aws-1", "AIRFLOW__CORE__FERNET_KEY": "of-airflow-1", "MY_OWN": "of-mine-1",
+        "CLICKHOUSE_READER_URL": "http://reader:of-reader-1@127.0.0.1:1", "JUPYTER_TOKEN": "of-jupyter-1",
+        "PULSE_OUTPUT": str(tmp_path / "of-output-1"), "TELEGRAM_ALERT_CHATS": "-99",
+    }  # fmt: skip
+    ours = {
+        "CLICKHOUSE_URL": f"http://u:{SECRET}@h:1", "PULSE_DATABASE": "d", "PULSE_SOURCE_DATABASE": "s",
+        "PULSE_TIMEZONE": "Asia/Tokyo", "PULSE_LANGUAGE": "ru", "SUPERSET_URL": "http://superset", "REDASH_URL": "",
+        "PULSE_ARCHIVE_URL": "http://archive",
+    }  # fmt: skip
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("REDASH_URL=http://redash\nSUPERSET_USER=admin\nSUPERSET_PASSWORD=of-superset-2\n")
+    monkeypatch.setitem(settings.Settings.model_config, "env_file", dotenv)
+    for name, value in (theirs | ours).items():
+        monkeypatch.setenv(name, value)
+    # The environment as it is, and the settings as a notebook sees them, where a kernel would read .env, too.
+    shows = f"""
+import os, json
+from pulse import settings
+settings.Settings.model_config['env_file'] = {str(dotenv)!r}
+config = settings.load()
+kept = {{name: value for name, value in os.environ.items() if name != 'CLICKHOUSE_URL'}}
+hidden = [config.redash_api_key.get_secret_value(), config.superset_password.get_secret_value()]
+length = len(config.clickhouse_url.get_secret_value())
+print('SHOWN', json.dumps([kept, config.superset_user, config.redash_url, length, *hidden]))
+"""
+    notebooks.run(make(shows), str(kept), {})
+    shown = next(out["text"] for out in nbformat.read(kept, 4).cells[-1].outputs if "SHOWN" in out.get("text", ""))
+    environment, superset_user, redash_url, length, redash_key, superset_password = json.loads(shown.split("SHOWN ")[1])
+    assert not set(theirs) & set(environment)
+    assert not [value for value in environment.values() if re.search(r"of-\w+-?\d?$", value)]
+    expected = {**ours, "REDASH_URL": "http://redash"}
+    assert {name: environment[name] for name in ours if name != "CLICKHOUSE_URL"} == {
+        name: value for name, value in expected.items() if name != "CLICKHOUSE_URL"
+    }
+    assert length == len(ours["CLICKHOUSE_URL"])
+    assert (superset_user, redash_url, redash_key, superset_password) == ("", "http://redash", "", "")
+    assert environment["PATH"] == os.environ["PATH"]
+
+
+def test_what_is_printed_is_heard_while_the_notebook_runs_and_masked(make: Make, kept: Path) -> None:
+    heard: list[tuple[float, str]] = []
+    talks = """
+import sys, time
+print('first')
+time.sleep(3)
+word = '-'.join(['correct', 'horse', 'battery'])
+print(word[:8], end='', flush=True)
+print(word[8:], 'on stdout')
+print('10 %\\r20 %\\r30 %')
+print('warned', file=sys.stderr)
+print('without an end', end='')
+"""
+    started = time.monotonic()
+    with pytest.raises(notebooks.NotebookError, match="shows a secret"):
+        notebooks.run(
+            make(talks, "print('next cell')"), str(kept), {}, secrets=[SECRET],
+            say=lambda line: heard.append((time.monotonic() - started, line)),
+        )  # fmt: skip
+    whole = time.monotonic() - started
+    lines = [line for _, line in heard]
+    assert lines[0] == "first"
+    assert heard[0][0] < whole - 2.5  # while it ran
+    assert sorted(lines[1:-1]) == sorted(["30 %", "warned", "without an end", f"{notebooks.MASK} on stdout"])
+    assert lines[-1] == "next cell"
+    assert not [line for line in lines if SECRET in line]
+
+
 def test_an_empty_cell_is_no_failure(make: Make, kept: Path) -> None:
     notebooks.run(make("", "# only a comment", "x = 1"), str(kept), {})
     assert record(kept)["outcome"] == "succeeded"
@@ -147,6 +224,25 @@ def test_an_empty_cell_is_no_failure(make: Make, kept: Path) -> None:
         ("import sys\nsys.exit(0)", "stopped early", "code cells that did not run: 1"),
         ("import sys\nsys.exit('enough')", "failed", "SystemExit: enough"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died", "often for lack of memory"),
+        (
+            "raise ExceptionGroup('both sources', [ValueError('no feed'), TypeError('no messages: 0')])",
+            "failed",
+            "ExceptionGroup: both sources (2 sub-exceptions): ValueError: no feed; TypeError: no messages: 0",
+        ),
+        (
+            "import asyncio\nasync def one():\n    raise ValueError('inside')\n"
+            "async with asyncio.TaskGroup() as group:\n    group.create_task(one())",
+            "failed",
+            "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception): ValueError: inside",
+        ),
+        ("%no_such_magic", "failed", "UsageError: Line magic function `%no_such_magic` not found"),
+        (
+            "import sys\ndef ours(shell, kind, value, traceback, tb_offset=None):\n"
+            "    print('something', file=sys.stderr)\n    print('ours says:', value, file=sys.stderr)\n"
+            "get_ipython().set_custom_exc((Exception,), ours)\nraise ValueError('the reason')",
+            "failed",
+            "ours says: the reason",
+        ),
     ],
 )
 def test_a_failure_names_the_cell_and_the_error(make: Make, kept: Path, cell: str, outcome: str, said: str) -> None:
@@ -200,13 +296,38 @@ def test_a_run_killed_outright_is_running_until_the_next_one_says_so(make: Make,
     assert record(kept) == about
 
 
-def _run_elsewhere(notebook: Path, kept: Path) -> "subprocess.Popen[bytes]":
+def test_a_try_that_still_runs_is_left_alone_or_gives_its_place_to_a_later_one(make: Make, kept: Path) -> None:
+    notebook = make("import os\nprint('pid', os.getpid())", "import time\ntime.sleep(5)", "after = 1", "later = 2")
+    root = kept.parent.parent
+    process = _run_elsewhere(notebook, kept, stderr=subprocess.PIPE)
+    notebooks.settle(str(kept), str(root))
+    assert record(kept)["outcome"] == "running"  # it does run
+    notebooks.settle(str(kept), str(root), superseded=True)
+    about = record(kept)
+    assert (about["outcome"], about["error"]["message"]) == (
+        "terminated",
+        "a later try took its place while it still ran",
+    )
+    second = kept.with_name("small.2.ipynb")
+    notebooks.run(make("x = 1"), str(second), {}, root=str(root))
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"SupersededError: A later try of small took the place of this one while it still ran" in complaint
+    assert record(kept) == about  # it wrote nothing more
+    assert record(second)["outcome"] == "succeeded"
+    ends = [(entry["path"], entry["outcome"]) for entry, _ in manifest.read(root) if entry["what"] == "ended"]
+    assert ends == [("2026-11-22/small.1.ipynb", "terminated"), ("2026-11-22/small.2.ipynb", "succeeded")]
+    assert proof.verify(root).problems == []
+    assert not _alive(_kernel_pid(kept))
+
+
+def _run_elsewhere(notebook: Path, kept: Path, stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
     """Run it in a process of its own and return when its second code cell runs."""
     code = (
         "import sys, pathlib, pulse.notebooks as n; n.run(pathlib.Path(sys.argv[1]), sys.argv[2], {}, root=sys.argv[3])"
     )
     command = [sys.executable, "-c", code, str(notebook), str(kept), str(kept.parent.parent)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=stderr)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if kept.exists() and "pid " in kept.read_text():
@@ -236,8 +357,16 @@ def _alive(pid: int) -> bool:
     [
         ({"dya": "2026-11-22"}, "has no parameter 'dya': did you mean 'day'?"),
         ({"colour": 1}, "has no parameter 'colour': it has day, limit, names, strict?"),
-        ({"limit": "many"}, "Parameter 'limit' of small.ipynb takes a int such as 5, not 'many'."),
-        ({"strict": 1}, "Parameter 'strict' of small.ipynb takes a bool such as False, not 1."),
+        ({"limit": "many"}, "small.ipynb takes an int such as 5 for 'limit', not 'many'."),
+        ({"strict": 1}, "small.ipynb takes a bool such as False for 'strict', not 1."),
+        ({"limit": True}, "small.ipynb takes an int such as 5 for 'limit', not True."),
+        ({"names": {1: "a"}}, "small.ipynb cannot be given {1: …} for 'names': a key is text in JSON."),
+        ({"names": {"a": float("nan")}}, "cannot be given nan for 'names': JSON has only finite numbers."),
+        ({"day": Decimal("1.10")}, "cannot be given a Decimal for 'day': give text, a number, a date,"),
+        ({"day": b"x"}, "cannot be given a bytes for 'day'"),
+        ({"limit": SECRET}, "small.ipynb takes an int such as 5 for 'limit', not '•••'."),
+        ({"names": {f"x{SECRET}": 1}}, "Parameter 'names' of small.ipynb holds a secret"),
+        ({"day": base64.b64encode(f"u:{SECRET}".encode()).decode()}, "Parameter 'day' of small.ipynb holds a secret"),
         ({"day": f"http://u:{SECRET}@h"}, "Parameter 'day' of small.ipynb holds a secret"),
         ({"names": {"a": [SECRET]}}, "Parameter 'names' of small.ipynb holds a secret"),
     ],
@@ -250,6 +379,84 @@ def test_wrong_parameters_are_refused_and_nothing_runs(
     assert said in str(found.value)
     assert SECRET not in str(found.value)
     assert not kept.exists()
+
+
+def test_parameters_are_read_as_python(make: Make, kept: Path) -> None:
+    """Defaults and comments hold `=`, `#` and quotes; annotations are of any kind; a line is for IPython."""
+    cell = """
+%matplotlib inline
+where = "os=iOS"  # a filter: column=value
+x = {}  # 0 = off
+limit: int | None = None  # at most; None = all
+ratio: Optional[float] = 0.5
+name: "str" = 'a # b = "c"'
+first, second = 1, "two"
+days = [
+    1,  # = Monday
+    2,
+]
+since = date(2026, 11, 22)  # no literal: of any type
+nothing_said: int
+"""
+    notebook = make(
+        "print(where, x, limit, ratio, first, days, since)",
+        parameters=f"from datetime import date\nfrom typing import Optional{cell}",
+    )
+    given = {"where": "os=tvOS", "x": {"a": 1}, "limit": 7, "ratio": 2, "first": 3, "days": (5, 6), "since": "today"}
+    notebooks.run(notebook, str(kept), given)
+    assert "os=tvOS {'a': 1} 7 2 3 [5, 6] today" in kept.read_text()
+    assert record(kept)["parameters"] == {**given, "days": [5, 6]}
+    known = notebooks.parameters_of(notebook)
+    assert list(known) == [
+        *["where", "x", "limit", "ratio", "name", "first", "second", "days", "since", "nothing_said"]
+    ]
+    for wrong, said in [
+        ({"limit": "7"}, "takes an int or None for 'limit', not '7'."),
+        ({"ratio": "half"}, "takes a float or None such as 0.5 for 'ratio', not 'half'."),
+        ({"name": 1}, "takes a str such as"),
+        ({"second": 2}, "takes a str such as 'two' for 'second', not 2."),
+        ({"days": "1,2"}, "takes a list such as [1, 2] for 'days', not '1,2'."),
+        ({"wher": "x"}, "has no parameter 'wher': did you mean 'where'?"),
+    ]:
+        with pytest.raises(notebooks.ParameterError) as found:
+            notebooks.check(notebook, wrong)
+        assert said in str(found.value)
+
+
+def test_a_cell_that_is_no_python_is_a_sentence(make: Make) -> None:
+    with pytest.raises(
+        notebooks.ParameterError, match=r"The cell tagged 'parameters' of small.ipynb is not valid Python: .*"
+    ):
+        notebooks.check(make(parameters="day = = 1"), {"day": "x"})
+
+
+def test_numbers_and_dates_of_other_libraries_arrive_and_the_archive_is_json(make: Make, kept: Path) -> None:
+    given = {
+        "day": date(2026, 11, 22),
+        "limit": np.int64(3),
+        "names": {"at": datetime(2026, 11, 22, 15, tzinfo=UTC), "list": np.array([1.5, 2.5]), "one": np.float32(0.5)},
+    }
+    strange = """
+from pulse import notebooks
+notebooks.glue(none=float('nan'), inf=[float('inf')], one=1)
+print('half \\ud83d')
+"""
+    notebooks.run(make("print(repr(day), repr(limit), names)", strange), str(kept), given)
+    assert "'2026-11-22' 3 {'at': '2026-11-22T15:00:00+00:00', 'list': [1.5, 2.5], 'one': 0.5}" in kept.read_text()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    read = json.loads(kept.read_bytes(), parse_constant=refuse)
+    assert read["metadata"]["pulse"]["parameters"]["limit"] == 3
+    assert notebooks.scraps(str(kept)) == {"inf": [None], "one": 1}
+    assert "none is nan: there is nothing to hand on." in kept.read_text()
+
+
+def test_an_output_that_holds_nan_is_archived_as_json(make: Make, kept: Path) -> None:
+    shows = "from IPython.display import display\ndisplay({'application/json': {'a': float('nan')}}, raw=True)"
+    notebooks.run(make(shows), str(kept), {})
+    assert json.loads(kept.read_text(), parse_constant=lambda name: pytest.fail(name))
 
 
 def test_a_notebook_without_parameters_or_not_there_is_refused(make: Make, kept: Path, tmp_path: Path) -> None:

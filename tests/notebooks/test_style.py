@@ -42,8 +42,7 @@ def test_parameters_are_literals_with_a_comment_each(path: Path) -> None:
         assert isinstance(statement, ast.Assign)
         ast.literal_eval(statement.value)
     assert all("  # " in line for line in parameters.splitlines())
-    known = notebooks.papermill.inspect_notebook(str(path))
-    assert all(known[name]["help"] for name in known)
+    assert notebooks.parameters_of(path)
 
 
 @every_notebook

@@ -1,6 +1,7 @@
 """Settings come from the environment, are checked, and never show a secret."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -42,6 +43,15 @@ def test_the_example_as_it_stands_means_the_defaults(monkeypatch: pytest.MonkeyP
         ("PULSE_TIMEZONE", "Mars/Olympus", "PULSE_TIMEZONE: expected an IANA time zone"),
         ("PULSE_LANGUAGE", "de", "PULSE_LANGUAGE: Input should be 'en' or 'ru'"),
         ("PULSE_DATABASE", "drop table", "PULSE_DATABASE"),
+        ("CLICKHOUSE_URL", "http://pulse:p%40ss@db:8123", "CLICKHOUSE_URL: expected a secret of at least 6 characters"),
+        (
+            "CLICKHOUSE_READER_URL",
+            "http://pulse:12345@db:8123",
+            "CLICKHOUSE_READER_URL: expected a secret of at least 6",
+        ),
+        ("TELEGRAM_BOT_TOKEN", "12:34", "TELEGRAM_BOT_TOKEN: expected a secret of at least 6 characters"),
+        ("SUPERSET_PASSWORD", "admin", "SUPERSET_PASSWORD: expected a secret of at least 6 characters"),
+        ("REDASH_API_KEY", "a", "REDASH_API_KEY: expected a secret of at least 6 characters"),
         ("CLICKHOUSE_URL", "localhost", "CLICKHOUSE_URL: expected http(s)://user:password@host:port"),
     ],
 )
@@ -68,6 +78,39 @@ def test_printing_the_settings_shows_no_secret(monkeypatch: pytest.MonkeyPatch) 
     config = settings.load()
     assert {"p%40ssw0rd", "p@ssw0rd", "123456:abcdefgh"} <= set(config.secrets)
     assert not [secret for secret in config.secrets if secret in repr(config)]
+
+
+def test_no_password_at_all_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLICKHOUSE_URL", "http://default:@db:8123")
+    assert "" not in settings.load().secrets
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("archive", str(settings.ROOT / "archive")),
+        ("./a/b/", str(settings.ROOT / "a" / "b")),
+        ("/var/archive", "/var/archive"),
+        ("~/archive", str(Path.home() / "archive")),
+        ("s3://bucket/archive", "s3://bucket/archive"),
+    ],
+)
+def test_a_relative_archive_is_the_projects_wherever_a_process_stands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, meant: str
+) -> None:
+    monkeypatch.setenv("PULSE_OUTPUT", given)
+    monkeypatch.chdir(tmp_path)
+    assert settings.load().output == meant
+
+
+def test_the_settings_of_a_kernel_are_on_a_list_that_holds_one_secret() -> None:
+    config = settings.load(SUPERSET_PASSWORD="of-superset", REDASH_API_KEY="of-redash")  # noqa: S106
+    assert tuple(config.for_kernels) == settings.KERNEL
+    url = config.clickhouse_url.get_secret_value()
+    assert [name for name, value in config.for_kernels.items() if any(s in value for s in config.secrets)] == [
+        "CLICKHOUSE_URL"
+    ]
+    assert config.for_kernels["CLICKHOUSE_URL"] == url
 
 
 def test_yesterday_is_the_local_day_before_today() -> None:
