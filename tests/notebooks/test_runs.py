@@ -21,7 +21,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from pulse import notebooks, settings
-from pulse.archive import index, manifest, proof
+from pulse.archive import index, manifest, proof, render
 
 SECRET = "correct-horse-battery"  # noqa: S105
 
@@ -98,7 +98,9 @@ def test_a_figure_is_handed_on_as_the_png_that_it_saves(make: Make, kept: Path) 
     png = notebooks.scraps(str(kept))["chart"]
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20]) == 300  # pixels wide, as asked for
-    assert any("image/png" in out.get("data", {}) for out in nbformat.read(kept, 4).cells[-1].outputs)
+    (shown,) = [out for out in nbformat.read(kept, 4).cells[-1].outputs if "image/png" in out.get("data", {})]
+    assert shown.metadata["image/png"]["width"] == 150  # on the screen
+    assert 'width="150"' in render.notebook(kept.read_bytes())
     with pytest.raises(notebooks.ArchiveError, match="holds no notebook"):
         notebooks.scraps(str(kept) + "x")
 
