@@ -1,5 +1,6 @@
 """What every DAG keeps to, and when and for which day the daily ones run."""
 
+import itertools
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from dashboards.redash import KEY, Redash
 from pulse import notebooks, settings
-from pulse.airflow import NotebookOperator, ThinArchiveOperator, WaitForDay, event_date
+from pulse.airflow import NotebookOperator, ThinArchiveOperator, WaitForDay, as_of, event_date
 from pulse.airflow_tell import TellOperator
 from pulse.dashboards import redash
 from pulse.sandbox.clickhouse import Server
@@ -158,12 +159,12 @@ def test_after_load_redash_answers_anew(clickhouse_server: Server, monkeypatch: 
 # --- the schedule and the event date ---------------------------------------------------------------------------------
 
 
-def _intervals(etl: Any, first: datetime, count: int) -> list[Any]:
+def _intervals(dag: Any, first: datetime, count: int, timezone: str = "Europe/Berlin") -> list[Any]:
     """The next data intervals from a moment on, as the scheduler would make them."""
     from airflow.timetables.base import TimeRestriction
     from airflow.timetables.interval import CronDataIntervalTimetable
 
-    timetable = CronDataIntervalTimetable(etl.timetable.expression, timezone=pendulum.timezone("Europe/Berlin"))
+    timetable = CronDataIntervalTimetable(dag.timetable.expression, timezone=pendulum.timezone(timezone))
     restriction = TimeRestriction(earliest=pendulum.instance(first), latest=None, catchup=True)
     found: list[Any] = []
     while len(found) < count:
@@ -184,6 +185,52 @@ def test_it_runs_at_five_local_time_for_the_day_before_over_a_clock_change(etl: 
     assert days == [str(interval.end.astimezone(berlin).date() - timedelta(days=1)) for interval in intervals]
     assert len(set(days)) == 6
     assert str(change) in days
+
+
+CHANGES = [  # when clocks went forward, and back
+    ("Europe/Berlin", "2025-03-30T01:00Z", "2025-10-26T01:00Z"),
+    ("America/New_York", "2025-03-09T07:00Z", "2025-11-02T06:00Z"),
+    ("America/Havana", "2025-03-09T05:00Z", "2025-11-02T05:00Z"),  # at midnight; to midnight
+    ("Australia/Lord_Howe", "2025-10-04T15:30Z", "2025-04-05T15:00Z"),  # by half an hour
+    ("Pacific/Chatham", "2025-09-27T14:00Z", "2025-04-05T14:00Z"),  # at 2:45 and 3:45
+    ("Antarctica/Troll", "2025-03-30T01:00Z", "2025-10-26T01:00Z"),  # by two hours
+]
+
+
+@pytest.mark.parametrize(("timezone", "forward", "back"), CHANGES)
+def test_monitoring_runs_every_quarter_of_an_hour_over_a_clock_change(
+    bag: Any, monkeypatch: pytest.MonkeyPatch, timezone: str, forward: str, back: str
+) -> None:
+    """And what it is told to look up to is that very moment, read back from the text that the notebook gets."""
+    monkeypatch.setenv("PULSE_TIMEZONE", timezone)
+    config = settings.load()
+    for change in (forward, back):
+        changed = datetime.fromisoformat(change)
+        ends = [each.end for each in _intervals(bag.dags["monitoring"], changed - timedelta(hours=3), 24, timezone)]
+        assert ends[0] < changed < ends[-1] - timedelta(hours=2)
+        assert {later.timestamp() - earlier.timestamp() for earlier, later in itertools.pairwise(ends)} == {900}
+        for end in ends:
+            text = as_of(SimpleNamespace(data_interval_end=end), config.zone).isoformat()
+            assert config.moment(text).timestamp() == end.timestamp()
+
+
+@pytest.mark.parametrize("name", ["etl", "daily_report", "retention"])
+@pytest.mark.parametrize(("timezone", "forward", "back"), CHANGES)
+def test_a_daily_dag_runs_once_a_day_at_its_hour_over_a_clock_change(
+    bag: Any, name: str, timezone: str, forward: str, back: str
+) -> None:
+    minute, hour = map(int, bag.dags[name].timetable.expression.split()[:2])
+    zone = ZoneInfo(timezone)
+    for change in (forward, back):
+        changed = datetime.fromisoformat(change)
+        ends = [
+            each.end.astimezone(zone) for each in _intervals(bag.dags[name], changed - timedelta(days=3), 6, timezone)
+        ]
+        days = [end.date() for end in ends]
+        assert days == [days[0] + timedelta(days=number) for number in range(6)]
+        assert {(end.hour, end.minute) for end in ends if end.date() != changed.astimezone(zone).date()} == {
+            (hour, minute)
+        }
 
 
 @pytest.mark.parametrize(
