@@ -55,6 +55,9 @@ create virtual table terms using fts5vocab (words, instance);
 
 ORDER = "event_date desc, started desc, path"
 FOUND = "select rowid from words where words match ?"
+PUBLISHES = "load"
+"""The notebook that publishes a day."""
+
 UNENDED = "no end recorded"
 """The outcome of an attempt that has begun: it is running, or was cut off before it could say how it ended."""
 
@@ -256,16 +259,35 @@ class Index:
         return {each.path for each in attempts if self._db.execute(sql, (each.path,)).fetchone()}
 
     def made_of(self, attempt: Attempt) -> list[Attempt]:
-        """The attempts whose results this one read, by what both wrote down; the latest event date first."""
-        return self._linked(attempt, "used", "made")
+        """The attempts that published the numbers which this one read, the latest event date first.
+
+        By what both wrote down; where a notebook did not write it down, the last one of its event date before it began.
+        """
+        if attempt.notebook == PUBLISHES:
+            return []
+        return self._linked(attempt, "used", "made") or self._published_before(attempt)
 
     def used_by(self, attempt: Attempt) -> list[Attempt]:
-        """The attempts outside its run that read what this attempt's run made; the latest first."""
-        found = {
-            each.path: each for one in [attempt, *self.siblings(attempt)] for each in self._linked(one, "made", "used")
-        }
+        """The attempts outside its run that read what this attempt's run published; the latest first."""
+        run = [attempt, *self.siblings(attempt)]
+        found = {each.path: each for one in run for each in self._linked(one, "made", "used")}
+        if paths := {each.path for each in run if each.notebook == PUBLISHES}:
+            later = "where event_date = ? and dag != ? and started > ?"
+            readers = self._attempts(later, *_whose(attempt), attempt.started)
+            found |= {each.path: each for each in readers if any(made.path in paths for made in self.made_of(each))}
         outside = (each for each in found.values() if (each.dag, each.run) != (attempt.dag, attempt.run))
         return sorted(outside, key=lambda each: (each.event_date, each.started), reverse=True)
+
+    def _published_before(self, attempt: Attempt) -> list[Attempt]:
+        if "event_date" not in attempt.facts["parameters"]:
+            return []
+        return self._attempts(
+            "where event_date = ? and dag != ? and notebook = ? and outcome = 'succeeded' and started < ? "
+            "order by started desc limit 1",
+            *_whose(attempt),
+            PUBLISHES,
+            attempt.started,
+        )
 
     def _linked(self, attempt: Attempt, role: str, other: str) -> list[Attempt]:
         paths = """
@@ -551,6 +573,10 @@ def _written(event_date: str, facts: Mapping[str, Any]) -> Iterator[str]:
     yield day(event_date)
     yield from map(shown, values)
     yield from map(str, values)
+
+
+def _whose(attempt: Attempt) -> tuple[str, str]:
+    return attempt.event_date, attempt.dag
 
 
 # --- as people read it -----------------------------------------------------------------------------------------------

@@ -585,6 +585,24 @@ def test_a_number_of_a_page_that_no_database_counts_to_is_the_last_page(root: Pa
         assert opened.search(index.Filter(), page=10**30).total == 4
 
 
+def test_a_report_that_did_not_write_it_down_read_the_last_load_before_it(tmp_path: Path) -> None:
+    at = datetime.now(UTC) - timedelta(days=1)
+    for hour, (name, dag, outcome) in enumerate(
+        [
+            ("extract_feed", "etl", "succeeded"), ("load", "etl", "succeeded"), ("report", "daily", "succeeded"),
+            ("load", "etl", "failed"), ("report", "daily", "failed"), ("load", "etl", "succeeded"),
+            ("report", "daily", "succeeded"),
+        ]
+    ):  # fmt: skip
+        where = place(name, dag=dag, number=hour)
+        keep(tmp_path, where, outcome, started=(at + timedelta(hours=hour)).isoformat(timespec="seconds"))
+    with index.opened(tmp_path) as opened:
+        made = {each.number: [one.number for one in opened.made_of(each)] for each in opened.all()}
+        used = [one.number for one in opened.used_by(opened.attempt(place("load", number=5)))]  # type: ignore[arg-type]
+    assert made == {0: [], 1: [], 2: [1], 3: [], 4: [1], 5: [], 6: [5]}
+    assert 6 in used
+
+
 def test_a_reference_finds_its_run(root: Path) -> None:
     sha256 = keep(root, place("one"), rows=1)
     with index.opened(root) as opened:
