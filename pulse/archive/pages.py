@@ -57,6 +57,9 @@ def policy(served: bool = True, finds: bool = False) -> str:
 def list_page(opened: Index, look: Look, wanted: Filter, page: int = 1) -> str:
     """The runs that fit, by event date and pipeline."""
     listing = opened.search(wanted, page)
+    pages = -(-listing.total // PAGE)
+    if page > max(pages, 1):  # somebody asks for more than there is: the last one
+        return list_page(opened, look, wanted, max(pages, 1))
     asked = {name: value for name, value in vars(wanted).items() if name != "dags"}
     given = {name: value for name, value in asked.items() if value}
 
@@ -76,7 +79,7 @@ def list_page(opened: Index, look: Look, wanted: Filter, page: int = 1) -> str:
         given=given,
         outcomes=["not succeeded", *listing.choices["outcome"]],
         page=page,
-        pages=-(-listing.total // PAGE),
+        pages=pages,
         turn=turn,
         delivering=opened.delivering(listing.attempts),
     )

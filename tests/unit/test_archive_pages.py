@@ -395,6 +395,15 @@ def test_from_the_report_one_click_to_the_run_that_published_its_numbers_and_bac
     assert "run_2/load.1.html" in (tmp_path / "site/run/daily_report/2026-11-22/r/report.1.html").read_text()
 
 
+def test_a_page_beyond_the_last_one_is_the_last_one(root: Path) -> None:
+    look = pages.Look(settings.load())
+    with index.opened(root) as opened:
+        first = pages.list_page(opened, look, index.Filter())
+        assert "load.1.html" in first
+        assert pages.list_page(opened, look, index.Filter(), 10**18) == first
+        assert "Nothing fits" in pages.list_page(opened, look, index.Filter(dag="x"), 7)
+
+
 def test_an_attempt_without_an_end_does_not_look_alive_and_alerts_that_nobody_got_are_not_red(root: Path) -> None:
     begun = made(text("# Full"), outcome="running")
     place = "etl/2026-11-23/run/full.1.ipynb"
