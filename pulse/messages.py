@@ -79,6 +79,7 @@ TEXTS = {
         "so far": "{weekday} {day} {month}, by {time}",
         "provisional": "Provisional: the day is not over.",
         "silent": "No events yet today: {parts}.",
+        "until": "{part}: data up to {time}, and compared up to then.",
         "missing": "No data for {days}: {list}.",
         "dashboard": "Dashboard for {day}",
         "late": "The report for {day} is late: the ETL has not published the day by {time}. "
@@ -128,6 +129,7 @@ TEXTS = {
         "so far": "{weekday}, {day} {month}, на {time}",
         "provisional": "Предварительно: день ещё идёт.",
         "silent": "Сегодня ещё нет событий: {parts}.",
+        "until": "{part}: данные есть до {time}, сравнение на то же время.",
         "missing": "Нет данных за {days}: {list}.",
         "dashboard": "Дашборд за {day}",
         "late": "Отчёт за {day} задерживается: к {time} данные за этот день ещё не опубликованы. "
@@ -241,6 +243,7 @@ def live_metrics(
     earlier: Mapping[date, Row],
     language: Language,
     silent: Collection[Part] = (),
+    until: Mapping[Part, datetime] | None = None,
 ) -> str:
     """Today so far, each metric with its change against earlier days up to the same time.
 
@@ -251,11 +254,14 @@ def live_metrics(
         earlier: the rows to compare with.
         language: of the text.
         silent: the parts in which nothing has happened yet today.
+        until: the parts whose data ends before the moment, each with when; its numbers are those up to then.
     """
     title = word("so far", language, **_date_words(moment.date(), language), time=f"{moment:%H:%M}")
     lines = [f"<b>{capital(title)}</b>", *_table(metrics, now, earlier, language), ""]
     if silent:
         lines.append(word("silent", language, parts=", ".join(PARTS[language][part] for part in silent)))
+    for part, end in (until or {}).items():
+        lines.append(word("until", language, part=PARTS[language][part], time=f"{end:%H:%M}"))
     return "\n".join([*lines, f"<i>{word('provisional', language)}</i>"])
 
 

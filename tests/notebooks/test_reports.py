@@ -66,6 +66,10 @@ class Report:
         """The lines with numbers."""
         return [_line(line) for line in self.text.splitlines() if "<code>" in line]
 
+    def line(self, name: str) -> Line:
+        """The line of a name."""
+        return next(line for line in self.lines if line.name == name)
+
 
 def rows(app: Etl, days: list[date] = WEEK) -> pd.DataFrame:
     """Publish a row for each of these days and give them; no two numbers are equal."""
@@ -301,6 +305,40 @@ def test_sources_without_a_row_today_are_said(etl: Etl) -> None:
     assert found["messages sent"] == (0, [None, None])
     assert found["CTR"] == (None, [None, None])
     assert "nan" not in report.text.lower()
+
+
+def test_a_source_that_stopped_is_compared_up_to_its_last_action(etl: Etl) -> None:
+    """The feed stops at 15:30 today; on the days before it goes on. The messenger goes on."""
+    minutes = pd.date_range("2025-03-12 12:00", "2025-03-12 17:59", freq="5min")
+    for days_ago, users in ((0, 3), (1, 2), (7, 4)):
+        times = [time - pd.Timedelta(days=days_ago) for time in minutes]
+        feed = [time for time in times if days_ago or time <= minutes[42]]  # 15:30
+        etl.feed(*[(user, "view", str(time)) for user in range(users) for time in feed])
+        etl.messages(*[(1, 2, str(time)) for time in times])
+    report = by_hand(etl, "live_metrics", as_of="2025-03-12T18:00")
+    assert "\n\nFeed: data up to 15:30, and compared up to then.\n" in report.text
+    assert "Messenger: data" not in report.text
+    views = report.line("views")
+    assert (views.number, views.changes) == (3 * 43, pytest.approx([50.0, -25.0]))
+    sent = next(line for line in report.lines if line.name.startswith("messages"))
+    assert (sent.number, sent.changes) == (72, [0.0, 0.0])
+    assert "Лента: данные есть до 15:30" in by_hand(etl, "live_metrics", as_of="2025-03-12T18:00", language="ru").text
+
+
+def test_a_source_without_a_row_today_is_no_fall_of_a_hundred_percent(etl: Etl) -> None:
+    times = [f"2025-03-11 {10 + n // 6:02}:{n % 6}0" for n in range(30)]
+    etl.feed(*[(1, "view", time) for time in times])
+    etl.messages((1, 2, "2025-03-12 10:00"), (1, 2, "2025-03-11 10:00"))
+    report = by_hand(etl, "live_metrics", as_of="2025-03-12T18:00")
+    assert "No events yet today: Feed.\n" in report.text
+    assert report.line("views").changes == [None]
+
+
+def test_a_small_app_that_was_silent_for_a_while_is_compared_up_to_the_moment(etl: Etl) -> None:
+    etl.feed((1, "view", "2025-03-12 10:00"), (1, "view", "2025-03-11 10:00"), (1, "view", "2025-03-11 17:00"))
+    report = by_hand(etl, "live_metrics", as_of="2025-03-12T18:00")
+    assert "data up to" not in report.text
+    assert report.line("views").changes == [-50.0]
 
 
 def test_days_without_anything_are_not_compared_with(etl: Etl) -> None:

@@ -303,6 +303,16 @@ def test_live_metrics_say_which_part_is_silent() -> None:
     assert "\n\nСегодня ещё нет событий: Мессенджер.\n" in live("ru", ("messenger",))
 
 
+def test_live_metrics_say_up_to_when_data_is_there() -> None:
+    until: dict[messages.Part, datetime] = {"feed": datetime(2026, 11, 22, 8, 30)}
+    for language, said in (
+        ("en", "\n\nFeed: data up to 08:30, and compared up to then.\n"),
+        ("ru", "\n\nЛента: данные есть до 08:30, сравнение на то же время.\n"),
+    ):
+        moment = datetime(2026, 11, 22, 9, 5)
+        assert said in messages.live_metrics(moment, METRICS[3:6], eight_days()[DAY], {}, language, (), until)
+
+
 def test_a_late_report_says_so() -> None:
     assert messages.late_notice(DAY, time(11, 30), "en") == (
         "The report for 22 November is late: the ETL has not published the day by 11:30. "
