@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
-from pulse.airflow import MACROS, TODAY, ThinArchiveOperator, VerifyArchiveOperator
+from pulse.airflow import MACROS, TODAY, CleanLogsOperator, ThinArchiveOperator, VerifyArchiveOperator
 from pulse.airflow_tell import tell_in_the_end
 
 config = settings.load()
@@ -48,4 +48,5 @@ with DAG(
     # Also where nothing could be thinned.
     verify = VerifyArchiveOperator(task_id="verify", event_date=TODAY, chats="alert", trigger_rule="all_done")
     thin >> verify
+    CleanLogsOperator(task_id="clean_logs", days=90)
     tell_in_the_end(dag)

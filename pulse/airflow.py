@@ -2,9 +2,10 @@
 
 import asyncio
 import difflib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -89,6 +90,7 @@ def event_date_param() -> Param:
         None,
         type=["null", "string"],
         format="date",
+        allOf=[{"format": airflow_plugin.ENDED_DAY}],
         title="Event date",
         description="The day to compute, such as 2026-11-22. Empty: the local day before the interval's end.",
     )
@@ -100,6 +102,7 @@ def as_of_param() -> Param:
         None,
         type=["null", "string"],
         format="date-time",
+        allOf=[{"format": airflow_plugin.PAST_MOMENT}],
         title="As of",
         description="Look at the buckets that were over by then. Empty: by the interval's end.",
     )
@@ -546,6 +549,42 @@ class ThinArchiveOperator(BaseOperator):
             gone = retention.thin(Path(output), self.days)
         self.log.info("%d notebooks are gone; the manifest knows of them", len(gone))
         return len(gone)
+
+
+class CleanLogsOperator(BaseOperator):
+    """Removes the logs of tasks and DAGs that have not been written to for a while, on this worker.
+
+    Args:
+        days: how long they stay.
+    """
+
+    def __init__(self, *, days: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.days = days
+
+    def execute(self, context: Any) -> int:
+        """Remove; gives how many logs are gone.
+
+        Raises:
+            AirflowException: a log cannot be removed.
+        """
+        from airflow.sdk.configuration import conf
+
+        before, gone = datetime.now(UTC).timestamp() - self.days * 86400, 0
+        with _for_airflow(context):
+            folder = Path(conf.get("logging", "base_log_folder"))
+            try:
+                for path in list(folder.rglob("*.log")):
+                    if path.lstat().st_mtime < before:
+                        path.unlink()
+                        gone += 1
+                        for parent in itertools.takewhile(lambda each: each != folder, path.parents):
+                            with suppress(OSError):  # there is something else in it
+                                parent.rmdir()
+            except OSError as error:
+                raise PulseError(f"{error.filename} cannot be removed ({error.strerror}); make it writable.") from None
+        self.log.info("%d logs are gone", gone)
+        return gone
 
 
 class VerifyArchiveOperator(_ToChats):

@@ -12,11 +12,36 @@ from urllib.parse import urlsplit
 
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
+from jsonschema import FormatChecker
 
 from pulse import PulseError, archive, settings
 
 HOME = "/archive"
+ENDED_DAY, PAST_MOMENT = "day that has ended", "moment that has come"
+"""Formats of the trigger form's parameters, by which Airflow refuses a day or a moment that is still to come."""
+
 WARM_UP_SECONDS = 20.0  # after the app is made: while the server starts, tasks wait for it
+
+
+def _check_formats() -> None:
+    """Teach Airflow's form the formats, in whatever process it checks one: it knows those of JSON Schema alone."""
+
+    def is_past(read: str) -> Callable[[object], bool]:
+        def check(value: object) -> bool:
+            if isinstance(value, str):
+                try:
+                    getattr(settings.load(), read)(value)
+                except settings.SettingsError:
+                    return False
+            return True
+
+        return check
+
+    FormatChecker.checkers[ENDED_DAY] = (is_past("event_day"), ())
+    FormatChecker.checkers[PAST_MOMENT] = (is_past("moment"), ())
+
+
+_check_formats()
 
 
 def address(rest: str = "") -> str:

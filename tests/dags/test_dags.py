@@ -1,6 +1,8 @@
 """What every DAG keeps to, and when and for which day the daily ones run."""
 
 import itertools
+import os
+import re
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from dashboards.redash import KEY, Redash
 from pulse import notebooks, settings
-from pulse.airflow import NotebookOperator, ThinArchiveOperator, WaitForDay, as_of, event_date
+from pulse.airflow import CleanLogsOperator, NotebookOperator, ThinArchiveOperator, WaitForDay, as_of, event_date
 from pulse.airflow_tell import TellOperator
 from pulse.dashboards import redash
 from pulse.sandbox.clickhouse import Server
@@ -262,6 +264,35 @@ def test_the_form_refuses_what_is_no_date(etl: Any, given: str) -> None:
 
     with pytest.raises(ParamValidationError):
         etl.params.get_param("event_date").resolve(given)
+
+
+def test_old_logs_go_and_young_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__LOGGING__BASE_LOG_FOLDER", str(tmp_path))
+    now = datetime.now(UTC).timestamp()
+    for name, days in (("old", 91), ("young", 89)):
+        path = tmp_path / "dag_id=etl" / f"run_id={name}" / "attempt=1.log"
+        path.parent.mkdir(parents=True)
+        path.write_text("said")
+        for each in (path, path.parent):
+            os.utime(each, (now - days * 86400,) * 2)
+    assert CleanLogsOperator(task_id="clean_logs", days=90).execute({}) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["dag_id=etl", "run_id=young", "attempt=1.log"]
+
+
+def test_the_form_refuses_a_day_and_a_moment_to_come(bag: Any) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    today = datetime.now(settings.load().zone).date()
+    for name, given, said in (
+        ("etl", str(today), "day that has ended"),
+        ("daily_report", "2999-01-01", "day that has ended"),
+        ("monitoring", "2999-01-01T00:00:00+03:00", "moment that has come"),
+    ):
+        parameter = bag.dags[name].params.get_param("as_of" if name == "monitoring" else "event_date")
+        with pytest.raises(ParamValidationError, match=f"'{re.escape(given)}' is not a '{said}'"):
+            parameter.resolve(given)
+        assert parameter.resolve(None) is None
+    assert bag.dags["etl"].params.get_param("event_date").resolve("2026-11-20") == "2026-11-20"
 
 
 def test_retention_takes_nothing_from_a_young_archive_and_leaves_an_object_store_alone(

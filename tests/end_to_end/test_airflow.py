@@ -251,17 +251,26 @@ def test_the_report_waits_in_no_slot_and_goes_out_once_the_day_is_there(schedule
     assert f"{users:,}" in sent["text"]
 
 
-def test_a_failed_notebook_says_why_in_the_last_lines_of_its_log(scheduled: Airflow) -> None:
+def test_a_day_to_come_is_refused_by_the_form(scheduled: Airflow) -> None:
     ahead = str(scheduled.yesterday + timedelta(days=30))
-    scheduled.command("dags", "trigger", "etl", "--run-id", "ahead", "--conf", json.dumps({"event_date": ahead}))
+    words = ["dags", "trigger", "etl", "--run-id", "ahead", "--conf", json.dumps({"event_date": ahead})]
+    done = subprocess.run(["airflow", *words], env=scheduled.environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert f"'{ahead}' is not a 'day that has ended'" in done.stdout + done.stderr
+    assert scheduled.query("select state from dag_run where run_id = 'ahead'") == []
+
+
+def test_a_key_that_no_parameter_has_is_refused_in_the_last_lines_of_the_log(scheduled: Airflow) -> None:
+    conf = json.dumps({"event_dat": str(scheduled.yesterday)})
+    scheduled.command("dags", "trigger", "etl", "--run-id", "wrong", "--conf", conf)
 
     def over() -> bool:
-        return scheduled.query("select state from dag_run where run_id = 'ahead'") == [("failed",)]
+        return scheduled.query("select state from dag_run where run_id = 'wrong'") == [("failed",)]
 
-    scheduled.wait(over, "the run of a day to come")
-    log = next(scheduled.home.glob("logs/dag_id=etl/run_id=ahead/task_id=extract_feed/attempt=1.log")).read_text()
-    assert f"{ahead} has not ended yet in" in "".join(log.splitlines()[-3:])
-    tries = scheduled.query("select try_number from task_instance where run_id = 'ahead' and task_id = 'extract_feed'")
+    scheduled.wait(over, "the run with a wrong key")
+    log = next(scheduled.home.glob("logs/dag_id=etl/run_id=wrong/task_id=extract_feed/attempt=1.log")).read_text()
+    assert "etl has no parameter 'event_dat': did you mean 'event_date'?" in "".join(log.splitlines()[-3:])
+    tries = scheduled.query("select try_number from task_instance where run_id = 'wrong' and task_id = 'extract_feed'")
     assert tries == [(1,)]  # trying again would not help
 
 
