@@ -20,7 +20,7 @@ import pandas as pd
 
 from benchmarks.etl import COLD, run
 from benchmarks.tables import Figure, goals, progress
-from pulse import clickhouse, incidents, settings
+from pulse import incidents, schema, settings
 from pulse.clickhouse import ClickHouse
 from pulse.sandbox import clickhouse as sandbox
 from pulse.sandbox.events import App, fill
@@ -65,7 +65,7 @@ def series(url: str, scale: float) -> Iterator[Figure]:
     """Reading and judging 1,001 series."""
     zone = settings.load().zone
     db = ClickHouse(url, "series", zone)
-    clickhouse.create_tables(db)
+    schema.ensure(db)
     end = pd.Timestamp.now("UTC").floor("15min").tz_convert(zone)
     start, slices = end - pd.Timedelta(days=DAYS), max(2, round(SLICES * scale))
     db.execute(BUCKETS, start=start, slices=slices, buckets=DAYS * 96)
@@ -108,7 +108,7 @@ def counting(url: str, scale: float) -> Iterator[Figure]:
         )
         actions = ACTIONS.replace("{columns}", what)
         source.execute(actions, table=table, start=start, hours=HOURS, rows=round(rows * share))
-    clickhouse.create_tables(db, "busy_app")
+    schema.ensure(db, "busy_app")
     count, look = _sql("bucket_counts"), _sql("first_changed")
     for what, since in (("all anew", start), ("the last bucket", end - incidents.BUCKET)):
         began = time.perf_counter()

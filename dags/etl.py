@@ -6,14 +6,16 @@ Every morning at 05:00 local time the notebooks of `notebooks/etl/` turn the app
 Redash keeps of its answers is out of date after that, whichever day was published: `refresh_dashboards` tells it so.
 
 **When it fails**, open the failed task's log: its last lines name the notebook, the cell and the error, and where the
-executed notebook is archived. The targets are as they were: a day is published whole or not at all.
+executed notebook is archived. What readers see is as it was: one row publishes a day, once everything is checked.
 
 | what the log says | what to do |
 | --- | --- |
 | No feed actions / No messages on … | the source is late or broken: ask its owner, then clear the task |
 | the same, but the day really was empty | trigger the day with *allow_empty* |
 | The totals of … differ | the source changed while it was read: clear the whole run |
-| … holds nothing where … was expected | staging is gone: clear the whole run, not `load` alone |
+| … of run … are not there | staging is gone after a day: clear the whole run, not `load` alone |
+| The tables … are of schema version … | run `pulse upgrade`, or update the checkout that Airflow works with |
+| The view … reads the source otherwise | somebody changed `pulse/sources.sql`: run `pulse upgrade` to take it over |
 | No ClickHouse server answers | bring it back; the task retries by itself, then clear it |
 | No Redash answers, or it refuses | the day is published, Redash may show what it was before: mend, then clear |
 
@@ -37,8 +39,6 @@ from pulse.airflow import (
     try_of,
 )
 from pulse.airflow_tell import tell_in_the_end
-
-GENDER_NAMES: dict[str, str] = {}  # a source that codes gender needs its names here: {"0": "female", "1": "male"}
 
 config = settings.load()
 common = {"event_date": EVENT_DATE, "run": TRY}
@@ -75,16 +75,17 @@ with DAG(
     # Each try has staging tables of its own; the next task is told whose are whole.
     extracted = {"feed": try_of("extract_feed"), "messages": try_of("extract_messages")}
     transform = NotebookOperator(
-        task_id="transform",
-        notebook="etl/transform",
-        parameters={**common, "extracts": extracted, "gender_names": GENDER_NAMES},
+        task_id="transform", notebook="etl/transform", parameters={**common, "extracts": extracted}
     )
-    # One at a time, also across runs and backfills: else two runs of a day could each publish a part of it.
     load = NotebookOperator(
         task_id="load",
         notebook="etl/load",
-        parameters={"event_date": EVENT_DATE, "run": try_of("transform"), "extracts": extracted},
-        max_active_tis_per_dag=1,
+        parameters={
+            "event_date": EVENT_DATE,
+            "run": try_of("transform"),
+            "extracts": extracted,
+            "allow_empty": dag.param("allow_empty"),
+        },
     )
     extracts >> transform >> load >> RefreshDashboardsOperator(task_id="refresh_dashboards")
     tell_in_the_end(dag)

@@ -33,8 +33,6 @@ from pulse.airflow import (
 )
 from pulse.airflow_tell import tell_in_the_end
 
-GENDER_NAMES: dict[str, str] = {}  # as in etl.py
-
 config = settings.load()
 
 with DAG(
@@ -58,7 +56,7 @@ with DAG(
     anomalies = NotebookOperator(
         task_id="anomalies",
         notebook="monitoring/anomalies",
-        parameters={"as_of": AS_OF, "gender_names": GENDER_NAMES},
+        parameters={"as_of": AS_OF},
         cell_seconds=900,
     )
     deliver = DeliverAlertsOperator(task_id="deliver", path=anomalies.output, chats="alert")

@@ -472,7 +472,10 @@ class LateNoticeOperator(_ToChats):
 
 
 class ReconcileOperator(BaseOperator):
-    """Compares a day's numbers wherever they are shown: see `pulse.reconcile`; the DAG's last task tells what differs.
+    """Compares a day's numbers wherever they are shown: see `pulse.reconcile`; a difference fails the task.
+
+    Sources that hold other rows of the day, or of the six before it, than when it was published are told to the alert
+    chats as late data.
 
     Args:
         event_date: the day, templated.
@@ -492,12 +495,30 @@ class ReconcileOperator(BaseOperator):
         Raises:
             AirflowException: some numbers differ, or what is configured does not answer.
         """
+        from pulse import books
         from pulse.reconcile import reconcile
 
+        day, config = date.fromisoformat(self.event_date), connected_settings()
         with _for_airflow(context):
-            compared = reconcile(date.fromisoformat(self.event_date), connected_settings(), self.path)
+            self._tell_late_data(books.late_days(day, config), config)
+            compared = reconcile(day, config, self.path)
         self.log.info("The numbers of %s are the same in daily_metrics, %s", self.event_date, ", ".join(compared))
         return compared
+
+    def _tell_late_data(self, late: Sequence[Any], config: settings.Settings) -> None:
+        """Tell the alert chats which days' sources hold other rows than when they were published.
+
+        Once; where more comes, the message is brought up to date.
+        """
+        from pulse import messages, telegram
+
+        for day in sorted({each.event_date for each in late}):
+            found = [each for each in late if each.event_date == day]
+            for each in found:
+                self.log.warning("%s", each)
+            rows = [(each.source, each.now - each.published) for each in found]
+            message = telegram.Message(messages.late_data_notice(day, rows, config.language))
+            deliver("late_data", day, message, config.telegram_alert_chats, "", config)
 
 
 class RefreshDashboardsOperator(BaseOperator):
@@ -601,7 +622,7 @@ class VerifyArchiveOperator(_ToChats):
             AirflowSkipException: the archive is in an object store, which has no manifest.
             AirflowException: the archive is not as it was kept, or it or the ledger cannot be read.
         """
-        from pulse import clickhouse, messages, telegram
+        from pulse import clickhouse, messages, schema, telegram
 
         with _for_airflow(context):
             config = connected_settings()
@@ -609,7 +630,7 @@ class VerifyArchiveOperator(_ToChats):
                 raise AirflowSkipException(f"{config.output} is an object store, whose own versioning is the proof.")
             root = Path(config.output)
             db = clickhouse.connect(config)
-            clickhouse.create_tables(db)
+            schema.create_missing(db)
             verdict = proof.verify(root, outside=proof.ledger(db, root), last_only=True)
             for line in verdict.remarks:
                 self.log.info("%s", line)

@@ -49,11 +49,11 @@ def environment() -> None:
 @app.command()
 def daily(event_date: EventDate = "yesterday") -> None:
     """Run the daily DAGs for a day, in one process, and show what they published."""
-    from pulse import clickhouse
+    from pulse import clickhouse, schema
 
     config = settings.load()
     day = config.event_day(event_date)
-    clickhouse.create_tables(clickhouse.connect(config))  # no server: say so now, and not after everything else
+    schema.ensure(clickhouse.connect(config))  # no server: say so now, and not after everything else
     # Airflow reads its settings when it is imported. Two of its warnings are about what it could use if it were there.
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("AIRFLOW__LOGGING__NAMESPACE_LEVELS", "airflow.task.operators.pulse=INFO")
@@ -141,13 +141,31 @@ def buckets(
 
 
 @app.command()
+def upgrade(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Bring the tables in ClickHouse to the version of this checkout, and read the source as pulse/sources.sql says.
+
+    Pause the DAGs first: nothing else should write meanwhile. Interrupted, it can be run again.
+    """
+    from pulse import clickhouse, schema
+
+    config = settings.load()
+    done = schema.upgrade(clickhouse.connect(config), config.source_database, dry_run=dry_run)
+    typer.echo("\n".join(done) or f"The tables in {config.database} are as this checkout needs them.")
+
+
+@app.command()
 def reconcile(event_date: EventDate = "yesterday") -> None:
     """Compare a day's numbers wherever they are shown: the tables, the archived report, Superset, Redash."""
+    from pulse import books
     from pulse.reconcile import reconcile as compare
 
     config = settings.load()
     day = config.event_day(event_date)
     typer.echo(f"The numbers of {day} are the same in daily_metrics, {', '.join(compare(day, config))}.")
+    for late in books.late_data(day, config):
+        typer.echo(f"Late data: {late}.")
 
 
 @telegram.command("chats")
@@ -255,13 +273,13 @@ def dashboards_redash(replace: Replace = False) -> None:
 @sandbox.command("superset")
 def sandbox_superset() -> None:
     """A Superset of this machine's own with the dashboard in it, until Ctrl-C."""
-    from pulse import clickhouse
+    from pulse import clickhouse, schema
     from pulse.dashboards import superset
     from pulse.sandbox import superset as server
 
     config = settings.load()
     db = clickhouse.connect(config)
-    clickhouse.create_tables(db)
+    schema.ensure(db)
     if not db.value("select count() from daily_metrics"):
         typer.echo("No day is published yet, so the dashboard is empty: `make run` publishes yesterday.")
     with server.running(port=server.PORT) as here:
@@ -285,6 +303,8 @@ def sandbox_run(
 
     With a CLICKHOUSE_URL or a TELEGRAM_BOT_TOKEN of your own, the command runs against that instead.
     """
+    from pulse import clickhouse as db
+    from pulse import schema
     from pulse.sandbox import clickhouse, history
     from pulse.sandbox import events as demo
     from pulse.sandbox import telegram as messenger
@@ -298,6 +318,8 @@ def sandbox_run(
             server = clickhouse.answering(port) or stack.enter_context(clickhouse.running(folder / "clickhouse", port))
             made = demo.App(config.zone, config.source_database, seed=seed, events_per_day=events)
             rows = demo.fill(server, made, days=days)
+            if server.data == folder / "clickhouse":  # this checkout's own: nobody else's tables are changed
+                schema.upgrade(db.connect(config), config.source_database)
             typer.echo(f"The sandbox's ClickHouse answers on port {port}; {rows:,} new events.", err=True)
             try:
                 if published := history.publish(min(days - 1, history.DAYS)):

@@ -13,12 +13,11 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -139,9 +138,8 @@ class ClickHouse:
 
     def script(self, sql: str, **values: Any) -> None:
         """Run statements separated by a `;` at the end of a line, one after the other; errors as for `execute`."""
-        for statement in re.split(r";[ \t]*(?:\n|\Z)", sql):
-            if COMMENTS.sub("", statement):
-                self.execute(statement, **values)
+        for statement in statements(sql):
+            self.execute(statement, **values)
 
     def read(self, sql: str, **values: Any) -> pd.DataFrame:
         """Run a SELECT and return its result, which is meant to be small: the rows themselves stay in ClickHouse.
@@ -171,17 +169,23 @@ class ClickHouse:
         frame.columns = [meta["name"] for meta in answer["meta"]]
         return frame
 
-    def replace_day(self, table: str, day: date, staging: str) -> None:
-        """Put a day of the staging table in the place of that day in the table, in one atomic step.
+    def replace_partition(self, table: str, values: Sequence[Any], staging: str) -> None:
+        """Put a partition of the staging table in the place of that one in the table, in one atomic step.
 
-        Both tables are partitioned by `event_date`. Check staging first: an older server takes an empty day for one to
-        publish and removes it from the table, where a newer one refuses.
+        Both tables have the same columns and partitions. Check staging first: an older server takes an empty partition
+        for one to put there and removes the table's, where a newer one refuses.
+
+        Args:
+            table: where it goes.
+            values: the partition: a value for each expression of the tables' `partition by`.
+            staging: where it comes from; it stays there.
 
         Raises:
             ClickHouseError: as `execute`; the table is as it was.
         """
         # ClickHouse binds neither the partition nor the second table here.
-        self.execute(f"alter table {_quoted(table)} replace partition '{day.isoformat()}' from {_quoted(staging)}")
+        partition = ", ".join(_literal(value) for value in values)
+        self.execute(f"alter table {quoted(table)} replace partition ({partition}) from {quoted(staging)}")
 
     def value(self, sql: str, **values: Any) -> Any:
         """The first cell of a SELECT's result as a Python value, None where it is NULL or there is no row."""
@@ -202,7 +206,7 @@ class ClickHouse:
         if not lines:
             return Result(query_id="", seconds=0.0)
         settings = {"date_time_input_format": "best_effort", "input_format_null_as_default": 1}
-        return self._run(f"insert into {_quoted(table)} format JSONEachRow", {}, settings, "\n".join(lines).encode())[0]
+        return self._run(f"insert into {quoted(table)} format JSONEachRow", {}, settings, "\n".join(lines).encode())[0]
 
     def _run(
         self, sql: str, values: Mapping[str, Any], settings: Mapping[str, Any] | None = None, data: bytes | None = None
@@ -259,29 +263,14 @@ def connect(settings: Settings | None = None, max_seconds: int = 600) -> ClickHo
     return ClickHouse(settings.clickhouse_url.get_secret_value(), settings.database, settings.zone, max_seconds)
 
 
-def create_tables(db: ClickHouse, source_database: str | None = None) -> None:
-    """Create what the project owns where it is missing; safe to run at any time.
+def statements(sql: str) -> list[str]:
+    """The statements of a script: each ends with a `;` at the end of a line."""
+    return [each for each in re.split(r";[ \t]*(?:\n|\Z)", sql) if COMMENTS.sub("", each)]
 
-    Args:
-        db: where.
-        source_database: where the app's tables are: with it, the views through which they are read are made anew.
 
-    Raises:
-        ClickHouseError: the user may not create them, a source table or column is missing, or no server answers.
-    """
-    try:
-        ClickHouse(db.url, db.database, db.zone, PROBE_SECONDS).value("select 1")
-    except ClickHouseError as error:
-        if error.code != UNKNOWN_DATABASE:
-            raise
-        # From another one: nothing can be done in a database that is not there.
-        outside = ClickHouse(db.url, "default", db.zone)
-        outside.execute("create database if not exists {name:Identifier}", name=db.database)
-    folder = Path(__file__).parent
-    db.script((folder / "schema.sql").read_text())
-    if source_database is not None:
-        views = (folder / "sources.sql").read_text()
-        db.script(views.replace("{source}", _quoted(source_database)))  # a view cannot bind the name of a database
+def quoted(name: str) -> str:
+    """A table's or a database's name for a place where ClickHouse binds none."""
+    return ".".join(f"`{part}`" for part in name.replace("`", "").split("."))
 
 
 def _send(
@@ -363,10 +352,6 @@ def _leave_trace(query: Mapping[str, Any]) -> None:
     shell = ipython.get_ipython() if ipython else None
     if shell is not None:
         shell.display_pub.publish({QUERY_MIME: dict(query)})
-
-
-def _quoted(table: str) -> str:
-    return ".".join(f"`{part}`" for part in table.replace("`", "").split("."))
 
 
 def _bound(value: Any) -> str:

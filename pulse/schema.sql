@@ -1,11 +1,46 @@
--- What the project owns in ClickHouse. Applied before every run; a statement changes nothing that is already there.
--- Tables of days are partitioned by day, so that a day is published by replacing its partition.
+-- What the project owns in ClickHouse, in its newest version. A run creates what is missing; a change to what is there
+-- needs a migration beside it, migrations/NNNN_what_it_does.sql, which `pulse upgrade` applies.
 
--- One row per user and day on which the user acted or received a message.
-create table if not exists user_activity
+-- One row per version that the tables have had; the highest is theirs.
+create table if not exists schema_versions
+(
+    version UInt32,
+    name String comment 'what its migration did',
+    applied_at DateTime64(6, 'UTC') default now64(6)
+)
+engine = MergeTree
+order by version;
+
+-- A day is computed as a load: its rows go into the three tables of loads, where nobody reads them yet, and one row here
+-- publishes them all. One row per publication, appended and never changed; the highest step of a day is the one that counts.
+create table if not exists publications
 (
     event_date Date,
-    user_id UInt64,
+    step UInt32 comment 'counts the publications of the day',
+    load String comment 'whose rows are published',
+    run String comment 'the run that made them, as the archive names it',
+    feed_rows Array(UInt64) comment 'rows of feed_events when it was extracted, for each hour since the day began',
+    message_rows Array(UInt64) comment 'the same of message_events',
+    contents String comment 'what was published, by table, as JSON: columns, rows, and sum(cityHash64(tuple(columns)))',
+    published_at DateTime64(6, 'UTC') default now64(6)
+)
+engine = MergeTree
+order by (event_date, step);
+
+-- Which load of a day is published, one row per published day
+create or replace view published_loads as
+select
+    event_date,
+    argMax(publications.load, (publications.step, publications.load)) as load
+from publications
+group by event_date;
+
+-- One row per load and user who acted or received a message that day.
+create table if not exists user_activity_loads
+(
+    load String,
+    event_date Date,
+    user_id String comment 'as text, whatever the source has: integers of any sign and width, UUIDs and strings stay apart',
     os LowCardinality(String) comment 'of the latest action that day, else of the latest earlier one, else unknown',
     gender LowCardinality(String) comment 'as os',
     age LowCardinality(String) comment 'as os',
@@ -18,12 +53,13 @@ create table if not exists user_activity
     feed_active Bool comment 'did anything in the feed'
 )
 engine = MergeTree
-partition by event_date
+partition by (event_date, load)
 order by user_id;
 
--- One row per day, dimension and value: the activity of a slice.
-create table if not exists dimension_activity
+-- One row per load, dimension and value: the activity of a slice.
+create table if not exists dimension_activity_loads
 (
+    load String,
     event_date Date,
     dimension String comment 'os, gender or age',
     dimension_value String comment 'iOS, male, 25 or unknown',
@@ -35,12 +71,13 @@ create table if not exists dimension_activity
     users_sent UInt64 comment 'distinct users to whom the users of the slice sent messages'
 )
 engine = MergeTree
-partition by event_date
+partition by (event_date, load)
 order by (dimension, dimension_value);
 
--- One row per day: the single source of the numbers in reports and dashboards. Its row says that the day is published.
-create table if not exists daily_metrics
+-- One row per load: the single source of the numbers in reports and dashboards.
+create table if not exists daily_metrics_loads
 (
+    load String,
     event_date Date,
     feed_users UInt64 comment 'DAU of the feed',
     messenger_users UInt64 comment 'DAU of the messenger: users who sent a message',
@@ -54,8 +91,59 @@ create table if not exists daily_metrics
     sent_per_received Nullable(Float64) comment 'messages sent / received; null where none was received'
 )
 engine = MergeTree
-partition by event_date
+partition by (event_date, load)
 order by event_date;
+
+-- What is published of the users, one row per user and day. Whoever may read such a view reads the published days and no
+-- load beside them: it reads the tables of loads as whoever created it.
+create or replace view user_activity definer = current_user sql security definer as
+select
+    event_date,
+    user_id,
+    os,
+    gender,
+    age,
+    views,
+    likes,
+    messages_received,
+    messages_sent,
+    users_received,
+    users_sent,
+    feed_active
+from user_activity_loads
+where (event_date, load) in (select published.event_date, published.load from published_loads as published);
+
+-- What is published of the slices, one row per day, dimension and value
+create or replace view dimension_activity definer = current_user sql security definer as
+select
+    event_date,
+    dimension,
+    dimension_value,
+    views,
+    likes,
+    messages_received,
+    messages_sent,
+    users_received,
+    users_sent
+from dimension_activity_loads
+where (event_date, load) in (select published.event_date, published.load from published_loads as published);
+
+-- What is published of the days, one row per day
+create or replace view daily_metrics definer = current_user sql security definer as
+select
+    event_date,
+    feed_users,
+    messenger_users,
+    app_users,
+    both_users,
+    views,
+    likes,
+    ctr,
+    messages_sent,
+    messages_received,
+    sent_per_received
+from daily_metrics_loads
+where (event_date, load) in (select published.event_date, published.load from published_loads as published);
 
 -- What was sent to whom: one row a step of a claim, appended and never changed; pulse/deliveries.py reads it as states.
 create table if not exists deliveries
@@ -109,19 +197,19 @@ with largest as (
         dimension,
         dimension_value
     from metric_buckets final
-    where bucket >= {end:DateTime} - interval 7 day and bucket < {end:DateTime}
+    where bucket >= {end:DateTime64(6)} - interval 7 day and bucket < {end:DateTime64(6)}
     group by dimension, dimension_value
     having sum(app_users) >= {least_share:Float64} * (
         select sum(whole.app_users)
         from metric_buckets as whole final
-        where whole.bucket >= {end:DateTime} - interval 7 day and whole.bucket < {end:DateTime} and whole.dimension = 'total'
+        where whole.bucket >= {end:DateTime64(6)} - interval 7 day and whole.bucket < {end:DateTime64(6)} and whole.dimension = 'total'
     )
 )
 
 select
     dimension,
     dimension_value,
-    groupArray(intDiv(dateDiff('second', {start:DateTime}, bucket), 900)) as places,
+    groupArray(intDiv(dateDiff('second', {start:DateTime64(6)}, bucket), 900)) as places,
     groupArray(app_users) as app_users,
     groupArray(feed_users) as feed_users,
     groupArray(views) as views,
@@ -129,7 +217,7 @@ select
     groupArray(messenger_users) as messenger_users,
     groupArray(messages_sent) as messages_sent
 from metric_buckets final
-where bucket >= {start:DateTime} and bucket < {end:DateTime} and (dimension, dimension_value) in (largest)
+where bucket >= {start:DateTime64(6)} and bucket < {end:DateTime64(6)} and (dimension, dimension_value) in (largest)
 group by dimension, dimension_value;
 
 -- One row per bucket and series (a metric of a slice): what the detector said of it. Judged again, a row replaces the earlier one.

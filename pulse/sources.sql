@@ -1,5 +1,7 @@
--- The app's tables as the pipeline reads them: the one place to change for a source with other names or types.
---   user_id     an unsigned integer as wide as the source's (abs makes signed ones unsigned): narrow ids are a quarter faster
+-- The app's tables as the pipeline reads them: the one place to change for a source with other names or types. After a
+-- change, `pulse upgrade` takes it over.
+--   {id}        converts to the narrowest type that holds the ids of both views: an integer's, UUID or String. Joins need
+--               one type, and narrow integers are much faster than strings
 --   attributes  stands for the action's os, gender and age together, as this source has them
 --   latest      orders actions by time, and carries the attributes along: the greatest is the latest action; of two at the
 --               same moment the same one wins whenever it is computed
@@ -7,7 +9,7 @@
 -- The app's feed actions, one row per action
 create or replace view feed_events as
 select
-    assumeNotNull(abs(actions.user_id)) as user_id,
+    {id}(assumeNotNull(actions.user_id)) as user_id,
     actions.time as time,
     actions.action as action,
     cityHash64(
@@ -26,8 +28,8 @@ where actions.user_id is not null;
 -- The app's messages, one row per message; os, gender and age are the sender's
 create or replace view message_events as
 select
-    assumeNotNull(abs(actions.user_id)) as user_id,
-    assumeNotNull(abs(actions.receiver_id)) as receiver_id,
+    {id}(assumeNotNull(actions.user_id)) as user_id,
+    {id}(assumeNotNull(actions.receiver_id)) as receiver_id,
     actions.time as time,
     cityHash64(
         'message',

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import tenacity
 
-from pulse import PulseError, clickhouse, messages
+from pulse import PulseError, clickhouse, messages, schema
 from pulse.clickhouse import ClickHouse, ClickHouseError
 from pulse.deliveries import Claim, Content, Key, Ledger, LedgerError, Posted, Row, Standing, chat_of
 from pulse.settings import SANDBOX_TELEGRAM_API_URL, SANDBOX_TELEGRAM_TOKEN, Settings, load
@@ -881,7 +881,8 @@ def _ledger(settings: Settings | None, db: ClickHouse | None, limits: Limits | N
     if db is None:
         db = clickhouse.connect(settings)
         try:
-            clickhouse.create_tables(db)  # a notice may be the first thing ever to be sent
+            # A notice may be the first thing ever to be sent, or say that the tables are too old to run on.
+            schema.create_missing(db)
         except ClickHouseError as error:
             raise LedgerError(f"The ledger of deliveries cannot be kept: {error}") from None
     return Ledger(db, limits.lease, limits.bid)

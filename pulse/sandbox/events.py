@@ -212,7 +212,7 @@ def _make_day(db: ClickHouse, app: App, day: date, end: int) -> int:
         rows.append(made.written_rows)
     for table, count in zip(("feed_actions", "message_actions"), rows, strict=True):
         if count:
-            db.replace_day(table, day, f"making_{table}")
+            db.replace_partition(table, [day], f"making_{table}")
         else:  # ClickHouse refuses to replace a partition by an empty one
             db.execute(DROP_DAY, table=table, day=day)
     db.execute(RECORD, day=day, recipe=app.recipe, made_until=end, feed_rows=rows[0], message_rows=rows[1])

@@ -13,7 +13,7 @@ from typing import Any
 
 import nbformat
 
-from pulse import clickhouse, settings
+from pulse import clickhouse, publishing, schema, settings
 from pulse.settings import ROOT
 
 STEPS = ("extract_feed", "extract_messages", "transform", "load")
@@ -31,14 +31,17 @@ def publish(days: int = DAYS) -> list[date]:
     """
     config = settings.load()
     db = clickhouse.connect(config)
-    clickhouse.create_tables(db)
+    schema.ensure(db)
     there = set(db.read("select event_date from daily_metrics")["event_date"].dt.date)
     yesterday = config.event_day("yesterday")
     missing = [day for back in range(days, 0, -1) if (day := yesterday - timedelta(days=back)) not in there]
+    run = f"history_{os.getpid()}"
     steps = [_cells(step) for step in STEPS] if missing else []
     for day in missing:
         for cells in steps:
-            _run(cells, event_date=str(day), run=f"history_{os.getpid()}")
+            _run(cells, event_date=str(day), run=run)
+    for table in publishing.staging(db, run):
+        db.execute("drop table if exists {table:Identifier}", table=table)
     return missing
 
 

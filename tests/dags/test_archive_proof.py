@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException
 from archives import keep, now, place
 from telegram_chats import Telegram
 
-from pulse import clickhouse, settings
+from pulse import clickhouse, schema, settings
 from pulse.airflow import DeliverOperator, VerifyArchiveOperator
 from pulse.archive import manifest, proof
 from pulse.sandbox.clickhouse import Server
@@ -31,7 +31,7 @@ def root(clickhouse_server: Server, chats: Telegram, tmp_path: Path, monkeypatch
     monkeypatch.setenv("TELEGRAM_REPORT_CHATS", chats.new_chat())
     monkeypatch.setenv("TELEGRAM_ALERT_CHATS", chats.new_chat())
     db = clickhouse.connect()
-    clickhouse.create_tables(db)
+    schema.ensure(db)
     keep(tmp_path / "archive", place("report"), text="<b>12</b>", numbers=[["DAU", "12"]])
     deliver(tmp_path / "archive")
     yield tmp_path / "archive"

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from telegram_chats import Telegram
 
-from pulse import clickhouse
+from pulse import clickhouse, schema
 from pulse.sandbox.clickhouse import Server
 
 RUN = {"dag_run": SimpleNamespace(run_id="by hand")}
@@ -24,7 +24,7 @@ def outside(clickhouse_server: Server, chats: Telegram, tmp_path: Path, monkeypa
     monkeypatch.setenv("TELEGRAM_API_URL", chats.server.url)
     for kind in ("REPORT", "ALERT"):
         monkeypatch.setenv(f"TELEGRAM_{kind}_CHATS", chat)
-    clickhouse.create_tables(clickhouse.connect())
+    schema.ensure(clickhouse.connect())
     return chat
 
 

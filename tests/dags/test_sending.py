@@ -17,9 +17,10 @@ from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
+from published import metrics_of, publish, slices_of
 from telegram_chats import Telegram
 
-from pulse import clickhouse, settings
+from pulse import clickhouse, schema, settings
 from pulse.archive import index, proof
 from pulse.clickhouse import ClickHouse
 from pulse.sandbox.clickhouse import Server
@@ -69,11 +70,16 @@ def _run(day: date, *, wait: float = 0.5, wait_longer: float = 0.5) -> Any:
 
 
 def _publish(db: ClickHouse, day: date) -> None:
-    """Publish a day whose slices add up; its metrics last, which say that it is there."""
-    totals = {name: METRICS[name] for name in ("views", "likes", "messages_sent")}
-    slices = [{"event_date": day, "dimension": name, "dimension_value": "unknown"} for name in ("os", "gender", "age")]
-    db.write([{**each, **totals} for each in slices], "dimension_activity")
-    db.write([{"event_date": day, **METRICS}], "daily_metrics")
+    """Publish a day whose tables agree: ten in the feed, of whom four wrote, and two who only wrote."""
+    users: list[dict[str, Any]] = [
+        {"event_date": day, "user_id": str(user), "os": "unknown", "gender": "unknown", "age": "unknown"}
+        | ({"feed_active": True, "views": 20, "likes": 4} if user < 10 else {})
+        | ({"messages_sent": 5} if user >= 6 else {})
+        for user in range(12)
+    ]
+    users[0]["messages_received"] = 20
+    assert metrics_of(day, users) == {"event_date": day, **METRICS}
+    publish(db, user_activity=users, dimension_activity=slices_of(users), daily_metrics=[metrics_of(day, users)])
 
 
 def _states(run: Any) -> dict[str, str]:
@@ -127,8 +133,10 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     assert len(chats.messages(readers)) == 2
     assert not chats.messages(readers)[1].get("edited")
 
-    outside.execute("alter table reported.daily_metrics delete where 1 settings mutations_sync = 1")
-    outside.write([{"event_date": day, **METRICS, "views": 250, "ctr": 0.16}], "daily_metrics")
+    changed = (
+        "alter table reported.daily_metrics_loads update views = 250, ctr = 0.16 where 1 settings mutations_sync = 1"
+    )
+    outside.execute(changed)
     corrected_run = _run(day)
     _, corrected = chats.messages(readers)
     assert corrected["id"] == report["id"]
@@ -216,7 +224,7 @@ def test_a_notebook_that_fails_is_named_in_the_notice(outside: ClickHouse, chats
     on_call = settings.load().telegram_alert_chats
     before = len(chats.messages(on_call))
     day = settings.load().event_day("yesterday") - timedelta(days=2)
-    outside.write([{"event_date": day, **METRICS}] * 2, "daily_metrics")
+    publish(outside, daily_metrics=[{"event_date": day, **METRICS}] * 2)
     assert str(_run(day).state) == "failed"
     (alarm,) = chats.messages(on_call)[before:]
     assert "daily_metrics has a day more than once" in alarm["text"]
@@ -263,7 +271,7 @@ def test_a_trigger_whose_server_says_nothing_blocks_no_other(
     from pulse.airflow import DayPublished
 
     day = settings.load().event_day("yesterday") - timedelta(days=200)
-    clickhouse.create_tables(outside)
+    schema.ensure(outside)
     _publish(outside, day)
     monkeypatch.setattr(clickhouse, "PROBE_SECONDS", 5)
     monkeypatch.setattr(clickhouse, "GRACE_SECONDS", 0)

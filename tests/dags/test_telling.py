@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from telegram_chats import Telegram
 
-from pulse import clickhouse, settings
+from pulse import clickhouse, schema, settings
 from pulse.archive import index
 from pulse.sandbox.clickhouse import Server
 
@@ -29,7 +29,7 @@ def outside(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         patch.setenv("AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION", "False")
         for words in (["db", "migrate"], ["dags", "reserialize"]):
             subprocess.run(["airflow", *words], check=True, capture_output=True)
-        clickhouse.create_tables(clickhouse.connect())
+        schema.ensure(clickhouse.connect())
         yield clickhouse_server
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from published import metrics_of, publish, slices_of
 
-from pulse import clickhouse, settings
+from pulse import clickhouse, schema, settings
 from pulse.sandbox import clickhouse as sandbox
 from pulse.sandbox import superset as superset_server
 
 DAYS = 730
+WITH_USERS = 200  # how many days back the day is that has users too
 VALUES = {
     "os": ["iOS", "Android", "unknown"],
     "gender": ["female", "male", "unknown"],
@@ -64,11 +66,15 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
             for place, value in enumerate(values):
                 counts = {name: parts[name][place] if name in parts else chance.randint(0, 9999) for name in COUNTED}
                 slices.append({"event_date": day, "dimension": dimension, "dimension_value": value, **counts})
+    # One day has users too, and everything else of it is what they did.
+    day = str(last - timedelta(days=WITH_USERS))
+    users = [_user(day, number, chance) for number in range(2_000)]
+    daily[WITH_USERS] = metrics_of(last - timedelta(days=WITH_USERS), users) | {"event_date": day}
+    slices = [each for each in slices if each["event_date"] != day] + slices_of(users, partners=7)
     with sandbox.running(tmp_path_factory.mktemp("published") / "data") as server:
         found = Published(server, _by_day(daily), _by_day(slices))
-        clickhouse.create_tables(found.db)
-        for table, rows in (("daily_metrics", daily), ("dimension_activity", slices)):
-            publish(found.db, table, rows)
+        schema.ensure(found.db)
+        publish(found.db, user_activity=users, dimension_activity=slices, daily_metrics=daily)
         yield found
 
 
@@ -98,21 +104,26 @@ def environment(published: Published, superset: superset_server.Server) -> dict[
     }
 
 
-def publish(db: clickhouse.ClickHouse, table: str, rows: list[dict[str, Any]]) -> None:
-    """Put rows of days into a table that dashboards read."""
-    columns = ", ".join(rows[0])
-    db.execute(f"create or replace table rows_of_{table} as {table} engine = Memory")
-    db.write(rows, f"rows_of_{table}")
+def unpublish(db: clickhouse.ClickHouse, day: date) -> None:
+    """Take a day out of what dashboards read."""
     db.execute(
-        f"insert into {table} ({columns}) select {columns} from rows_of_{table} "  # noqa: S608
-        "settings max_partitions_per_insert_block = 0"
+        "alter table pulse.publications delete where event_date = {day:Date} settings mutations_sync = 1", day=day
     )
-    db.execute(f"drop table rows_of_{table}")
 
 
-def unpublish(db: clickhouse.ClickHouse, table: str, day: date) -> None:
-    """Take a day out of a table that dashboards read."""
-    db.execute(f"alter table {table} drop partition {{day:Date}}", day=day)
+def _user(day: str, number: int, chance: random.Random) -> dict[str, Any]:
+    """Somebody who reads, writes, or only gets messages."""
+    reads, writes = chance.choice([(True, False), (True, True), (False, True), (False, False)])
+    return {
+        "event_date": day,
+        "user_id": str(number),
+        **{dimension: chance.choice(values) for dimension, values in VALUES.items()},
+        "feed_active": reads,
+        "views": chance.randint(0, 500) if reads else 0,
+        "likes": chance.randint(0, 99) if reads else 0,
+        "messages_sent": chance.randint(1, 50) if writes else 0,
+        "messages_received": chance.randint(0, 40) if writes or reads else 3,
+    }
 
 
 def _split(total: int, parts: int, chance: random.Random) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dashboards.conftest import Published, environment
+from dashboards.conftest import WITH_USERS, Published, environment
 from dashboards.redash import KEY, Redash
 from pulse import notebooks, settings
 from pulse.dashboards import DashboardsError, redash, superset
@@ -23,8 +23,8 @@ NOTEBOOK = settings.ROOT / "notebooks" / "reports" / "daily_report.ipynb"
 
 @pytest.fixture(scope="module")
 def day(published: Published) -> date:
-    """A day that no other test looks at, and that is changed here."""
-    return published.day - timedelta(days=200)
+    """The day that has users; no other test looks at it, and it is changed here."""
+    return published.day - timedelta(days=WITH_USERS)
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +166,9 @@ def test_a_day_that_is_not_published_says_how_to_publish_it(config: settings.Set
 
 def _set(published: Published, day: date, views: int) -> None:
     """Publish the day again, with other views."""
-    row = published.daily.loc[pd.Timestamp(day)]
-    whole = {name: value if name in ("ctr", "sent_per_received") else int(value) for name, value in row.items()}
-    published.db.execute("create or replace table daily_metrics__other as daily_metrics")
-    published.db.write([{"event_date": day, **whole, "views": views}], "daily_metrics__other")
-    published.db.replace_day("daily_metrics", day, "daily_metrics__other")
-    published.db.execute("drop table daily_metrics__other")
+    published.db.execute(
+        "alter table pulse.daily_metrics_loads update views = {views:UInt64} where event_date = {day:Date}"
+        " settings mutations_sync = 1",
+        views=views,
+        day=day,
+    )

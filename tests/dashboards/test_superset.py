@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 import yaml
+from published import publish
 
-from dashboards.conftest import COUNTED, Published, environment, publish, unpublish
+from dashboards.conftest import COUNTED, Published, environment, unpublish
 from pulse import messages, settings
 from pulse.dashboards import Api, DashboardsError
 from pulse.dashboards import superset as dashboard
@@ -191,8 +192,7 @@ def test_long_values_are_cut_for_charts_and_stay_apart(
     names = [f"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/{number}.36 " + "Safari " * 20 for number in (537, 538)]
     counts = dict.fromkeys(COUNTED, 10**9)
     rows = [{"event_date": day, "dimension": "os", "dimension_value": name, **counts} for name in [*names, "iOS"]]
-    publish(published.db, "dimension_activity", rows)
-    publish(published.db, "daily_metrics", [{"event_date": day, "views": 3 * 10**9}])
+    publish(published.db, dimension_activity=rows, daily_metrics=[{"event_date": day, "views": 3 * 10**9}])
     try:
         answer = dashboard.ask(api, charts["by_os"], messages.time_range(day))
         labels = {row["slice"]: row["Views"] for row in answer["data"]}
@@ -204,8 +204,7 @@ def test_long_values_are_cut_for_charts_and_stay_apart(
         answer = dashboard.ask(api, charts[TABLE], messages.time_range(day))
         assert {row["dimension_value"] for row in answer["data"]} == {*names, "iOS"}
     finally:
-        unpublish(published.db, "dimension_activity", day)
-        unpublish(published.db, "daily_metrics", day)
+        unpublish(published.db, day)
 
 
 @pytest.mark.parametrize("chart", SLICES)

@@ -58,9 +58,9 @@ def test_an_impossible_date_is_one_sentence(day: str) -> None:
 
 
 def test_a_day_that_is_not_published_says_how_to_publish_it(clickhouse_server: Server) -> None:
-    from pulse import clickhouse
+    from pulse import clickhouse, schema
 
-    clickhouse.create_tables(clickhouse.ClickHouse(clickhouse_server.url, "shown", settings.load().zone))
+    schema.ensure(clickhouse.ClickHouse(clickhouse_server.url, "shown", settings.load().zone))
     code, said = run("show", "2020-01-01", CLICKHOUSE_URL=clickhouse_server.url, PULSE_DATABASE="shown")
     assert (code, said) == (1, "2020-01-01 is not published in shown; run `pulse daily 2020-01-01`.")
 
@@ -124,7 +124,7 @@ def test_deliveries_says_when_nothing_is_open(clickhouse_server: Server) -> None
 def test_deliveries_lists_a_day_and_takes_a_failed_one_off_the_list(clickhouse_server: Server, chats: Telegram) -> None:
     from datetime import date
 
-    from pulse import clickhouse, telegram
+    from pulse import clickhouse, schema, telegram
 
     outside = {
         "CLICKHOUSE_URL": clickhouse_server.url,
@@ -132,7 +132,7 @@ def test_deliveries_lists_a_day_and_takes_a_failed_one_off_the_list(clickhouse_s
         "TELEGRAM_API_URL": chats.server.url,
     }
     config, day = settings.load(**outside), date(2026, 3, 16)
-    clickhouse.create_tables(clickhouse.connect(config))
+    schema.ensure(clickhouse.connect(config))
     good, gone = chats.new_chat(), chats.new_chat()
     chats.fault("kicked", gone)
     with pytest.raises(telegram.DeliveryError) as raised:

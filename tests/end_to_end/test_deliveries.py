@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 from telegram_chats import PLAIN, Telegram
 
-from pulse import clickhouse, deliveries, telegram
+from pulse import clickhouse, deliveries, schema, telegram
 from pulse.sandbox.clickhouse import Server
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN, Settings
 from pulse.telegram import DeliveryError, Limits, Message
@@ -90,7 +90,7 @@ class Pulse:
 @pytest.fixture(scope="session")
 def db(clickhouse_server: Server) -> clickhouse.ClickHouse:
     found = clickhouse.connect(Settings(CLICKHOUSE_URL=clickhouse_server.url))
-    clickhouse.create_tables(found)
+    schema.ensure(found)
     return found
 
 

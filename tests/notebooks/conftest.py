@@ -1,11 +1,14 @@
 """What the notebooks' tests share: an app of their own on the session's real server, and the ETL over it."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 
 import pytest
 
-from notebooks.etl import Etl
+from notebooks.etl import Etl, Sources
+from pulse import schema
 from pulse.sandbox.clickhouse import Server
 
 
@@ -14,3 +17,20 @@ def etl(clickhouse_server: Server) -> Iterator[Etl]:
     """An app without events, and the pipeline that reads it; its day is a Wednesday."""
     with Etl.fresh(clickhouse_server, date(2025, 3, 12)) as app:
         yield app
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
+    """Changes `sources.sql`, as somebody does whose source differs: a text in it for another."""
+    folder = tmp_path / "pulse"
+    shutil.copytree(schema.FOLDER / "migrations", folder / "migrations")
+    for name in ("schema.sql", "sources.sql"):
+        shutil.copy(schema.FOLDER / name, folder)
+    monkeypatch.setattr(schema, "FOLDER", folder)
+
+    def change(old: str, new: str) -> None:
+        path = folder / "sources.sql"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    return change

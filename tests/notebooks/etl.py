@@ -9,7 +9,7 @@ import io
 import os
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -30,6 +30,11 @@ from pulse.settings import ROOT
 
 FOLDER = ROOT / "notebooks" / "etl"
 STEPS = ("extract_feed", "extract_messages", "transform", "load")
+
+# A text in `sources.sql` and what somebody puts in its place whose source codes gender.
+GENDER = "ifNull(toString(actions.gender), '')"
+NAMED_GENDER = f"transform({GENDER}, ['0', '1'], ['female', 'male'])"
+Sources = Callable[[str, str], None]
 
 ATTRIBUTES = {
     "os": "LowCardinality(Nullable(String))",
@@ -202,15 +207,15 @@ class Etl:
         return self.published(day).dimension_activity.set_index(["dimension", "dimension_value"])
 
     def users(self, day: date | None = None) -> pd.DataFrame:
-        """The day's user activity by user."""
-        return self.published(day).user_activity.set_index("user_id")
+        """The day's user activity by user, whose id here is a number."""
+        users = self.published(day).user_activity
+        return users.assign(user_id=users["user_id"].astype("int64")).sort_values("user_id").set_index("user_id")
 
     def attributes(self, day: date | None = None) -> dict[int, tuple[str, str, str]]:
-        """Each user's os, gender and age that day."""
+        """Each user's os, gender and age that day; the user's id here is a number."""
         users = self.published(day).user_activity
-        return dict(
-            zip(users["user_id"], users[["os", "gender", "age"]].itertuples(index=False, name=None), strict=True)
-        )
+        named = users[["os", "gender", "age"]].itertuples(index=False, name=None)
+        return dict(sorted(zip(map(int, users["user_id"]), named, strict=True)))
 
     def metrics(self, day: date | None = None) -> dict[str, Any]:
         """The day's metrics by name, None where there is none."""

@@ -6,7 +6,6 @@ The raw rows: `feed` has user_id, action, time, os, gender, age; `messages` has 
 and the sender's os, gender, age. Times are aware.
 """
 
-from collections.abc import Mapping
 from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,7 +23,6 @@ def expected_user_activity(
     day: date,
     zone: ZoneInfo,
     lookback_days: int = 30,
-    gender_names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """One row per user who acted or received a message that day.
 
@@ -45,7 +43,7 @@ def expected_user_activity(
         "users_received": received.groupby("user_id")["partner"].nunique(),
         "users_sent": sent.groupby("user_id")["receiver_id"].nunique(),
     }
-    activity = pd.DataFrame(counts, index=pd.Index(users, name="user_id", dtype="uint64")).fillna(0).astype("uint64")
+    activity = pd.DataFrame(counts, index=pd.Index(users, name="user_id")).fillna(0).astype("uint64")
 
     that_day = _latest_attributes([seen, sent])
     window = pd.Timestamp(day) - pd.Timedelta(days=lookback_days)
@@ -55,9 +53,7 @@ def expected_user_activity(
     attributes = pd.concat([that_day, before]).reindex(activity.index)
 
     activity.insert(0, "os", [_name(value) for value in attributes["os"]])
-    activity.insert(
-        1, "gender", [_name((gender_names or {}).get(_name(value), value)) for value in attributes["gender"]]
-    )
+    activity.insert(1, "gender", [_name(value) for value in attributes["gender"]])
     activity.insert(2, "age", ["unknown" if _name(value) == "0" else _name(value) for value in attributes["age"]])
     activity["feed_active"] = activity.index.isin(seen["user_id"])
     activity = activity.reset_index()
@@ -71,10 +67,9 @@ def expected_dimension_activity(
     day: date,
     zone: ZoneInfo,
     lookback_days: int = 30,
-    gender_names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """One row per dimension and value, by both; partners are counted once within the slice."""
-    users = expected_user_activity(feed, messages, day, zone, lookback_days, gender_names)
+    users = expected_user_activity(feed, messages, day, zone, lookback_days)
     sent = _on(_with_local_day(messages, zone), day)
     dimensions = []
     for dimension in ATTRIBUTES:
@@ -96,9 +91,8 @@ def expected_daily_metrics(
     day: date,
     zone: ZoneInfo,
     lookback_days: int = 30,
-    gender_names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """One row. `lookback_days` and `gender_names` make no difference: the report's numbers know no attributes."""
+    """One row. `lookback_days` makes no difference: the report's numbers know no attributes."""
     seen, sent = _on(_with_local_day(feed, zone), day), _on(_with_local_day(messages, zone), day)
     readers, writers = set(seen["user_id"]), set(sent["user_id"])
     views, likes = (seen["action"] == "view").sum(), (seen["action"] == "like").sum()
@@ -122,7 +116,7 @@ def expected_daily_metrics(
 def _with_local_day(rows: pd.DataFrame, zone: ZoneInfo) -> pd.DataFrame:
     """The rows that say who acted, with the date that the clock on the wall showed."""
     rows = rows.dropna(subset=[column for column in ("user_id", "receiver_id", "time") if column in rows])
-    ids = {column: "uint64" for column in ("user_id", "receiver_id") if column in rows}
+    ids = {column: "str" for column in ("user_id", "receiver_id") if column in rows}
     return rows.astype(ids).assign(day=rows["time"].dt.tz_convert(zone).dt.tz_localize(None).dt.normalize())
 
 

@@ -33,10 +33,10 @@ def test_days_are_published_where_they_are_missing(clickhouse_server: Server, mo
     assert published.set_index("day")["views"].equals(views[:3])  # yesterday is left to the pipeline
     assert not db.value("select count() from system.tables where database = 'history' and position(name, '__') > 0")
 
-    update = (
-        "alter table history.daily_metrics update views = 1 where event_date = {day:Date} settings mutations_sync = 1"
+    update = "alter table history.daily_metrics_loads update views = 1 where event_date = {day:Date}"
+    db.execute(f"{update} settings mutations_sync = 1", day=days[0])
+    db.execute(
+        "alter table history.publications delete where event_date = {day:Date} settings mutations_sync = 1", day=days[1]
     )
-    db.execute(update, day=days[0])
-    db.execute(f"alter table daily_metrics drop partition '{days[1]}'")
     assert history.publish(3) == [days[1]]
     assert db.read("select views from daily_metrics order by event_date")["views"].tolist() == [1, *views[1:3]]

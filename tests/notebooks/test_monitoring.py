@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pytest
 
-from notebooks.etl import Etl
+from notebooks.etl import GENDER, NAMED_GENDER, Etl, Sources
 from pulse import notebooks
 from pulse.clickhouse import ClickHouse
 from pulse.notebooks import CheckError
@@ -187,9 +187,10 @@ def test_every_quarter_of_an_hour_is_watched_once_over_a_clock_change(
         assert judged.iloc[-1] == run["end"].timestamp() - 900
 
 
-def test_coded_gender_has_its_names(etl: Etl) -> None:
+def test_coded_gender_has_its_names(etl: Etl, sources: Sources) -> None:
     etl.feed((1, "view", "12:00", "iOS", "0", 30), (2, "view", "12:00", "iOS", "1", 30))
-    tick(etl, gender_names={"0": "female", "1": "male"})
+    sources(GENDER, NAMED_GENDER)
+    tick(etl)
     frame = stored(etl)
     assert set(frame[frame["dimension"] == "gender"]["dimension_value"]) == {"female", "male"}
 

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from published import publish
 
 from notebooks.etl import FEED, MESSAGES, Etl
-from pulse import clickhouse, notebooks
+from pulse import notebooks, schema
 from pulse.archive.executed import key_numbers
 from pulse.messages import PARTS
 from pulse.notebooks import CheckError, NotebookError
@@ -73,7 +74,7 @@ class Report:
 
 def rows(app: Etl, days: list[date] = WEEK) -> pd.DataFrame:
     """Publish a row for each of these days and give them; no two numbers are equal."""
-    clickhouse.create_tables(app.db, app.source.database)
+    schema.ensure(app.db, app.source.database)
     found = []
     for place, day in enumerate(days):
         row: dict[str, Any] = {
@@ -83,7 +84,7 @@ def rows(app: Etl, days: list[date] = WEEK) -> pd.DataFrame:
         received = row["messages_sent"] - 211 * (place + 1)
         row |= {"ctr": row["likes"] / row["views"], "sent_per_received": row["messages_sent"] / received}
         found.append({"event_date": day, **row, "messages_received": received})
-    app.db.write(found, "daily_metrics")
+    publish(app.db, daily_metrics=found)
     return pd.DataFrame(found).set_index("event_date")
 
 
@@ -181,9 +182,9 @@ def test_the_chart_shows_the_seven_days(etl: Etl) -> None:
 
 def test_the_most_a_server_can_count_fits_the_caption_exactly(etl: Etl) -> None:
     most = 2**64 - 1
-    clickhouse.create_tables(etl.db, etl.source.database)
+    schema.ensure(etl.db, etl.source.database)
     row = {**dict.fromkeys(COUNTS, most), "messages_received": most, "ctr": 1.0, "sent_per_received": 1.0}
-    etl.db.write([{"event_date": DAY, **row}, {"event_date": WEEK[0], **dict.fromkeys(row, 1)}], "daily_metrics")
+    publish(etl.db, daily_metrics=[{"event_date": DAY, **row}, {"event_date": WEEK[0], **dict.fromkeys(row, 1)}])
     text = by_hand(etl, "daily_report", event_date=str(DAY)).text
     assert text.count("18,446,744,073,709,551,615") == len(COUNTS)
     assert length(text) <= MAX_CAPTION - 150
@@ -192,7 +193,7 @@ def test_the_most_a_server_can_count_fits_the_caption_exactly(etl: Etl) -> None:
 def test_a_day_without_views_and_without_a_yesterday(etl: Etl) -> None:
     rows(etl, [day for day in WEEK[:-1] if day != DAY - timedelta(days=1)])
     quiet = {**dict.fromkeys(COUNTS, 5), "views": 0, "likes": 0, "ctr": None, "sent_per_received": None}
-    etl.db.write([{"event_date": DAY, **quiet, "messages_received": 0}], "daily_metrics")
+    publish(etl.db, daily_metrics=[{"event_date": DAY, **quiet, "messages_received": 0}])
     report = by_hand(etl, "daily_report", event_date=str(DAY))
     found = {line.name: (line.number, line.changes) for line in report.lines}
     assert found["views"] == (0, [-100.0])

@@ -192,7 +192,7 @@ def test_a_day_is_replaced_in_one_step(db: ClickHouse) -> None:
     db.execute("insert into target values ('2026-11-21', 1), ('2026-11-22', 2)")
     db.execute("insert into target__staged values ('2026-11-22', 3)")
     for _ in range(2):  # again changes nothing
-        db.replace_day("target", date(2026, 11, 22), "target__staged")
+        db.replace_partition("target", [date(2026, 11, 22)], "target__staged")
         assert db.read("select n from target order by n")["n"].tolist() == [1, 3]
 
 
@@ -408,33 +408,3 @@ def test_credentials_travel_in_a_header_and_not_in_the_address() -> None:
     assert b"Authorization: Basic " in rest
     assert b"wait_end_of_query=1" in line
     assert b"max_execution_time=600" in line
-
-
-# --- the schema ------------------------------------------------------------------------------------------------------
-
-
-def test_the_schema_is_applied_as_often_as_one_likes(clickhouse_server: Server) -> None:
-    server = ClickHouse(clickhouse_server.url, "default", MOSCOW)
-    server.execute("create database if not exists schema_source")
-    for table, more in (("feed_actions", "action String"), ("message_actions", "receiver_id UInt32")):
-        server.execute(
-            f"create or replace table schema_source.{table} (user_id UInt32, {more}, time DateTime, os String,"
-            " gender String, age UInt8) engine = MergeTree order by time"
-        )
-    db = ClickHouse(clickhouse_server.url, "schema_target", MOSCOW)
-    clickhouse.create_tables(db, "schema_source")
-    db.execute("insert into daily_metrics (event_date, views) values ('2026-11-22', 5)")
-    clickhouse.create_tables(db, "schema_source")
-    assert db.value("select views from daily_metrics") == 5
-
-
-def test_a_missing_source_is_named(clickhouse_server: Server) -> None:
-    db = ClickHouse(clickhouse_server.url, "schema_other", MOSCOW)
-    with pytest.raises(ClickHouseError, match=r"no_such_app.*Check PULSE_SOURCE_DATABASE"):
-        clickhouse.create_tables(db, "no_such_app")
-
-
-def test_a_user_who_may_only_read_is_told_what_to_grant(clickhouse_server: Server) -> None:
-    reader = ClickHouse(clickhouse_server.reader_url, "pulse", MOSCOW)
-    with pytest.raises(ClickHouseError, match=r"164 \(READONLY\).* give it write access to the project's database\.$"):
-        clickhouse.create_tables(reader)

@@ -30,7 +30,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.external import ExternalData
 
 from pulse import clickhouse as database
-from pulse import settings
+from pulse import schema, settings
 from pulse.sandbox import SandboxError, clickhouse
 from pulse.sandbox.clickhouse import Server
 from pulse.sandbox.clickhouse_engine import split_insert
@@ -295,7 +295,7 @@ def test_a_read_ends_when_its_client_goes_away(url: str) -> None:
 
 
 def test_the_reader_reads_what_dashboards_show_and_no_other_table(clickhouse_server: Server, table: str) -> None:
-    database.create_tables(database.ClickHouse(clickhouse_server.url, "pulse", settings.load().zone))
+    schema.ensure(database.ClickHouse(clickhouse_server.url, "pulse", settings.load().zone))
     url = clickhouse_server.reader_url
     asked = "SELECT 'file', count() FROM pulse.daily_metrics WHERE toString(event_date) = 'file'"
     assert answer(url, asked, max_threads="1") == "file\t0\n"

@@ -1,0 +1,79 @@
+"""Published days that no notebook made: for tests of what reads them."""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Any
+
+from pulse.clickhouse import ClickHouse
+
+DIMENSIONS = ("os", "gender", "age")
+COUNTS = ("views", "likes", "messages_received", "messages_sent")
+DAYS_AN_INSERT = 90  # a server takes no more than 100 partitions in one insert
+
+User = Mapping[str, Any]
+
+
+def publish(db: ClickHouse, **tables: Iterable[Mapping[str, Any]]) -> None:
+    """Publish the days of these rows, each as a new load; a table that is not given has none of them.
+
+    Args:
+        db: where the tables are.
+        tables: the rows of `user_activity`, `dimension_activity` and `daily_metrics`, with their `event_date`.
+    """
+    load = uuid.uuid4().hex[:12]
+    given = {
+        table: [{**row, "event_date": str(row["event_date"]), "load": load} for row in rows]
+        for table, rows in tables.items()
+    }
+    days = sorted({row["event_date"] for rows in given.values() for row in rows})
+    for start in range(0, len(days), DAYS_AN_INSERT):
+        some = set(days[start : start + DAYS_AN_INSERT])
+        for table, rows in given.items():
+            db.write([row for row in rows if row["event_date"] in some], f"{table}_loads")
+    last = db.read("select toString(event_date) as day, max(step) as step from publications group by day")
+    steps = dict(zip(last["day"], last["step"], strict=True))
+    db.write(
+        [{"event_date": day, "step": steps.get(day, 0) + 1, "load": load, "run": "by_a_test"} for day in days],
+        "publications",
+    )
+
+
+def slices_of(users: Iterable[User], partners: int = 0) -> list[dict[str, Any]]:
+    """The rows of `dimension_activity` that these users make, each with so many partners."""
+    found: dict[tuple[Any, str, str], dict[str, Any]] = {}
+    for user in users:
+        for dimension in DIMENSIONS:
+            key = (user["event_date"], dimension, user.get(dimension, "unknown"))
+            row = found.setdefault(
+                key, {**dict.fromkeys(COUNTS, 0), "users_received": partners, "users_sent": partners}
+            )
+            for count in COUNTS:
+                row[count] += user.get(count, 0)
+    return [
+        {"event_date": day, "dimension": dimension, "dimension_value": value, **row}
+        for (day, dimension, value), row in found.items()
+    ]
+
+
+def metrics_of(day: date, users: Iterable[User]) -> dict[str, Any]:
+    """The row of `daily_metrics` that these users make."""
+    users = list(users)
+    feed = [bool(user.get("feed_active")) for user in users]
+    sent = [user.get("messages_sent", 0) for user in users]
+    active = [reads or wrote > 0 for reads, wrote in zip(feed, sent, strict=True)]
+    views, likes = (sum(user.get(count, 0) for user in users) for count in ("views", "likes"))
+    received = sum(user.get("messages_received", 0) for user, is_active in zip(users, active, strict=True) if is_active)
+    return {
+        "event_date": day,
+        "feed_users": sum(feed),
+        "messenger_users": sum(wrote > 0 for wrote in sent),
+        "app_users": sum(active),
+        "both_users": sum(reads and wrote > 0 for reads, wrote in zip(feed, sent, strict=True)),
+        "views": views,
+        "likes": likes,
+        "ctr": likes / views if views else None,
+        "messages_sent": sum(sent),
+        "messages_received": received,
+        "sent_per_received": sum(sent) / received if received else None,
+    }

@@ -1,0 +1,263 @@
+"""The tables' version: made where there are none, refused where they are another's, changed by `pulse upgrade`."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import pytest
+
+from pulse import clickhouse, schema
+from pulse.clickhouse import ClickHouse, ClickHouseError
+from pulse.sandbox.clickhouse import Server
+from pulse.schema import SchemaError
+
+MOSCOW = ZoneInfo("Europe/Moscow")
+VERSION_1 = Path(__file__).parent / "schema_version_1.sql"
+SHAPE = """
+select table, name, type, position, is_in_primary_key, is_in_partition_key, default_expression, comment
+from system.columns
+where database = currentDatabase()
+order by table, position
+"""
+
+
+@pytest.fixture
+def db(clickhouse_server: Server) -> Iterator[ClickHouse]:
+    """A project's database that is not there yet, and an app's, `schema_source`, with two empty tables."""
+    outside = ClickHouse(clickhouse_server.url, "default", MOSCOW)
+    outside.execute("create database if not exists schema_source")
+    for table, more in (("feed_actions", "action String"), ("message_actions", "receiver_id UInt32")):
+        outside.execute(
+            f"create or replace table schema_source.{table} (user_id UInt32, {more}, time DateTime, os String,"
+            " gender String, age UInt8) engine = MergeTree order by time"
+        )
+    yield ClickHouse(clickhouse_server.url, "schema_target", MOSCOW)
+    for database in ("schema_target", "schema_source"):
+        outside.execute("drop database if exists {name:Identifier}", name=database)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the SQL of this checkout, to change: another checkout's, as far as the database can tell."""
+    shutil.copytree(schema.FOLDER / "migrations", tmp_path / "migrations")
+    for name in ("schema.sql", "sources.sql"):
+        shutil.copy(schema.FOLDER / name, tmp_path)
+    monkeypatch.setattr(schema, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def old_days(db: ClickHouse, days: int) -> None:
+    """Tables as they were before there were versions, with so many days in them, all three views more than the last."""
+    ClickHouse(db.url, "default", MOSCOW).execute("create database {name:Identifier}", name=db.database)
+    db.script(VERSION_1.read_text())
+    day, end = "toDate('2026-01-01') + number", f"from numbers({days}) settings max_partitions_per_insert_block = 0"
+    for table, columns, values in (
+        ("daily_metrics", "views, likes, ctr", "3 * number, 7, if(number = 3, null, 0.5)"),
+        ("dimension_activity", "dimension, dimension_value, views, users_sent", "'os', 'iOS', 3 * number, 5"),
+        ("user_activity", "user_id, os, views, feed_active", "18446744073709551615 - number, 'iOS', 3 * number, true"),
+    ):
+        db.execute(f"insert into {table} (event_date, {columns}) select {day}, {values} {end}")
+
+
+def shape(db: ClickHouse) -> pd.DataFrame:
+    return db.read(SHAPE)
+
+
+# --- made, and left alone --------------------------------------------------------------------------------------------
+
+
+def test_tables_are_created_where_there_are_none_and_kept_where_there_are(db: ClickHouse) -> None:
+    schema.ensure(db, "schema_source")
+    assert schema.version(db) == schema.newest()
+    db.execute("insert into daily_metrics_loads (load, event_date, views) values ('a', '2026-11-22', 5)")
+    db.execute("insert into publications (event_date, step, load) values ('2026-11-22', 1, 'a')")
+    schema.ensure(db, "schema_source")
+    assert db.value("select views from daily_metrics") == 5
+
+
+def test_a_creation_that_was_cut_off_anywhere_is_taken_up_again(db: ClickHouse) -> None:
+    schema.ensure(db)
+    whole = shape(db)
+    names = [
+        schema.CREATED.search(each)[1] for each in clickhouse.statements((schema.FOLDER / "schema.sql").read_text())
+    ]
+    for kept in (1, 2, len(names) // 2, len(names) - 1):
+        for name in reversed(names[kept:]):
+            db.execute("drop table {name:Identifier}", name=name)
+        schema.ensure(db)
+        pd.testing.assert_frame_equal(shape(db), whole)
+
+
+def test_a_run_changes_neither_tables_nor_views_that_are_there(db: ClickHouse) -> None:
+    schema.ensure(db, "schema_source")
+    before = db.read(
+        "select name, uuid, metadata_modification_time from system.tables where database = 'schema_target'"
+    )
+    schema.ensure(db, "schema_source")
+    after = db.read("select name, uuid, metadata_modification_time from system.tables where database = 'schema_target'")
+    pd.testing.assert_frame_equal(before, after)
+
+
+def test_a_missing_source_is_named(db: ClickHouse) -> None:
+    with pytest.raises(ClickHouseError, match=r"no_such_app.*Check PULSE_SOURCE_DATABASE"):
+        schema.ensure(db, "no_such_app")
+
+
+def test_a_user_who_may_only_read_is_told_what_to_grant(clickhouse_server: Server, db: ClickHouse) -> None:
+    reader = ClickHouse(clickhouse_server.reader_url, "pulse", MOSCOW)
+    with pytest.raises(ClickHouseError, match=r"164 \(READONLY\).* give it write access to the project's database\.$"):
+        schema.ensure(reader)
+
+
+# --- two checkouts, one database -------------------------------------------------------------------------------------
+
+
+def test_a_checkout_refuses_older_and_newer_tables_and_changes_nothing(db: ClickHouse, folder: Path) -> None:
+    schema.ensure(db, "schema_source")
+    number = schema.newest()
+    before = shape(db)
+    (folder / "migrations" / f"{number + 1:04}_count_comments.sql").write_text(
+        "alter table dimension_activity_loads add column if not exists comments UInt64 after likes;\n"
+    )
+    older = f"The tables in schema_target are of schema version {number}, and this checkout's is {number + 1}; run `pu"
+    with pytest.raises(SchemaError, match=older):
+        schema.ensure(db, "schema_source")
+    pd.testing.assert_frame_equal(shape(db), before)
+    assert schema.upgrade(db, "schema_source") == [f"version {number + 1}: count comments"]
+    schema.ensure(db, "schema_source")
+    (folder / "migrations" / f"{number + 1:04}_count_comments.sql").unlink()
+    newer = (
+        rf"version {number + 1}, and this checkout's is {number}; work with a checkout that is as new as they are\.$"
+    )
+    for refused in (lambda: schema.ensure(db), lambda: schema.upgrade(db, "schema_source")):
+        with pytest.raises(SchemaError, match=newer):
+            refused()
+
+
+def test_another_sources_sql_or_source_is_refused_until_it_is_taken_over(db: ClickHouse, folder: Path) -> None:
+    schema.ensure(db, "schema_source")
+    views = db.read(
+        "select name, as_select from system.tables where database = 'schema_target' and name like '%events'"
+    )
+    text = (folder / "sources.sql").read_text()
+    (folder / "sources.sql").write_text(text.replace("actions.action as action", "lower(actions.action) as action"))
+    with pytest.raises(
+        SchemaError, match="The view feed_events in schema_target reads the source otherwise than pulse/"
+    ):
+        schema.ensure(db, "schema_source")
+    again = db.read(
+        "select name, as_select from system.tables where database = 'schema_target' and name like '%events'"
+    )
+    pd.testing.assert_frame_equal(again, views)
+    line = "view feed_events: read schema_source as pulse/sources.sql says"
+    assert schema.upgrade(db, "schema_source", dry_run=True) == [line]
+    assert schema.upgrade(db, "schema_source") == [line]
+    schema.ensure(db, "schema_source")
+    assert schema.upgrade(db, "schema_source") == []
+
+
+def test_a_source_whose_ids_grew_is_noticed(db: ClickHouse) -> None:
+    schema.ensure(db, "schema_source")
+    db.execute("alter table schema_source.message_actions modify column user_id Int64 settings mutations_sync = 1")
+    with pytest.raises(SchemaError, match="or the source's types have changed; run `pulse upgrade`"):
+        schema.ensure(db, "schema_source")
+    schema.upgrade(db, "schema_source")
+    schema.ensure(db, "schema_source")
+    assert db.value("select toTypeName(user_id) from feed_events union all select 'Int64' limit 1") == "Int64"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "narrowest"),
+    [
+        (["UInt8", "UInt32", "UInt16"], "UInt32"),
+        (["Nullable(UInt64)"], "UInt64"),
+        (["Int8", "UInt8"], "Int16"),
+        (["Int64", "UInt32"], "Int64"),
+        (["Int8", "UInt64"], "Int128"),
+        (["Int256", "UInt256"], "String"),
+        (["LowCardinality(Nullable(String))", "String"], "String"),
+        (["UUID", "Nullable(UUID)"], "UUID"),
+        (["UUID", "UInt8"], "String"),
+        (["FixedString(36)"], "String"),
+    ],
+)
+def test_ids_get_the_narrowest_type_that_holds_them_all(kinds: list[str], narrowest: str) -> None:
+    assert schema.id_type(kinds) == narrowest
+
+
+# --- upgrades --------------------------------------------------------------------------------------------------------
+
+
+def test_tables_from_before_versions_become_what_a_new_installation_has(db: ClickHouse) -> None:
+    schema.ensure(db, "schema_source")
+    new = shape(db)
+    ClickHouse(db.url, "default", MOSCOW).execute("drop database schema_target")
+    old_days(db, 120)  # more than one insert may have partitions
+    before = {
+        table: db.read(f"select * from {table} order by event_date")  # noqa: S608
+        for table in ("daily_metrics", "dimension_activity", "user_activity")
+    }
+    with pytest.raises(SchemaError, match="are of schema version 1"):
+        schema.ensure(db, "schema_source")
+    schema.upgrade(db, "schema_source")
+    pd.testing.assert_frame_equal(shape(db), new)
+    before["user_activity"]["user_id"] = before["user_activity"]["user_id"].astype(str)
+    for table, rows in before.items():
+        pd.testing.assert_frame_equal(db.read(f"select * from {table} order by event_date"), rows)  # noqa: S608
+    assert schema.version(db) == schema.newest()
+    schema.ensure(db, "schema_source")
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(db: ClickHouse) -> None:
+    old_days(db, 1)
+    before = shape(db)
+    said = schema.upgrade(db, "schema_source", dry_run=True)
+    assert [line for line in said if line.startswith("version ")] == [
+        f"version {each.version}: {each.name}" for each in schema.migrations()
+    ]
+    assert any("rename table if exists user_activity to user_activity_version_1" in line for line in said)
+    pd.testing.assert_frame_equal(shape(db), before)
+
+
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.prove), 5])
+def test_an_upgrade_that_was_cut_off_anywhere_is_completed_by_the_next(
+    db: ClickHouse, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """Before each statement in turn; nothing of what was published is lost, and nothing is there twice."""
+
+    class CutOffError(BaseException):
+        """As a kill would: nothing handles it."""
+
+    real = ClickHouse._run
+    left = 0
+
+    def counted(self: ClickHouse, sql: str, *given: object, **named: object) -> object:
+        nonlocal left
+        if not clickhouse.REPEATABLE.match(sql.strip()) or "create" in sql or "drop" in sql or "rename" in sql:
+            left -= 1
+            if left < 0:
+                raise CutOffError
+        return real(self, sql, *given, **named)  # type: ignore[arg-type]
+
+    statement = 0
+    while True:
+        ClickHouse(db.url, "default", MOSCOW).execute("drop database if exists schema_target")
+        old_days(db, 4)
+        left = statement
+        with monkeypatch.context() as patch:
+            patch.setattr(ClickHouse, "_run", counted)
+            try:
+                schema.upgrade(db, "schema_source")
+                break
+            except CutOffError:
+                pass
+        schema.upgrade(db, "schema_source")
+        schema.ensure(db, "schema_source")
+        for table in ("daily_metrics", "dimension_activity", "user_activity"):
+            counted_up = "select count() as days, sum(views) as views, uniqExact(event_date) as different"
+            found = db.read(f"{counted_up} from {table}").loc[0].tolist()
+            assert found == [4, 18, 4], f"{table}, cut off before statement {statement + 1}"
+        statement += every
+    assert statement > 20
