@@ -14,6 +14,9 @@ DASHES = ("", "–", "-", "—")  # how a number that cannot be computed is writ
 
 Node = Mapping[str, Any]
 
+LINKS = ("load", "loads")
+"""What notebooks hand on to be joined by (see `links`), and no numbers."""
+
 
 def read(content: bytes) -> Node:
     """A notebook as JSON; nothing where it is none."""
@@ -73,6 +76,8 @@ def key_numbers(glued: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, value in glued.items():
+        if name in LINKS:
+            continue
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             found[_free(name, name, found)] = value
         for label, each in _pairs(value):

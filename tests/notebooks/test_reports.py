@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from published import publish
 
-from notebooks.etl import FEED, MESSAGES, Etl
+from notebooks.etl import FEED, MESSAGES, STEPS, Etl
 from pulse import notebooks, schema
+from pulse.archive import index
 from pulse.archive.executed import key_numbers
 from pulse.messages import PARTS
 from pulse.notebooks import CheckError, NotebookError
@@ -136,6 +137,31 @@ def test_the_numbers_and_changes_are_those_of_pandas(etl: Etl, tmp_path: Path) -
     chart = imread(BytesIO(report.names["chart"]))
     assert chart.shape[1] == 1080
     assert chart.shape[0] / chart.shape[1] < 1.3
+
+
+def test_the_archive_leads_from_the_report_to_the_load_that_published_its_numbers(etl: Etl, tmp_path: Path) -> None:
+    """By what the real notebooks wrote down: of three loads of the day, the second is published when it is reported."""
+    etl.feed((1, "view", "11:00", "iOS", "male", 25))
+    etl.messages((1, 2, "12:00"))
+
+    def load(run: str) -> str:
+        etl.run(steps=STEPS[:-1], run=run)
+        path = f"etl/{DAY}/{run}/load.1.ipynb"
+        given = {"event_date": str(DAY), "run": run}
+        notebooks.run(ROOT / "notebooks/etl/load.ipynb", str(tmp_path / path), given, **kept, about={"run_id": run})
+        return path
+
+    kept: dict[str, Any] = {"root": str(tmp_path), "environment": etl.environment}
+    replaced, published = load("a"), load("b")
+    report = f"daily_report/{DAY}/c/daily_report.1.ipynb"
+    given = {"event_date": str(DAY)}
+    notebooks.run(FOLDER / "daily_report.ipynb", str(tmp_path / report), given, **kept)
+    later = load("d")
+    with index.opened(tmp_path) as opened:
+        found = {path: opened.attempt(path) for path in (replaced, published, report, later)}
+        assert [each.path for each in opened.made_of(found[report])] == [published]  # type: ignore[arg-type]
+        used = {path: [each.path for each in opened.used_by(found[path])] for path in (replaced, published, later)}  # type: ignore[arg-type]
+    assert used == {replaced: [], published: [report], later: []}
 
 
 def test_what_such_days_usually_do_comes_from_the_same_weekday_of_a_quarter(etl: Etl) -> None:

@@ -110,7 +110,7 @@ def test_units_and_names_are_no_key_numbers_and_hide_none() -> None:
         "metrics": [["views", "count"], ["ctr", "share"]],
         "rows": 62,
         "views": 7,
-        "used": {"2026-11-22": "scheduled_1"},
+        "loads": {"2026-11-22": "1234567890"},
         "times": [["from", "05:00"]],
     }
     assert key_numbers(glued) == {
