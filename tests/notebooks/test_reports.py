@@ -170,7 +170,7 @@ def test_what_such_days_usually_do_comes_from_the_same_weekday_of_a_quarter(etl:
     rows(etl, [*wednesdays[:-1], *WEEK[1:]])
     odd = ", ".join(f"'{day}'" for day in wednesdays[1::2])
     changes = f"views = 100000 + 10000 * (event_date in ({odd})), likes = if(event_date = '{DAY}', 60000, 20000)"
-    table = f"{etl.db.database}.daily_metrics"
+    table = f"{etl.db.database}.daily_metrics_loads"
     etl.db.execute(f"alter table {table} update {changes} where 1 settings mutations_sync = 1")
     lines = {line.name: line for line in by_hand(etl, "daily_report", event_date=str(DAY)).lines}
     assert lines["likes"].unusual
