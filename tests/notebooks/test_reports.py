@@ -346,7 +346,7 @@ def test_a_source_that_stopped_is_compared_up_to_its_last_action(etl: Etl) -> No
     assert "\n\nFeed: data up to 15:30, and compared up to then.\n" in report.text
     assert "Messenger: data" not in report.text
     views = report.line("views")
-    assert (views.number, views.changes) == (3 * 43, pytest.approx([50.0, -25.0]))
+    assert (views.number, views.changes) == (3 * 43, pytest.approx([-25.0, 50.0]))
     sent = next(line for line in report.lines if line.name.startswith("messages"))
     assert (sent.number, sent.changes) == (72, [0.0, 0.0])
     assert "Лента: данные есть до 15:30" in by_hand(etl, "live_metrics", as_of="2025-03-12T18:00", language="ru").text
