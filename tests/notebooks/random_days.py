@@ -139,7 +139,7 @@ def random_day(seed: int) -> RandomDay:
     if dice.random() < 0.5 and (changes := _changes(zone, FIRST_DAY, DAYS)):
         day = _date(dice.choice(changes), zone) + timedelta(days=dice.choice((0, 0, 0, -1, 1)))
     before = day - timedelta(days=1)
-    runs = dice.choice(((day,), (day,), (day,), (day, day), (before, day), (day, before)))
+    runs = dice.choice(((day,),) * 9 + ((day, day), (before, day), (day, before)))
     lookback_days = dice.choice((30, 30, 30, 7, 1, 0, 31))
 
     users, senders, receivers = _ids(dice)
