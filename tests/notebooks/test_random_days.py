@@ -32,7 +32,6 @@ AGAIN = (
 )
 
 
-@pytest.mark.xfail(reason="signed ids, texts and UUIDs, bounds of a second and empty days come later", strict=False)
 @pytest.mark.parametrize("seed", range(100))
 def test_a_random_day_is_as_plain_python_recounts_it(clickhouse_server: Server, seed: int) -> None:
     check(clickhouse_server, random_day(seed))
