@@ -127,6 +127,16 @@ def expect(condition: bool, sentence: str) -> None:
         raise CheckError(sentence)
 
 
+def show(*what: Any) -> Any:
+    """A frame, or a row of one, as a table with numbers, shares and days as people read them; texts as messages.
+
+    A cell's last line; see `pulse.show`. A table may be turned: `notebooks.show(frame).T`.
+    """
+    from pulse import show as shown  # pandas, which no DAG file wants
+
+    return shown.message(*what) if all(isinstance(each, str) for each in what) else shown.table(*what)
+
+
 def glue(**values: Any) -> None:
     """Hand values on from a notebook with scrapbook, which refuses numpy's numbers and draws figures its own way.
 

@@ -17,6 +17,9 @@ from IPython.display import HTML
 SHARES = ("ctr", "deviation")
 """Columns that hold a share of one, wherever they appear."""
 
+RATIOS = ("sent_per_received",)
+"""Columns that hold a ratio: it has decimals also where it is whole."""
+
 NOTHING = "–"
 
 
@@ -92,6 +95,8 @@ def _cell(value: Any, name: str, whole: bool, shares: Collection[str]) -> str:
             return str(value)
         if name in shares:
             return f"{100 * value:,.1f} %"
+        if name in RATIOS:
+            return f"{value:,.2f}"
         decimals = 0 if whole or abs(value) >= 1000 else 2 if abs(value) >= 1 else 3
         return f"{value:,.{decimals}f}"
     if isinstance(value, datetime):

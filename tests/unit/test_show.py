@@ -32,8 +32,8 @@ def test_a_mixed_frame_is_shown_by_its_columns_however_it_is_turned() -> None:
 
 
 def test_a_row_is_shown_downwards_each_number_by_its_own_name() -> None:
-    row = pd.DataFrame({"users": [15210], "ctr": [0.2], "sent_per_received": [1.5]}).loc[0]  # floats by now
-    assert show.table(row)[""].to_dict() == {"users": "15,210", "ctr": "20.0 %", "sent_per_received": "1.50"}
+    row = pd.DataFrame({"users": [15210], "ctr": [0.2], "sent_per_received": [1.0]}).loc[0]  # floats by now
+    assert show.table(row)[""].to_dict() == {"users": "15,210", "ctr": "20.0 %", "sent_per_received": "1.00"}
 
 
 def test_numbers_of_rows_say_nothing_and_names_of_rows_stay() -> None:

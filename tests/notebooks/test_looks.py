@@ -1,0 +1,48 @@
+"""What an executed notebook shows is worth keeping: numbers as people read them, the message as its readers see it."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from notebooks.etl import Etl
+from pulse import notebooks
+from pulse.archive import render
+from pulse.settings import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+
+
+def test_the_report_in_the_archive(etl: Etl, tmp_path: Path) -> None:
+    etl.feed(*[(user, "view", "09:30", "iOS", "male", 25) for user in range(1, 101) for _ in range(15)])
+    etl.feed(*[(user, "like", "09:31", "iOS", "male", 25) for user in range(1, 101) for _ in range(3)])
+    etl.messages(*[(user, user + 1, "10:00", "Android", "female", 31) for user in range(1, 41)])
+    etl.run()
+    kept = tmp_path / "daily_report.ipynb"
+    given = {"event_date": str(etl.day)}
+    notebooks.run(ROOT / "notebooks/reports/daily_report.ipynb", str(kept), given, environment=etl.environment)
+    html = str(render.notebook(kept.read_bytes()))
+    assert re.search(r"<th>views</th>\s*<td>1,500</td>", html)
+    assert re.search(r"<th>ctr</th>\s*<td>20.0 %</td>", html)
+    assert re.search(r"<th>sent_per_received</th>\s*<td>1.00</td>", html)
+    assert "Wed 12 Mar 2025" in html
+    assert re.search(r"<blockquote>.*<b>Wednesday 12 March 2025</b><br>", html, re.DOTALL)
+    assert 'width="540"' in html  # the chart: half of its 1,080 pixels
+    for cell in nbformat.read(kept, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {}).get("text/plain", "") + output.get("text", "")
+            assert not re.search(r"\d\.\d{4,}|&lt;b&gt;|<b>|dtype: ", shown), shown
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_table_and_message_is_shown_by_show(path: Path) -> None:
+    """A cell's last line that is a value goes through `notebooks.show`; what is printed is a sentence."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            last = ast.parse(cell.source).body[-1]
+            if isinstance(last, ast.Expr):
+                said = ast.unparse(last)
+                assert re.match(r"notebooks\.(show|expect|glue)\(|print\(|db\.\w+\(|clickhouse\.|schema\.", said), said
+            assert "print(text)" not in cell.source
