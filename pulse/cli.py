@@ -321,11 +321,13 @@ def sandbox_run(
             if server.data == folder / "clickhouse":  # this checkout's own: nobody else's tables are changed
                 schema.upgrade(db.connect(config), config.source_database)
             typer.echo(f"The sandbox's ClickHouse answers on port {port}; {rows:,} new events.", err=True)
-            try:
-                if published := history.publish(min(days - 1, history.DAYS)):
-                    typer.echo(f"The week before yesterday: {len(published)} days published.", err=True)
-            except Exception as error:  # somebody is changing the notebooks, and wants the sandbox for that
-                typer.echo(f"The week before yesterday could not be published: {error}", err=True)
+            _publish_days(min(days - 1, history.WEEK), "The week before yesterday")
+            # The days before that, which only dashboards show, meanwhile: another time goes on where this one ends.
+            ended = threading.Event()
+            older = threading.Thread(target=_publish_days, args=(days - 1, "The days before that week", ended))
+            older.start()
+            stack.callback(older.join)
+            stack.callback(ended.set)
             if live:
                 stop = threading.Event()
                 arriving = threading.Thread(target=_let_events_arrive, args=(server, made, stop))
@@ -337,6 +339,17 @@ def sandbox_run(
             chat = messenger.answering(port) or stack.enter_context(messenger.running(folder / "telegram", port))
             typer.echo(f"The sandbox's Telegram chat is at {chat.chat_page}", err=True)
         raise typer.Exit(_run_until_it_ends(context.args))
+
+
+def _publish_days(days: int, which: str, enough: threading.Event | None = None) -> None:
+    """Publish what is missing of the sandbox's days, and say how many it was."""
+    from pulse.sandbox import history
+
+    try:
+        if published := history.publish(days, enough):
+            typer.echo(f"{which}: {len(published)} days published.", err=True)
+    except Exception as error:  # somebody is changing the notebooks, and wants the sandbox for that
+        typer.echo(f"{which} could not be published: {error}", err=True)
 
 
 def _let_events_arrive(server: "Server", made: "App", stop: threading.Event) -> None:

@@ -1,4 +1,5 @@
-"""The week before yesterday as Pulse would have published it, so that a newcomer's first report has a week to show.
+"""The days before yesterday as Pulse would have published them: a newcomer's first report has a week to show, and the
+dashboards have every day of the sandbox.
 
 The code cells of the ETL's own notebooks run one after the other in this process: no kernel, no Airflow and no archive,
 but a day in a second.
@@ -6,6 +7,7 @@ but a day in a second.
 
 import io
 import os
+import threading
 import warnings
 from contextlib import redirect_stdout
 from datetime import date, timedelta
@@ -17,14 +19,15 @@ from pulse import clickhouse, publishing, schema, settings
 from pulse.settings import ROOT
 
 STEPS = ("extract_feed", "extract_messages", "transform", "load")
-DAYS = 7  # what a report compares its day with
+WEEK = 7  # the days that a report compares its day with
 
 
-def publish(days: int = DAYS) -> list[date]:
-    """Publish those of the days before yesterday that are not published yet; gives them.
+def publish(days: int = WEEK, enough: threading.Event | None = None) -> list[date]:
+    """Publish those of the days before yesterday that are not published yet, the newest first; gives them.
 
     Args:
         days: how many at most, counted back from the day before yesterday; the sandbox has their events.
+        enough: once it is set, no other day is begun.
 
     Raises:
         PulseError: a day cannot be computed.
@@ -34,15 +37,19 @@ def publish(days: int = DAYS) -> list[date]:
     schema.ensure(db)
     there = set(db.read("select event_date from daily_metrics")["event_date"].dt.date)
     yesterday = config.event_day("yesterday")
-    missing = [day for back in range(days, 0, -1) if (day := yesterday - timedelta(days=back)) not in there]
+    missing = [day for back in range(1, days + 1) if (day := yesterday - timedelta(days=back)) not in there]
     run = f"history_{os.getpid()}"
     steps = [_cells(step) for step in STEPS] if missing else []
+    published = []
     for day in missing:
+        if enough and enough.is_set():
+            break
         for cells in steps:
             _run(cells, event_date=str(day), run=run)
+        published.append(day)
     for table in publishing.staging(db, run):
         db.execute("drop table if exists {table:Identifier}", table=table)
-    return missing
+    return published
 
 
 def _cells(step: str) -> list[tuple[Any, bool]]:
