@@ -25,8 +25,8 @@ SLUG = "pulse"
 OLDEST = (6, 1)
 KEPT_BY = "Pulse, from dashboards/superset"  # who certifies the dashboard; the details are its fingerprint
 
-# What Superset itself changes when a dashboard is only looked at, and what is about this server or this install.
-_COLORS = ("map_label_colors", "shared_label_colors", "color_scheme_domain")
+# What Superset itself changes when a dashboard is looked at or saved, and what is about this server or this install.
+_ITS_OWN = ("map_label_colors", "shared_label_colors", "color_scheme_domain", "default_filters")
 _CERTIFIED = ("certified_by", "certification_details")
 
 Assets = dict[str, Any]
@@ -204,7 +204,7 @@ def _without_ids(kind: str, content: Assets, charts: dict[int, str]) -> Assets:
         return {**content, **{part: sorted(content[part], key=itemgetter(name)) for part, name in ordered.items()}}
     if kind != "dashboards":
         return content
-    metadata = {name: value for name, value in content.get("metadata", {}).items() if name not in _COLORS}
+    metadata = {name: value for name, value in content.get("metadata", {}).items() if name not in _ITS_OWN}
     for place in metadata.get("native_filter_configuration", []):
         scope = place.get("scope", {})
         scope["excluded"] = sorted(charts.get(number, "") for number in scope.get("excluded", []))

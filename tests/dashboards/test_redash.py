@@ -1,7 +1,9 @@
 """The installer against a stand-in of Redash's interface, and Redash's way of asking a real ClickHouse."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -313,6 +315,30 @@ def test_what_an_older_install_left_is_taken_over(server: Redash, config: settin
             mark["widgets"] = list(mark["widgets"])
     redash.install(config)
     assert _without_versions(server) == before
+
+
+def test_a_chart_is_added_as_the_readme_says(
+    server: Redash, config: settings.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line in a query's file, and its name in a row: the widgets of that row make room."""
+    redash.install(config)
+    project = tmp_path / "redash"
+    shutil.copytree(redash.FOLDER, project)
+    query, layout = project / "queries" / "trend.yaml", project / "dashboard.yaml"
+    query.write_text(
+        query.read_text() + '  - {name: Received, description: "…", lines: {messages_received: "#009E73"}}\n'
+    )
+    rows = layout.read_text()
+    layout.write_text(rows.replace("Messages sent / received by day]", "Messages sent / received by day, Received]"))
+    monkeypatch.setattr(redash, "FOLDER", project)
+    redash.install(config)
+    drawn = {number: each["name"] for number, each in server.visualizations.items()}
+    row = [each for each in server.widgets.values() if each["options"]["position"]["row"] == 40]
+    assert [drawn[each["visualization_id"]] for each in row] == [
+        "DAU of the messenger by day", "Messages sent by day", "Messages sent / received by day", "Received",
+    ]  # fmt: skip
+    assert [each["options"]["position"]["col"] for each in row] == [0, 3, 6, 9]
+    assert [each["options"]["position"]["sizeX"] for each in row] == [3, 3, 3, 3]
 
 
 def test_it_is_found_among_hundreds_of_others(server: Redash, config: settings.Settings) -> None:

@@ -1,10 +1,14 @@
 """A real Superset imports the dashboard, answers every chart from the sandbox, and draws it in Chromium."""
 
+import io
 import json
+import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +78,7 @@ def test_what_is_installed_is_what_is_in_the_project(installed: tuple[Api, dict[
     # Twice installed, and there once.
     assert [api.get(f"/api/v1/{kind}/")["count"] for kind in ("dashboard", "chart", "dataset", "database")] == [
         1,
-        len(charts),
+        len(dashboard.bundled()) - 5,  # a dashboard, three datasets, a database
         3,
         1,
     ]
@@ -284,6 +288,77 @@ def test_the_link_of_the_report_opens_the_day_with_every_chart_drawn(
     assert [url for url in asked if not url.startswith((superset.url, "data:", "blob:"))] == []  # nobody else is told
     page.close()
     dashboard.install(config)  # it was looked at, which is not editing
+
+
+def test_a_chart_is_added_as_the_readme_says(
+    installed: tuple[Api, dict[str, int]], published: Published, config: settings.Settings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Made in Superset, put on the dashboard, exported, and two files copied: nothing else is to be done."""
+    api, charts = installed
+    project = tmp_path / "bundle"
+    shutil.copytree(dashboard.BUNDLE, project)
+    ours = api.get("/api/v1/dashboard/pulse")["result"]
+    made = _make_chart(api, charts["views_trend"], ours["id"])
+    _put_on_dashboard(api, ours, made)
+    with monkeypatch.context() as patch:
+        patch.setattr(dashboard, "BUNDLE", project)
+        with pytest.raises(DashboardsError, match=r"\(chart 'Messages received', dashboard 'Pulse'\)"):
+            dashboard.install(config)
+        content = api.request("GET", "/api/v1/dashboard/export/", params={"q": f"!({ours['id']})"}).content
+        with zipfile.ZipFile(io.BytesIO(content)) as exported:
+            for name in exported.namelist():
+                if "/charts/Messages_received" in name:
+                    (project / "charts" / Path(name).name).write_bytes(exported.read(name))
+                if "/dashboards/Pulse" in name:
+                    (project / "dashboards" / "Pulse.yaml").write_bytes(exported.read(name))
+        dashboard.install(config)  # what was edited by hand is in the project now, so nothing is lost
+        for _ in range(2):
+            test_every_metric_is_described(installed)
+            test_what_is_installed_is_what_is_in_the_project(installed)
+            answer = dashboard.ask(api, made, messages.time_range(published.day), "day")
+            assert _series(answer, "Messages received") == _expected(published, "Messages received", published.day, 30)
+            api.request("DELETE", f"/api/v1/dashboard/{ours['id']}")  # as on another server, which has none of it
+            api.request("DELETE", f"/api/v1/chart/{made}")
+            dashboard.install(config)
+            ours = api.get("/api/v1/dashboard/pulse")["result"]
+            made = next(number for number in dashboard.shown(api).values() if number not in charts.values())
+    api.request("DELETE", f"/api/v1/chart/{made}")
+    dashboard.install(config, replace=True)
+
+
+def _make_chart(api: Api, like: int, on: int) -> int:
+    """What Explore sends for a line of another metric, saved to the dashboard; gives its id."""
+    other = api.get(f"/api/v1/chart/{like}")["result"]
+    context = json.loads(other["query_context"].replace('"Views"', '"Messages received"'))
+    form = {**json.loads(other["params"]), "metrics": ["Messages received"], "slice_id": None, "dashboards": [on]}
+    source = context["datasource"]["id"]
+    chart = {
+        "slice_name": "Messages received",
+        "description": "Messages whose recipient was active in the app that day.",
+        "viz_type": form["viz_type"],
+        "datasource_id": source,
+        "datasource_type": "table",
+        "params": json.dumps({**form, "datasource": f"{source}__table"}),
+        "query_context": json.dumps({**context, "form_data": form}),
+        "dashboards": [on],
+    }
+    return int(api.post("/api/v1/chart/", chart)["id"])
+
+
+def _put_on_dashboard(api: Api, ours: dict[str, Any], chart: int) -> None:
+    """What the dashboard's editor sends for a chart in a new row at the end."""
+    position = json.loads(ours["position_json"])
+    uuid = api.get(f"/api/v1/chart/{chart}")["result"]["uuid"]
+    about = {"chartId": chart, "uuid": uuid, "sliceName": "Messages received", "width": 12, "height": 34}
+    parents = ["ROOT_ID", "GRID_ID", "ROW-new"]
+    row = {"type": "ROW", "id": "ROW-new", "children": ["CHART-new"], "parents": parents[:2]}
+    position["ROW-new"] = {**row, "meta": {"background": "BACKGROUND_TRANSPARENT"}}
+    position["CHART-new"] = {"type": "CHART", "id": "CHART-new", "children": [], "parents": parents, "meta": about}
+    position["GRID_ID"]["children"].append("ROW-new")
+    metadata = {**json.loads(ours["json_metadata"]), "positions": position}
+    changed = {"position_json": json.dumps(position), "json_metadata": json.dumps(metadata)}
+    api.request("PUT", f"/api/v1/dashboard/{ours['id']}", json=changed)
 
 
 # --- what can go wrong ------------------------------------------------------------------------------------------------
