@@ -84,10 +84,8 @@ TEXTS = {
         "dashboard": "Dashboard for {day}",
         "late": "The report for {day} is late: the ETL has not published the day by {time}. "
         "It follows as soon as the data is there.",
-        "late data": "<b>Late data</b> for {day}: {sources}. <code>pulse daily {iso}</code> publishes the day anew.",
-        "more rows": "{source} {count} rows more than when the day was published",
-        "fewer rows": "{source} {count} rows fewer than when the day was published",
-        "other rows": "{source} as many rows as when the day was published, in other hours",
+        "late data": "<b>Late data</b> for {day}. Rows in the source since the day was published: {sources}. "
+        "<code>pulse daily {iso}</code> publishes it anew.",
         "archive": "Archive: {count} notebooks, all as they were kept. Head of the chain <code>{head}</code>",
         "failed": "<b>{name} failed</b>",
         "failed day": "<b>{name} failed</b> for {day}",
@@ -138,11 +136,8 @@ TEXTS = {
         "dashboard": "Дашборд за {day}",
         "late": "Отчёт за {day} задерживается: к {time} данные за этот день ещё не опубликованы. "
         "Он придёт, как только они появятся.",
-        "late data": "<b>Данные за {day} изменились</b> после публикации: {sources}. "
+        "late data": "<b>Данные за {day} изменились</b> уже после публикации. Строк в источнике: {sources}. "
         "Пересчитать день: <code>pulse daily {iso}</code>",
-        "more rows": "{source}: строк больше на {count}",
-        "fewer rows": "{source}: строк меньше на {count}",
-        "other rows": "{source}: строк столько же, но в другие часы",
         "archive": "Архив цел, ноутбуков в нём: {count}. Голова цепочки <code>{head}</code>",
         "failed": "<b>{name}: сбой</b>",
         "failed day": "<b>{name}: сбой</b> за {day}",
@@ -284,19 +279,17 @@ def late_data_notice(day: date, rows: "Sequence[tuple[str, int]]", language: Lan
 
     Args:
         day: the day.
-        rows: by source, how many rows there are more (or, negative, fewer).
+        rows: by source, how many rows there are more; negative where there are fewer, 0 where they are in other hours.
         language: of the text.
     """
-    sources = [
-        word(
-            "more rows" if more > 0 else "fewer rows" if more < 0 else "other rows",
-            language,
-            source=_escaped(source),
-            count=number(abs(more), "count", language),
-        )
+    signs = {True: "+", False: "−"}
+    sources = ", ".join(
+        f"{_escaped(source)} {signs[more > 0]}{number(abs(more), 'count', language)}"
+        if more
+        else f"{_escaped(source)} ±0"
         for source, more in rows
-    ]
-    return word("late data", language, day=day_and_month(day, language), iso=day, sources=", ".join(sources))
+    )
+    return word("late data", language, day=day_and_month(day, language), iso=day, sources=sources)
 
 
 def archive_notice(notebooks: int, head: str, language: Language) -> str:
