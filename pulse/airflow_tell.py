@@ -173,7 +173,11 @@ class _Desk:
             return  # no index; a task's own attempts are settled by the last task of its run
         try:
             with index.opened(Path(self.config.output)) as opened:
-                running = opened.search(index.Filter(outcome="running")).attempts
+                running = [
+                    attempt
+                    for outcome in ("running", "no end recorded")
+                    for attempt in opened.search(index.Filter(outcome=outcome)).attempts
+                ]
         except ArchiveError:
             return  # there is no archive yet
         for attempt in running:
