@@ -41,7 +41,7 @@ def table(data: pd.DataFrame | pd.Series, shares: Collection[str] = SHARES) -> p
         columns.append(pd.Series([_cell(value, str(name), whole, shares) for value in values], index=data.index))
     shown = pd.concat(columns, axis=1) if columns else shown
     shown.columns = data.columns
-    if isinstance(data.index, pd.RangeIndex):
+    if data.index.name is None and pd.api.types.is_integer_dtype(data.index):
         shown.index = pd.Index([""] * len(data))  # a row's number says nothing
     elif not isinstance(data.index, pd.MultiIndex):
         shown.index = pd.Index([_cell(value, "", False, ()) for value in data.index], name=data.index.name)

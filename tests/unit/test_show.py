@@ -39,6 +39,8 @@ def test_a_row_is_shown_downwards_each_number_by_its_own_name() -> None:
 def test_numbers_of_rows_say_nothing_and_names_of_rows_stay() -> None:
     shown = show.table(pd.DataFrame({"n": [1000, 2]}))
     assert list(shown.index) == ["", ""]
+    some = pd.DataFrame({"n": range(70)}).tail(2)  # a part of the rows, with their numbers in the whole
+    assert list(show.table(some).index) == ["", ""]
     named = show.table(pd.DataFrame({"n": [1000, 2]}, index=[date(2026, 11, 22), date(2026, 11, 15)]))
     assert list(named.index) == ["Sun 22 Nov 2026", "Sun 15 Nov 2026"]
     pairs = pd.DataFrame({"dimension": ["os"], "value": ["iOS"], "n": [1]}).set_index(["dimension", "value"])
