@@ -243,17 +243,17 @@ select
         + bitShiftLeft(dense_rank() over (order by age), 32) as code
 from named;
 
-create or replace table hand_user_activity as user_activity;
+create or replace table hand_user_activity engine = MergeTree order by user_id empty as select * from user_activity;
 
 -- The target's shape, one row per user
 insert into hand_user_activity
 with {NAMED}
 select
-    {{day:Date}}, user_id, os, gender, age, views, likes, received, sent, length(senders), length(receivers),
+    {{day:Date}}, toString(user_id), os, gender, age, views, likes, received, sent, length(senders), length(receivers),
     feed_active
 from named;
 
-create or replace table hand_dimension_activity as dimension_activity;
+create or replace table hand_dimension_activity engine = MergeTree order by (dimension, dimension_value) empty as select * from dimension_activity;
 
 -- One row per dimension and value
 insert into hand_dimension_activity
@@ -307,7 +307,7 @@ from values
 inner join sums using (slice)
 left join partners using (slice);
 
-create or replace table hand_daily_metrics as daily_metrics;
+create or replace table hand_daily_metrics engine = MergeTree order by event_date empty as select * from daily_metrics;
 
 -- One row
 insert into hand_daily_metrics
