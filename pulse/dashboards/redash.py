@@ -502,7 +502,10 @@ def visualization(definition: Item) -> Item:
     if "counter" in definition:
         return {**common, "type": "COUNTER", "options": _counter(definition)}
     if "table" in definition:
-        columns = [_column(name, place) for place, name in enumerate(definition["table"])]
+        hidden = definition.get("hidden", [])  # Redash shows each column that it is not told of
+        columns = [_column(name, place) for place, name in enumerate([*definition["table"], *hidden])]
+        for column in columns:
+            column["visible"] = column["name"] not in hidden
         return {**common, "type": "TABLE", "options": {"itemsPerPage": 25, "columns": columns}}
     return {**common, "type": "CHART", "options": _chart(definition)}
 
@@ -530,7 +533,6 @@ def _column(name: str, place: int) -> Item:
         "name": name,
         "title": name.replace("_", " ").capitalize(),
         "type": "string" if text else "integer",
-        "visible": True,
         "order": place,
         "alignContent": "left" if text else "right",
         **shown,
@@ -543,7 +545,10 @@ def _chart(definition: Item) -> Item:
     mapping = {definition.get("by", "event_date"): "x", **dict.fromkeys(series, "y")}
     if "series" in definition:
         mapping[definition["series"]] = "series"
-    colors = {name: {"type": kind, **({"color": color} if color else {})} for name, color in series.items()}
+    colors = {
+        name: {"type": kind, "name": name.replace("_", " "), **({"color": color} if color else {})}
+        for name, color in series.items()
+    }
     return {
         "globalSeriesType": kind,
         "columnMapping": mapping,
