@@ -4,8 +4,10 @@ Users. The engine runs as one user with two roles, and a connection has both. On
 `viewer` and to the settings, `readonly = 2` among them, of the user that `dashboards/reader.sql` makes in a ClickHouse
 of one's own: its grants and no others, and no table function that reaches outside. Both are enforced by the engine. It
 runs only single statements that the engine's own parser classifies as reading, so it cannot take the other role back.
-What no grant covers here, the functions that read this machine's files or this process's objects, is refused by name in
-the statement as the engine itself writes it back (`_OUTSIDE`).
+
+Nobody reaches outside: neither role may read or write files, addresses or other servers, in functions or in tables
+(`_OWNER`). What no grant covers here, such as the function `file`, is refused by name in the statement as the engine
+itself writes it back (`_OUTSIDE`), in the names that are bound to it, and in the expressions among an INSERT's values.
 """
 
 import json
@@ -33,7 +35,7 @@ _USERS = """<clickhouse>
     <max_threads>{threads}</max_threads><max_memory_usage>{query_memory}</max_memory_usage>
   </default></profiles>
   <roles>
-    <owner><grants><query>GRANT ALL ON *.* WITH GRANT OPTION</query></grants></owner>
+    <owner><grants>{owner}</grants></owner>
     <viewer><grants>{viewer}</grants></viewer>
   </roles>
   <users><default>
@@ -43,9 +45,19 @@ _USERS = """<clickhouse>
   <quotas><default></default></quotas>
 </clickhouse>
 """
+# Everything but sources (files, addresses, other servers), backups and users.
+_ENGINES = """MergeTree ReplacingMergeTree SummingMergeTree AggregatingMergeTree CollapsingMergeTree
+    VersionedCollapsingMergeTree Memory Log TinyLog StripeLog Null Set Join Buffer Merge Dictionary GenerateRandom View
+    MaterializedView"""
+_OWNER = (
+    "GRANT SHOW, SELECT, INSERT, ALTER, CREATE, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, KILL QUERY, SYSTEM, dictGet, "
+    "INTROSPECTION, SET DEFINER ON *.*",
+    *(f"GRANT TABLE ENGINE ON {engine}" for engine in _ENGINES.split()),
+)
 _CONFIG = """<clickhouse>
   <users_config>{users}</users_config>
   <max_server_memory_usage>{memory}</max_server_memory_usage>
+  <access_control_improvements><table_engines_require_grant>true</table_engines_require_grant></access_control_improvements>
 </clickhouse>
 """
 
@@ -193,7 +205,7 @@ class Engine:
             with self._connection(query) as connection:
                 return self._execute(connection, query)
         except RuntimeError as error:
-            raise QueryError.of(error) from None
+            raise _as_a_server_says(QueryError.of(error)) from None
         finally:
             with self._lock:
                 del self._running[query.id]
@@ -218,6 +230,8 @@ class Engine:
         # A server reads no bare expressions as statements; chDB's shell does.
         connection = self._chdb.connect(f"{self._path}?implicit_select=0&allow_introspection_functions=0")
         for table in query.tables:
+            _refuse_outside(query.user, table.structure)
+            _set(connection, _literally(table.format, [table.data]))
             connection.query(f"CREATE TEMPORARY TABLE `{table.name}` ({table.structure})")
             _insert(connection, f"INSERT INTO `{table.name}`", table.format, [table.data])
         if query.user == self._reader:
@@ -248,12 +262,13 @@ class Engine:
             # The engine's syntax error. Were the statements run, chDB would do those before the wrong one.
             connection.query("SELECT formatQuery({sql:String})", params={"sql": _tsv(whole)})
             raise QueryError(62, "SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed).")
-        self._check_rights(connection, query, kind)
+        self._check_rights(connection, query, kind, whole)
         query.reads = kind == "READ_ONLY"
         # What a SET or USE by the client changes is not to be taken back after it.
         laid = {} if kind == "CONTROL" else query.settings
         if query.insert_format:  # a stream of data takes no values to bind; they may be set
             laid = laid | {f"param_{name}": value for name, value in query.params.items()}
+            laid = laid | _literally(query.insert_format, query.data)
         started = time.perf_counter()
         with _settings(connection, laid, restore=bool(query.session)):
             if query.insert_format:
@@ -272,23 +287,64 @@ class Engine:
         named = _OUTPUT.search(query.sql)
         return Result(result.bytes(), named[1].decode() if named else query.output_format, summary)
 
-    def _check_rights(self, connection: Any, query: Query, kind: str) -> None:
+    def _check_rights(self, connection: Any, query: Query, kind: str, whole: bytes) -> None:
         reader = query.user == self._reader
         may = kind == "READ_ONLY" or (not reader and kind == "CONTROL" and _SET.match(query.sql))
         if (query.read_only or reader) and not may:
             hint = "" if reader else " GET implies readonly; use POST for modifying queries."
             raise QueryError(164, "READONLY", f"{query.user}: Cannot execute query in readonly mode.{hint}")
-        if not reader:
-            return
-        answer = connection.query("SELECT formatQuery({sql:String})", "RawBLOB", params={"sql": _tsv(query.sql)})
-        written = _LITERAL.sub("''", answer.bytes().decode(errors="replace"))
-        if found := _OUTSIDE.search(written):
-            raise QueryError(497, "ACCESS_DENIED", f"{query.user}: Not enough privileges to use `{found[0]}`.")
+        self._keep_inside(connection, query, whole)
+
+    def _keep_inside(self, connection: Any, query: Query, whole: bytes) -> None:
+        """Refuse what reaches outside, however it is spelled and wherever in the request it stands."""
+        texts = [*query.settings, *(query.params.get(name.decode(), "") for name in _BOUND.findall(whole))]
+        raw = whole.decode(errors="replace")
+        if _SUSPECT.search(raw):  # else there is nothing to find, and nothing to ask the engine
+            answer = connection.query("SELECT formatQuery({sql:String})", "RawBLOB", params={"sql": _tsv(whole)})
+            written = answer.bytes().decode(errors="replace")
+            texts.append(_QUOTED.sub(lambda found: "''" if found[0][0] == "'" else found[0], written))
+        for text in texts:
+            _refuse_outside(query.user, text)
 
 
-# Functions that reach out of the engine and that no grant covers in chDB; and names that arrive as parameters.
-_OUTSIDE = re.compile(r"\b(file|python|arrowstream)\b|:\s*Identifier\b", re.IGNORECASE)
-_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL)
+def _as_a_server_says(error: QueryError) -> QueryError:
+    """The engine takes a table that is not there for the name of a file, and says that it may not be read."""
+    if error.name == "ACCESS_DENIED" and "READ ON FILE" in str(error):
+        return QueryError(60, "UNKNOWN_TABLE", "There is no such table in the current database.")
+    return error
+
+
+def _literally(form: str, data: list[bytes]) -> dict[str, str]:
+    """The settings under which an INSERT's values are no expressions, where they may hold one that reaches outside."""
+    if form.lower() != "values" or not any(_SUSPECT.search(piece.decode(errors="replace")) for piece in data):
+        return {}
+    names = ("interpret_expressions", "deduce_templates_of_expressions")
+    return {f"input_format_values_{name}": "0" for name in names}
+
+
+def _refuse_outside(user: str, text: str) -> None:
+    found = _OUTSIDE.search(text)
+    if found or _ESCAPED.search(text):
+        what = f"use `{found[0].split()[-1]}`: it reaches out of the sandbox" if found else "write names with \\"
+        raise QueryError(497, "ACCESS_DENIED", f"{user}: Not enough privileges to {what}.")
+
+
+# What reaches out of the engine and no grant covers in chDB: functions and clauses that read or write files, settings
+# whose values are expressions, paths or addresses, and where dictionaries, databases and tables may come from.
+_WORDS = (
+    r"file|python|arrowstream|executable|catboostEvaluate|infile|outfile|dialect|additional_\w*filters?|format_schema\w*"
+    r"|format_template\w*|format_avro_schema_registry_url|parallel_replicas_custom_key\w*"
+    r"|input_format_values_\w+"
+)
+_PLACES = (
+    r"disk\s*\(|create\s+database\b.*\bengine\s*=\s*(?!atomic|memory)\w+|attach\b.*\bfrom\b"
+    r"|dictionary\b.*\bsource\s*\(\s*(?!null\b|clickhouse\s*\((?!.*\bhost\b))\w+"
+)
+_OUTSIDE = re.compile(rf"\b(?:(?:{_WORDS})\b|{_PLACES})", re.IGNORECASE | re.DOTALL)
+_SUSPECT = re.compile(rf"\\|{_WORDS}|disk|engine|attach|source", re.IGNORECASE)  # what may be one, before it is read
+_BOUND = re.compile(rb"\{\s*(\w+)\s*:\s*Identifier\s*\}", re.IGNORECASE)  # names that come as parameters
+_ESCAPED = re.compile(r"\\")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`", re.DOTALL)
 _OUTPUT = re.compile(rb"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^;]*)?;?\s*$", re.IGNORECASE)
 _SET = re.compile(rb"\s*(SET|USE)\b", re.IGNORECASE)
 
@@ -311,6 +367,7 @@ def _write_config(folder: Path, grants: Sequence[str]) -> Path:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     users, config = folder / "users.xml", folder / "config.xml"
     values = {"threads": os.cpu_count() or 1, "query_memory": memory * 2 // 5}
+    values["owner"] = "".join(f"<query>{grant}</query>" for grant in _OWNER)
     values["viewer"] = "".join(f"<query>{grant}</query>" for grant in grants)
     users.write_text(_USERS.format(**values))
     config.write_text(_CONFIG.format(users=users, memory=memory // 2))

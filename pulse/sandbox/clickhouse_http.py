@@ -10,19 +10,20 @@ import socket
 import uuid
 from base64 import b64decode
 from contextlib import suppress
+from functools import partial
 
 import lz4.frame
 import uvicorn
 import zstandard
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pulse.sandbox.clickhouse_engine import TIMEZONE, Engine, Query, QueryError, Result, Table, split_insert
-from pulse.sandbox.process import HOST, About, announce
+from pulse.sandbox.process import About, announce
+from pulse.sandbox.web import REFUSAL, KeepPagesOut
 
 MARK = "X-Pulse-Sandbox"
 _SESSION_SECONDS, _SESSION_LIMIT = 60, 3600  # as the real server's defaults
@@ -88,6 +89,11 @@ def _application(engine: Engine, passwords: dict[str, str], about: About) -> Sta
     async def sandbox(_: Request) -> Response:
         return JSONResponse(about)
 
+    def failure(error: QueryError, headers: dict[str, str]) -> Response:
+        status = next((status for status, names in _STATUS.items() if names.fullmatch(error.name)), 500)
+        headers = headers | {"X-ClickHouse-Exception-Code": str(error.code)}
+        return PlainTextResponse(f"{error} (version {engine.version} (official build))\n", status, headers)
+
     async def statement(request: Request) -> Response:
         if request.method != "POST" and not request.url.query:
             return await ping(request)
@@ -97,9 +103,7 @@ def _application(engine: Engine, passwords: dict[str, str], about: About) -> Sta
             headers["X-ClickHouse-Query-Id"] = query.id
             result = await _run(request, engine, query)
         except QueryError as error:
-            headers["X-ClickHouse-Exception-Code"] = str(error.code)
-            status = next((status for status, names in _STATUS.items() if names.fullmatch(error.name)), 500)
-            return PlainTextResponse(f"{error} (version {engine.version} (official build))\n", status, headers)
+            return failure(error, headers)
         headers["X-ClickHouse-Format"] = result.format
         headers["X-ClickHouse-Summary"] = json.dumps(result.summary, separators=(",", ":"))
         if zone := query.settings.get("session_timezone"):
@@ -117,8 +121,7 @@ def _application(engine: Engine, passwords: dict[str, str], about: About) -> Sta
             Route("/sandbox", sandbox),
             Route("/", statement, methods=["GET", "HEAD", "POST"]),
         ],
-        # A page elsewhere that a browser was tricked into resolving to loopback is turned away.
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
+        middleware=[Middleware(KeepPagesOut, refuse=partial(failure, QueryError(497, "ACCESS_DENIED", REFUSAL), {}))],
     )
 
 
@@ -144,9 +147,6 @@ async def _read(request: Request, passwords: dict[str, str]) -> Query:
     Raises:
         QueryError: it is not allowed, or not understood.
     """
-    # The password is public, and a web page that the developer visits may send a form to loopback.
-    if "origin" in request.headers:
-        raise QueryError(497, "ACCESS_DENIED", "The sandbox answers programs on this machine, not web pages.")
     params = dict(request.query_params)
     user = _user(request, params, passwords)
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
@@ -184,7 +184,12 @@ async def _read(request: Request, passwords: dict[str, str]) -> Query:
 def _user(request: Request, params: dict[str, str], passwords: dict[str, str]) -> str:
     headers = request.headers
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    user, password = params.get("user", "default"), params.get("password", "")
+    user, password = "default", ""
+    if request.method == "POST":  # as Redash sends them; an address alone, as an image has it, opens nothing
+        user, password = params.get("user", user), params.get("password", password)
+    elif "user" in params or "password" in params:
+        message = "Send user and password in headers: the address of a GET may come from any web page."
+        raise QueryError(516, "AUTHENTICATION_FAILED", message)
     if scheme.lower() == "basic":
         with suppress(ValueError):
             user, _, password = b64decode(credentials).decode().partition(":")

@@ -1,7 +1,8 @@
 """A Telegram Bot API on loopback, for development and tests: what the bot sends appears on a chat page.
 
 It speaks the documented shapes of the methods this project uses, with Telegram's limits and error texts, keeps every
-message on disk, and makes the failures of the real service on demand. It proves our client, not Telegram.
+message on disk, and makes the failures of the real service on demand. It proves our client, not Telegram. It answers
+programs and its own chat page, and no other web page (`web`).
 
 What it keeps in its data folder: `journal.jsonl` (append-only, one line per chat, message or change), `photos/`, and
 `chat.html`, the chat page that opens without the server.
@@ -35,7 +36,6 @@ from zoneinfo import ZoneInfo
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -44,6 +44,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from pulse import settings
 from pulse.sandbox import chat_page, process
 from pulse.sandbox.bot_api import MAX_REQUEST_BYTES, METHODS, Params, Refusal, Store, chat_of, write_whole
+from pulse.sandbox.web import KeepPagesOut
 
 PORT = urlsplit(settings.SANDBOX_TELEGRAM_API_URL).port or 18081
 
@@ -370,8 +371,7 @@ def _application(
             Route("/sandbox/faults", _told(partial(_fault, api)), methods=["GET", "POST", "DELETE"]),
             Route("/bot{token}/{method}", api.call, methods=["GET", "POST"]),
         ],
-        # A page elsewhere that a browser was tricked into resolving to loopback is turned away.
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[process.HOST, "localhost"])],
+        middleware=[Middleware(KeepPagesOut, pages=("/",))],
         lifespan=lifespan,
     )
 

@@ -137,7 +137,11 @@ def test_get_only_reads(url: str, table: str) -> None:
 
 def test_passwords_are_checked(clickhouse_server: Server) -> None:
     open_url = f"http://127.0.0.1:{clickhouse_server.port}"
-    assert answer(open_url, "SELECT 1", user="pulse", password="sandbox-only") == "1\n"
+    named = {"user": "pulse", "password": "sandbox-only"}
+    assert answer(open_url, "SELECT 1", **named) == "1\n"  # as Redash does
+    refused = requests.get(open_url, params={"query": "SELECT 1", **named}, timeout=5)
+    assert error(refused) == (403, 516)
+    assert "Send user and password in headers" in refused.text
     headers = {"X-ClickHouse-User": "pulse", "X-ClickHouse-Key": "sandbox-only"}
     assert ask(open_url, "SELECT 1", headers=headers).text == "1\n"
     assert error(ask(open_url, "SELECT 1")) == (403, 516)
@@ -145,10 +149,27 @@ def test_passwords_are_checked(clickhouse_server: Server) -> None:
     assert error(ask(open_url.replace("//", "//pulse:wrong@"), "SELECT 1")) == (403, 516)
 
 
-def test_web_pages_are_refused(url: str) -> None:
-    assert error(ask(url, "SELECT 1", headers={"Origin": "http://example.com"})) == (403, 497)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://example.com"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Referer": "http://example.com/"},
+        {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:70.0) Gecko/20100101 Firefox/70.0"},  # says nothing else
+    ],
+)
+def test_browsers_are_refused(url: str, headers: dict[str, str]) -> None:
+    assert error(ask(url, "SELECT 1", headers)) == (403, 497)
+    assert error(requests.get(url + "/sandbox", headers=headers, timeout=5)) == (403, 497)
+
+
+def test_other_names_of_this_machine_are_refused(url: str) -> None:
     for path in ("/", "/ping", "/sandbox"):
-        assert requests.get(url + path, headers={"Host": "example.com"}, timeout=5).status_code == 400
+        for host in ("example.com", "127.0.0.1.example.com", "www.localhost", "[::1]"):
+            assert requests.get(url + path, headers={"Host": host}, timeout=5).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -302,6 +323,81 @@ def test_the_reader_reads_what_dashboards_show_and_no_other_table(clickhouse_ser
     assert answer(url, "SHOW TABLES", database="pulse").splitlines() == ["daily_metrics", "dimension_activity"]
     assert answer(url, asked, session_id="r") == "file\t0\n"
     assert ask(url, f"SELECT s FROM {table}").status_code == 403
+
+
+# --- nobody reaches out of it -----------------------------------------------------------------------------------------
+
+KEPT = "what-the-developer-has"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM file('SECRET', 'LineAsString')",
+        "SELECT file('SECRET')",
+        r"SELECT `fi\x6ce`('SECRET')",
+        "SELECT 1 AS `'`, file('SECRET'), 2 AS `'`",
+        "SELECT /* ' */ file('SECRET') /* ' */",
+        "SELECT * APPLY(file) FROM (SELECT 'SECRET')",
+        "SELECT arrayMap({f:Identifier}, ['SECRET'])",
+        "SELECT * FROM `SECRET`",
+        "SELECT 1 SETTINGS additional_result_filter = 'length(file(\\'SECRET\\')) > 0'",
+        "SELECT 1 FORMAT Template SETTINGS format_template_row = 'SECRET'",
+        "INSERT INTO pulse.rows VALUES (1, file('SECRET'))",
+        "INSERT INTO pulse.rows VALUES (1, /* ' */ file('SECRET') /* ' */)",
+        r"INSERT INTO pulse.rows VALUES (1, `fi\x6ce`('SECRET'))",
+        "INSERT INTO pulse.rows SETTINGS input_format_values_interpret_expressions = 1 VALUES (1, file('SECRET'))",
+        "INSERT INTO pulse.rows (s) FROM INFILE 'SECRET' FORMAT LineAsString",
+        "INSERT INTO pulse.rows SELECT 1, file('SECRET')",
+        "CREATE TABLE pulse.outside (s String) ENGINE = File(LineAsString, 'SECRET')",
+        "CREATE TEMPORARY TABLE outside (s String) ENGINE = File(LineAsString, 'SECRET')",
+        "CREATE TABLE pulse.outside (s String DEFAULT file('SECRET')) ENGINE = Memory",
+        "CREATE VIEW pulse.outside AS SELECT file('SECRET')",
+        "CREATE FUNCTION outside AS name -> file(name)",
+        "CREATE DATABASE outside /* */ ENGINE = Filesystem('/')",
+        "CREATE DICTIONARY pulse.outside (n UInt64) PRIMARY KEY n SOURCE(HTTP(URL 'http://127.0.0.1:1/' FORMAT 'CSV')) "
+        "LAYOUT(FLAT()) LIFETIME(0)",
+        "CREATE DICTIONARY pulse.outside (n UInt64) PRIMARY KEY n SOURCE(CLICKHOUSE(HOST '127.0.0.2' TABLE 't')) "
+        "LAYOUT(FLAT()) LIFETIME(0)",
+        "CREATE TABLE pulse.outside (n Int8) ENGINE = MergeTree ORDER BY n SETTINGS disk = disk(type = local)",
+        "CREATE TABLE pulse.outside (s String) ENGINE = URL('http://127.0.0.1:1/', 'CSV')",
+        "SELECT 1 INTO OUTFILE 'SECRET.out'",
+        "INSERT INTO FUNCTION file('SECRET.out', 'CSV', 'a Int8') SELECT 1",
+        "BACKUP TABLE pulse.rows TO File('SECRET.out')",
+        "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')",
+        "INSERT INTO FUNCTION url('http://127.0.0.1:1/', 'CSV', 'a Int8') SELECT 1",
+        "SELECT * FROM s3('http://127.0.0.1:1/bucket/key', 'CSV', 'a Int8')",
+        "SELECT * FROM remote('127.0.0.2', system.one)",
+        "SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
+        "SELECT * FROM executable('script.sh', 'CSV', 'a String')",
+        "SELECT * FROM python('__main__')",
+    ],
+)
+def test_nobody_reads_or_writes_outside(url: str, table: str, tmp_path: Path, sql: str) -> None:
+    outside = tmp_path / "secret.txt"
+    outside.write_text(KEPT)
+    response = ask(url, sql.replace("SECRET", str(outside)), param_f="file")
+    assert (response.status_code, response.text.count(KEPT)) in {(403, 0), (404, 0), (500, 0)}
+    assert re.search(r"ACCESS_DENIED|UNKNOWN_TABLE|SUPPORT_IS_DISABLED", response.text)
+    assert answer(url, f"SELECT count() FROM {table}") == "0\n"
+    assert list(tmp_path.iterdir()) == [outside]
+
+
+def test_external_tables_and_settings_reach_no_file(url: str, tmp_path: Path) -> None:
+    outside = tmp_path / "secret.txt"
+    outside.write_text(KEPT)
+    structure = f"line String DEFAULT file('{outside}')"
+    params = {"query": "SELECT * FROM x", "x_structure": structure, "x_format": "JSONEachRow"}
+    response = requests.post(url, params=params, files={"x": b"{}"}, timeout=5)
+    assert error(response) == (403, 497)
+    asked = ask(url, "SELECT 1", additional_result_filter=f"length(file('{outside}')) > 0")
+    assert error(asked) == (403, 497)
+
+
+def test_what_only_reads_like_a_file_is_taken(url: str, table: str) -> None:
+    answer(url, f"INSERT INTO {table} VALUES (1, 'a file; of \\'python\\'')")
+    answer(url, "2\tfile('x')\n", query=f"INSERT INTO {table} FORMAT TSV")
+    assert answer(url, f"SELECT n FROM {table} WHERE s LIKE '%file%' AND s != 'file()' ORDER BY n") == "1\n2\n"
 
 
 @pytest.mark.parametrize(

@@ -353,6 +353,39 @@ def test_only_loopback_is_served(server: telegram.Server) -> None:
     assert get(server, "/", Host="evil.example").status_code == 400
 
 
+SENDS = f"/bot{SANDBOX_TELEGRAM_TOKEN}/sendMessage?chat_id=506&text=x"
+FROM_ELSEWHERE: list[dict[str, str]] = [
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+    {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+    {"Origin": "http://example.com"},
+    {"Origin": "null", "Sec-Fetch-Site": "same-origin"},
+    {"Referer": "http://example.com/"},
+    {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:70.0) Gecko/20100101 Firefox/70.0"},
+]
+
+
+@pytest.mark.parametrize("headers", FROM_ELSEWHERE)
+def test_other_web_pages_neither_send_nor_read(server: telegram.Server, headers: dict[str, str]) -> None:
+    post(server, "/sandbox/chats", id=506)
+    assert get(server, SENDS, **headers).status_code == 403
+    for path in ("/sandbox/say", "/sandbox/delete", "/sandbox/faults", SENDS):
+        sent = {"chat": 506, "text": "x", "message": 1, "kind": "500"}
+        assert httpx.post(server.url + path, json=sent, headers=headers, trust_env=False).status_code == 403
+    for path in ("/sandbox/messages", "/sandbox", "/version"):
+        assert get(server, path, **headers).status_code == 403
+    assert messages(server, 506) == []
+    assert get(server, "/sandbox/faults").json() == []
+
+
+def test_the_chat_page_opens_from_a_link_and_in_no_frame(server: telegram.Server) -> None:
+    opened = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert get(server, "/", **opened).status_code == 200
+    assert get(server, "/", **opened | {"Sec-Fetch-Dest": "iframe"}).status_code == 403
+    own = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
+    assert get(server, "/version", **own).status_code == 200
+
+
 # --- starting ---------------------------------------------------------------------------------------------------------
 
 
