@@ -10,6 +10,7 @@ import pytest
 
 from pulse import clickhouse, schema
 from pulse.clickhouse import ClickHouse, ClickHouseError
+from pulse.sandbox import clickhouse as stand_in
 from pulse.sandbox.clickhouse import Server
 from pulse.schema import SchemaError
 
@@ -105,10 +106,12 @@ def test_a_missing_source_is_named(db: ClickHouse) -> None:
         schema.ensure(db, "no_such_app")
 
 
-def test_a_user_who_may_only_read_is_told_what_to_grant(clickhouse_server: Server, db: ClickHouse) -> None:
-    reader = ClickHouse(clickhouse_server.reader_url, "pulse", MOSCOW)
-    with pytest.raises(ClickHouseError, match=r"164 \(READONLY\).* give it write access to the project's database\.$"):
-        schema.ensure(reader)
+def test_a_user_who_may_only_read_is_told_what_to_grant(tmp_path: Path) -> None:
+    with stand_in.running(tmp_path) as empty:
+        reader = ClickHouse(empty.reader_url, "pulse", MOSCOW)
+        message = r"164 \(READONLY\).* give it write access to the project's database\.$"
+        with pytest.raises(ClickHouseError, match=message):
+            schema.ensure(reader)
 
 
 # --- two checkouts, one database -------------------------------------------------------------------------------------
