@@ -27,7 +27,7 @@ prove: install $(SUPERSET)/.installed ## what takes longer than a test may, or n
 	pytest -m prove $(PYTEST_ARGS)
 
 up: install ## the sandbox and Airflow with its UI, on this machine only, until Ctrl-C
-	pulse sandbox run --live -- airflow standalone
+	pulse sandbox run --live -- pulse airflow
 
 notebook: install ## JupyterLab on the notebooks, with the sandbox behind them
 	pulse sandbox run -- jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks

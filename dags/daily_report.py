@@ -9,8 +9,8 @@ until midnight.
 A rerun with the same numbers sends nothing; with other numbers it corrects the message in place. Afterwards the text,
 the tables, and Superset and Redash where they are configured are compared: one number, every surface.
 
-**When it fails**, the alert chat (`TELEGRAM_ALERT_CHATS`) is told, and the failed task's log says why in its last
-lines.
+**When it fails**, the alert chat (`TELEGRAM_ALERT_CHATS`) is told once for an event date, and the
+failed task's log says why in its last lines.
 
 | task | what to do |
 | --- | --- |

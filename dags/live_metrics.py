@@ -5,8 +5,8 @@ From 09:00 to 23:00 local time, on the hour: `notebooks/reports/live_metrics.ipy
 same time yesterday and a week ago, and the message of the day in `TELEGRAM_LIVE_CHATS` is brought up to date: one
 message a day, edited in place, so that nobody is buzzed.
 
-**When it fails**, nothing is lost: the next hour brings the message up to date. If it keeps failing, the failed
-task's log says why in its last lines; a chat that is `unknown` is settled with `pulse deliveries`.
+**When it fails**, the alert chat is told once a day, and nothing is lost: the next hour brings the message up to date.
+The failed task's log says why in its last lines; a chat that is `unknown` is settled with `pulse deliveries`.
 """
 
 from datetime import datetime, timedelta

@@ -1,18 +1,20 @@
 """
 # retention: what may go from the archive, and the proof of what stays
 
-Every night at 03:30 local time: takes out of the archive what is older than 30 days and quiet. What failed, alerted or
-was sent stays, and so do the first and the last success of each notebook for an event date; the manifest keeps the
+Every night at 03:30 local time: takes out of the archive what is older than 30 days and quiet. What failed, alerted
+or was sent stays, and so do the first and the last success of each notebook for an event date; the manifest keeps the
 SHA-256, the parameters and the numbers of what goes. `pulse archive thin --dry-run` says what the next run takes.
+Airflow's own logs go after 90 days.
 
 Then `verify` proves the archive (`pulse archive verify`), and sends the head of its chain to `TELEGRAM_ALERT_CHATS`,
 without a notification: from there nobody who can write in the folder can take it back.
 
-**When it fails**, nothing is lost: the next night takes the rest. The failed task's log says why in its last lines.
+**When it fails**, the alert chat is told, and nothing is lost: the next night takes the rest. The failed task's log
+says why in its last lines.
 
 | task | what to do |
 | --- | --- |
-| thin | give the archive's folder what it lacks: room, or the right to write |
+| thin, clean_logs | give the archive's folder what it lacks: room, or the right to write |
 | verify names a notebook or a line | somebody changed the archive: find out who; restore it from a backup |
 | verify: a head noted earlier is gone | the same, unless you began the archive anew yourself: it is told once |
 """

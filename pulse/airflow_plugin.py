@@ -4,6 +4,7 @@ Airflow finds the plugin by the entry point in pyproject.toml and loads it in al
 builds the app.
 """
 
+import json
 import threading
 from collections.abc import Callable
 from functools import cached_property
@@ -61,11 +62,60 @@ class ArchivePlugin(AirflowPlugin):
         return [{"app": make_app(), "url_prefix": HOME, "name": "Archive"}]
 
     @property
+    def fastapi_root_middlewares(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """What gives Airflow's own pages the project's time zone."""
+        return [{"middleware": ProjectZone, "name": "The project's time zone"}]
+
+    @property
     def external_views(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """The menu entry, which shows the pages within Airflow's."""
         return [
             {"name": "Archive", "href": address(), "destination": "nav", "url_route": "archive", "nav_top_level": True}
         ]
+
+
+class ProjectZone:
+    """Has Airflow's pages show times in the project's zone, until a reader chooses another.
+
+    Airflow leaves the zone to each browser, which keeps a choice under `timezone`; there is no setting for where it
+    begins. So the page's first words make that choice where there is none.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Put the words into a page of Airflow's, and nothing into anything else."""
+        if scope["type"] != "http" or scope["path"].startswith((f"{HOME}/", "/api/", "/auth/", "/execution/")):
+            await self.app(scope, receive, send)
+            return
+        start: dict[str, Any] = {}
+        body = b""
+
+        async def changed(message: Any) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start":
+                headers = dict(message["headers"])
+                if headers.get(b"content-type", b"").startswith(b"text/html") and b"content-encoding" not in headers:
+                    start = message
+                    return
+            if not start:
+                await send(message)
+                return
+            body += message.get("body", b"")
+            if message.get("more_body"):
+                return
+            page = body.replace(b"<head>", b"<head>" + _first_words(), 1)
+            kept = [each for each in start["headers"] if each[0] != b"content-length"]
+            await send({**start, "headers": [*kept, (b"content-length", str(len(page)).encode())]})
+            await send({"type": "http.response.body", "body": page})
+
+        await self.app(scope, receive, changed)
+
+
+def _first_words() -> bytes:
+    zone = json.dumps(json.dumps(settings.load().timezone))  # as the browser keeps it, within a script
+    return f'<script>localStorage.getItem("timezone") ?? localStorage.setItem("timezone", {zone})</script>'.encode()
 
 
 def make_app() -> Any:

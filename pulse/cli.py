@@ -2,12 +2,14 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 import warnings
 from contextlib import ExitStack, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,6 +46,23 @@ def environment() -> None:
     os.environ.setdefault("AIRFLOW__API__HOST", "127.0.0.1")
     # Where everything runs on one machine, its API may be slow to answer; five seconds, the default, would fail a task.
     os.environ.setdefault("AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT", "60")
+    os.environ.setdefault("AIRFLOW__WORKERS__EXECUTION_API_RETRIES", "15")
+    # As many tasks at once, and as many processes that wait for one; 32, the default, take 3 GB of memory.
+    os.environ.setdefault("AIRFLOW__CORE__PARALLELISM", "4")
+    os.environ.setdefault("AIRFLOW__CORE__DEFAULT_TIMEZONE", settings.load().timezone)
+    home = Path(os.environ["AIRFLOW_HOME"])
+    database = os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    if database.startswith("sqlite") if database else not (home / "airflow.cfg").exists():
+        for name in ("SQL_ALCHEMY_CONNECT_ARGS", "SQL_ALCHEMY_CONNECT_ARGS_ASYNC"):
+            os.environ.setdefault(f"AIRFLOW__DATABASE__{name}", "pulse.airflow_server.SQLITE")
+
+
+@app.command()
+def airflow() -> None:
+    """Run Airflow with all of its parts on this machine, each of them watched, until stopped."""
+    from pulse import airflow_server
+
+    airflow_server.run(Path(os.environ["AIRFLOW_HOME"]), typer.echo)
 
 
 @app.command()
@@ -365,16 +384,22 @@ def _let_events_arrive(server: "Server", made: "App", stop: threading.Event) -> 
 
 
 def _run_until_it_ends(command: list[str]) -> int:
-    """Run a command; Ctrl-C is its own to handle, and what it stands on stays until it is done with that."""
+    """Run a command; Ctrl-C is its own to handle, and what it stands on stays until it is done with that.
+
+    SIGTERM and SIGHUP, which reach this process alone, are handed on to it.
+    """
     if not command:
         raise PulseError("There is no command; give one after --, such as `pulse sandbox run -- pulse daily`.")
     try:
         process = subprocess.Popen(command)
     except FileNotFoundError:
         raise PulseError(f"There is no command {command[0]}; check its name.") from None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda which, _: process.send_signal(which))
     while True:
         try:
-            return process.wait()
+            code = process.wait()
+            return code if code >= 0 else 128 - code  # as a shell says that a signal ended it
         except KeyboardInterrupt:
             continue
 

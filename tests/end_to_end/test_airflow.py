@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 DAYS = 6
+
+
+# Airflow's own hook: the first try of a run of this name is its last.
+LAST_TRY = """
+def task_instance_mutation_hook(task_instance, dag_run=None):
+    if task_instance.run_id and task_instance.run_id.startswith("killed") and task_instance.task_id != "tell":
+        task_instance.max_tries = 0
+"""
 
 
 def _free_port() -> int:
@@ -99,23 +107,11 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
     config = settings.load()
     fill(clickhouse_server, App(config.zone, "scheduled_app", events_per_day=8_000), days=DAYS)
     yesterday = config.event_day("yesterday")
-    api, logs, readers = _free_port(), _free_port(), chats.new_chat()
+    api, readers = _free_port(), chats.new_chat()
     environment = {
         **os.environ,
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(settings.ROOT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-        "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(api),
-        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{api}",
-        "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
-        "AIRFLOW__CORE__PARALLELISM": "4",
-        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # as `pulse` sets it
-        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "15",  # on a busy machine the scheduler is up long before the API
-        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(logs),
-        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
         "AIRFLOW_CONN_CLICKHOUSE_DEFAULT": clickhouse_server.url,
         "CLICKHOUSE_URL": "http://nobody:nothing-here@127.0.0.1:9",
         "PULSE_DATABASE": "scheduled",
@@ -127,21 +123,17 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         "TELEGRAM_LIVE_CHATS": chats.new_chat(),
         "TELEGRAM_ALERT_CHATS": chats.new_chat(),
     }
+    (home / "config").mkdir()
+    (home / "config" / "airflow_local_settings.py").write_text(LAST_TRY)
     db = ClickHouse(clickhouse_server.url, "scheduled", config.zone)
     with (home / "standalone.log").open("w") as log:
-        process = subprocess.Popen(
-            ["airflow", "standalone"], env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(["pulse", "airflow"], env=environment, stdout=log, stderr=log)
         try:
             url = f"http://127.0.0.1:{api}"
             yield Airflow(home, environment, db, "scheduled_app", yesterday, chats, readers, url)
         finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(20)
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +267,62 @@ def test_a_key_that_no_parameter_has_is_refused_in_the_last_lines_of_the_log(sch
     assert tries == [(1,)]  # trying again would not help
 
 
+def _kill_in_the_last_try(airflow: Airflow, dag: str, task: str, conf: dict[str, str]) -> str:
+    """Trigger a run, kill a task of it with SIGKILL, wait for the run's end; gives the name of the run."""
+    run = f"killed_{dag}"
+    airflow.command("dags", "trigger", dag, "--run-id", run, "--conf", json.dumps(conf))
+    running = "select pid from task_instance where run_id = ? and task_id = ? and state = 'running' and pid is not null"
+    airflow.wait(lambda: bool(airflow.query(running, run, task)), f"{task} of {run}")
+    if notebook := NOTEBOOKS.get(task):
+        begun = f"{dag}/*/*{run}*/{notebook}.1.ipynb"
+        airflow.wait(lambda: bool(list(airflow.archive.glob(begun))), f"the notebook of {run}")
+    ((pid,),) = airflow.query(running, run, task)
+    os.kill(int(pid), signal.SIGKILL)
+    ended = "select state from dag_run where run_id = ? and state in ('success', 'failed')"
+    airflow.wait(lambda: bool(airflow.query(ended, run)), f"the end of {run}")
+    assert airflow.query(ended, run) == [("failed",)]
+    assert airflow.query("select try_number from task_instance where run_id = ? and task_id = ?", run, task) == [(1,)]
+    return run
+
+
+NOTEBOOKS = {name: name for name in ("extract_feed", "daily_report", "live_metrics", "anomalies")}
+"""The tasks that run a notebook, with its name."""
+
+
+def _is_told(airflow: Airflow, dag: str, task: str, run: str) -> None:
+    """The alert chat knows of it once, and the archive does not take it for running."""
+    on_call = airflow.environment["TELEGRAM_ALERT_CHATS"]
+    told = [text for text in airflow.chats.texts(on_call) if text.startswith(f"{dag}.{task} failed")]
+    assert len(told) == 1
+    assert "killed before it could say why" in told[0]
+    if notebook := NOTEBOOKS.get(task):
+        (kept,) = airflow.archive.glob(f"{dag}/*/*{run}*/{notebook}.1.ipynb")
+        assert nbformat.read(kept, as_version=4).metadata["pulse"]["outcome"] == "killed"
+    assert manifest.verify(airflow.archive).problems == []
+
+
+def test_a_task_killed_in_its_last_try_is_told(scheduled: Airflow) -> None:
+    day = str(scheduled.yesterday - timedelta(days=3))
+    run = _kill_in_the_last_try(scheduled, "etl", "extract_feed", {"event_date": day})
+    _is_told(scheduled, "etl", "extract_feed", run)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize(
+    ("dag", "task"),
+    [
+        ("daily_report", "daily_report"),
+        ("live_metrics", "live_metrics"),
+        ("monitoring", "anomalies"),
+        ("retention", "thin"),
+    ],
+)
+def test_a_task_of_any_dag_killed_in_its_last_try_is_told(scheduled: Airflow, dag: str, task: str) -> None:
+    published = str(scheduled.db.value("select max(event_date) from daily_metrics"))
+    run = _kill_in_the_last_try(scheduled, dag, task, {"event_date": published} if dag == "daily_report" else {})
+    _is_told(scheduled, dag, task, run)
+
+
 # --- the archive, as people use it -----------------------------------------------------------------------------------
 
 
@@ -291,6 +339,20 @@ def page(scheduled: Airflow, browser: "Browser") -> "Iterator[Page]":
     page.wait_for_url(f"{scheduled.url}/archive/index.html?dag=etl")
     yield page
     page.close()
+
+
+def test_airflows_own_pages_show_the_projects_time_until_a_reader_chooses_another(
+    scheduled: Airflow, page: "Page"
+) -> None:
+    page.goto(f"{scheduled.url}/dags/etl/runs")
+    assert page.evaluate("localStorage.getItem('timezone')") == f'"{settings.load().timezone}"'
+    began = scheduled.query("select start_date from dag_run where run_type = 'scheduled' and dag_id = 'etl'")[0][0]
+    local = datetime.fromisoformat(began[:19]).replace(tzinfo=UTC).astimezone(settings.load().zone)
+    page.get_by_text(f"{local:%Y-%m-%d %H:%M:%S}").first.wait_for()
+    page.evaluate("localStorage.setItem('timezone', '\"UTC\"')")
+    page.goto(f"{scheduled.url}/dags/etl/runs")
+    assert page.evaluate("localStorage.getItem('timezone')") == '"UTC"'
+    page.evaluate(f"localStorage.setItem('timezone', '\"{settings.load().timezone}\"')")
 
 
 def _raw(airflow: Airflow, path: str, page: "Page | None" = None, accept: str = "*/*") -> tuple[int, str]:

@@ -1,0 +1,304 @@
+"""Airflow with all of its parts on this machine, watched: `pulse airflow`, which is what `make up` runs.
+
+`airflow standalone` starts the same parts and goes on when one of them dies: a schedule that nobody keeps, and nobody
+who says so. Here a part that ends is started again with a sentence, and where it keeps ending, the whole ends with one.
+The API server comes first and answers before the scheduler starts a task that needs it. What the parts say goes to
+files, so that the address and the password are the last thing on the screen.
+
+Nothing listens but the API server, on this machine only: the log servers that Airflow opens to the network are for
+reading logs of other machines, and stay off.
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from pulse import PulseError
+
+SQLITE = {"timeout": 60}
+"""What Airflow hands to SQLite: to wait so many seconds for another process's write, and not to fail at once."""
+
+PARTS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+START_SECONDS, STOP_SECONDS = 180.0, 20.0
+LAST_SECONDS = 3.0  # the API server's for the end: threads of its database outlive it
+HUNG_SECONDS = 300.0  # a part that says nothing for so long is not busy, it hangs
+MOST_ENDS, WITHIN_SECONDS = 5, 600.0  # a part that ends more often than that is not started again
+CLEAN_SECONDS, KEPT_DAYS = 24 * 3600.0, 90  # how often Airflow's database is cleaned, and what it keeps
+MOST_LOG = 20_000_000  # bytes of what a part says, before it begins anew
+
+
+class AirflowError(PulseError):
+    """Airflow cannot be run here, or keeps ending."""
+
+
+@dataclass
+class _Part:
+    """A part of Airflow: its process, and when it ended before."""
+
+    name: str
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = None
+    ends: list[float] = field(default_factory=list)
+    healthy: float = 0.0
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            # In a process group of its own, so that what it started ends with it, even when it was killed.
+            self.process = subprocess.Popen(
+                ["airflow", *PARTS[self.name]],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                preexec_fn=_end_with_parent,
+            )
+        self.healthy = time.monotonic()
+
+    def ended(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self.process.poll() if self.process else None
+
+    def kill(self) -> None:
+        """End it and all that it started, by force."""
+        if self.process:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def last_words(self) -> str:
+        """The last line that it said."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        return lines[-1].strip()[:300] if lines else "it said nothing"
+
+
+def run(home: Path, say: Callable[[str], None]) -> None:
+    """Run Airflow until SIGINT or SIGTERM.
+
+    Args:
+        home: AIRFLOW_HOME.
+        say: tells the person at the screen.
+
+    Raises:
+        AirflowError: a part cannot be started, or keeps ending; all are stopped.
+    """
+    host, port = os.environ["AIRFLOW__API__HOST"], int(os.environ.get("AIRFLOW__API__PORT", "8080"))
+    os.environ.setdefault("AIRFLOW__API__BASE_URL", f"http://{host}:{port}")
+    _check_port(host, port)
+    _airflow("db", "migrate")
+    folder = home / "logs" / "parts"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _stopped_by_signal() as stop, ExitStack() as stack:
+        parts = {name: _Part(name, folder / f"{name}.log") for name in PARTS}
+        for part in parts.values():
+            _begin_anew(part.log)
+        stack.callback(_stop, parts, say)
+        say(f"Airflow starts; what its parts say is in {folder}.")
+        _Watch(parts, home, host, port, say, stop).until_stopped()
+
+
+class _Stop:
+    """Whether somebody wants the end."""
+
+    asked = False
+
+    def __call__(self, *_: Any) -> None:
+        self.asked = True
+
+
+@contextmanager
+def _stopped_by_signal() -> Iterator[_Stop]:
+    stop = _Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Watch:
+    """Starts the parts, and starts again what ends."""
+
+    parts: dict[str, _Part]
+    home: Path
+    host: str
+    port: int
+    say: Callable[[str], None]
+    stop: _Stop
+    cleaned: float = field(default_factory=time.monotonic)
+    cleaning: "subprocess.Popen[bytes] | None" = None
+
+    def until_stopped(self) -> None:
+        """Start all, say where Airflow is once it is there, and watch."""
+        self.parts["api-server"].start()
+        self._wait(lambda: bool(self._ask("/api/v2/version")), "api-server")
+        for name, part in self.parts.items():
+            if name != "api-server" and not self.stop.asked:
+                part.start()
+        self._wait(lambda: not self._unhealthy(), "scheduler")
+        if not self.stop.asked:
+            self.say(self._where())
+        looked = time.monotonic()
+        while not self.stop.asked:
+            self._start_again()
+            if time.monotonic() - looked > 30:
+                looked = time.monotonic()
+                self._end_what_hangs()
+                self._clean()
+            time.sleep(0.3)
+
+    def _wait(self, done: Callable[[], bool], name: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self.stop.asked and not done():
+            self._start_again()
+            if time.monotonic() > deadline:
+                part = self.parts[name]
+                late = f"Airflow's {name} was not ready within {START_SECONDS:g} s"
+                raise AirflowError(f"{late}; {part.log} says why ({part.last_words()}).")
+            time.sleep(0.3)
+
+    def _start_again(self) -> None:
+        for part in self.parts.values():
+            code = part.ended()
+            if code is None:
+                continue
+            now = time.monotonic()
+            part.ends = [at for at in part.ends if now - at < WITHIN_SECONDS] + [now]
+            # A killed one had nothing to say of it.
+            why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}: {part.last_words()}"
+            how = f"Airflow's {part.name} ended ({why})"
+            if len(part.ends) > MOST_ENDS:
+                raise AirflowError(f"{how} for the {len(part.ends)}th time, so all of it is stopped; see {part.log}.")
+            self.say(f"{how}; it is started again.")
+            part.kill()
+            part.start()
+
+    def _end_what_hangs(self) -> None:
+        unhealthy = self._unhealthy()
+        for part in self.parts.values():
+            if part.name not in unhealthy:
+                part.healthy = time.monotonic()
+            elif time.monotonic() - part.healthy > HUNG_SECONDS and part.process:
+                self.say(f"Airflow's {part.name} has said nothing for {HUNG_SECONDS:g} s; it is ended.")
+                part.kill()
+
+    def _unhealthy(self) -> set[str]:
+        """The parts that are not as they should be, by what the API server says of them."""
+        health = self._ask("/api/v2/monitor/health")
+        if not health:
+            return set(self.parts)
+        names = {"scheduler": "scheduler", "dag_processor": "dag-processor", "triggerer": "triggerer"}
+        return {name for key, name in names.items() if (health.get(key) or {}).get("status") != "healthy"}
+
+    def _clean(self) -> None:
+        """Have Airflow's database forget what is older than it keeps, once a day."""
+        if self.cleaning and self.cleaning.poll() is None:
+            return
+        if self.cleaning and self.cleaning.poll():
+            self.say(f"Airflow's database was not cleaned; {self.parts['scheduler'].log.parent}/clean.log says why.")
+        self.cleaning = None
+        for part in self.parts.values():
+            if part.log.stat().st_size > MOST_LOG:
+                _begin_anew(part.log)
+        if time.monotonic() - self.cleaned > CLEAN_SECONDS:
+            self.cleaned = time.monotonic()
+            self.cleaning = clean(self.home)
+
+    def _where(self) -> str:
+        passwords = self.home / "simple_auth_manager_passwords.json.generated"
+        where = f"Airflow is at http://{self.host}:{self.port}"
+        with suppress(OSError, ValueError):
+            who = json.loads(passwords.read_text())
+            return "\n".join([where, *(f"Password for user '{user}': {word}" for user, word in who.items())])
+        return where
+
+    def _ask(self, path: str) -> dict[str, Any]:
+        connection = HTTPConnection(self.host, self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            found = json.loads(connection.getresponse().read())
+        except (OSError, HTTPException, ValueError):
+            return {}
+        finally:
+            connection.close()
+        return found if isinstance(found, dict) else {}
+
+
+def clean(home: Path, days: int = KEPT_DAYS) -> "subprocess.Popen[bytes]":
+    """Begin to clean Airflow's database of what is older than so many days, with Airflow's own command."""
+    from datetime import UTC, datetime, timedelta
+
+    before = datetime.now(UTC) - timedelta(days=days)
+    with (home / "logs" / "parts" / "clean.log").open("wb") as log:
+        command = ["airflow", "db", "clean", "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process, as by SIGTERM, when the one that started it is gone, even killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _airflow(*words: str) -> None:
+    done = subprocess.run(["airflow", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise AirflowError(f"Airflow's database cannot be set up:\n{done.stdout}{done.stderr}")
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise AirflowError(
+                f"Airflow cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or set "
+                "AIRFLOW__API__PORT to another."
+            ) from None
+
+
+def _begin_anew(log: Path) -> None:
+    """Keep what a part said until now beside its log, which begins anew; a part goes on writing at its beginning."""
+    if log.exists():
+        shutil.copyfile(log, log.with_suffix(".before.log"))
+        os.truncate(log, 0)
+
+
+def _stop(parts: dict[str, _Part], say: Callable[[str], None]) -> None:
+    """End all parts: asked first, then by force; the API server last, to which tasks that end say so."""
+    others = [part for part in parts.values() if part.process and part.name != "api-server"]
+    if any(part.ended() is None for part in parts.values() if part.process):
+        say("Airflow stops.")
+    _end(others, STOP_SECONDS)
+    _end([part for part in parts.values() if part.process and part not in others], LAST_SECONDS)
+
+
+def _end(parts: list[_Part], seconds: float) -> None:
+    for part in parts:
+        if part.ended() is None and part.process:
+            part.process.terminate()
+    deadline = time.monotonic() + seconds
+    for part in parts:
+        with suppress(subprocess.TimeoutExpired):
+            if part.process:
+                part.process.wait(max(0.1, deadline - time.monotonic()))
+        part.kill()
