@@ -5,9 +5,8 @@ Every morning at 05:00 local time the notebooks of `notebooks/etl/` turn the app
 `user_activity`, `dimension_activity` and `daily_metrics`. The 11:00 report, Superset and Redash read those tables. What
 Redash keeps of its answers is out of date after that, whichever day was published: `refresh_dashboards` tells it so.
 
-**When it fails**, the alert chat is told once for an event date. Open the failed task's log: its last lines name the
-notebook, the cell and the error, and where the executed notebook is archived. What readers see is as it was: one row
-publishes a day, once everything is checked.
+**When it fails**, the alert chat is told once for an event date; the failed task's log names the notebook, the cell and
+the error in its last lines. What readers see is as it was: one row publishes a day, once everything is checked.
 
 | what the log says | what to do |
 | --- | --- |
