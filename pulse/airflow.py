@@ -615,6 +615,8 @@ class VerifyArchiveOperator(_ToChats):
     the next night's proof begins there. A head is sent once, without a notification.
     """
 
+    template_fields = ("event_date",)
+
     def execute(self, context: Any) -> str:
         """Verify; gives the head.
 

@@ -25,7 +25,7 @@ import pytest
 from telegram_chats import Telegram
 
 from pulse import settings
-from pulse.archive import TEMPLATES, digest, index, manifest
+from pulse.archive import TEMPLATES, digest, index, manifest, proof
 from pulse.clickhouse import ClickHouse
 from pulse.sandbox.clickhouse import Server
 from pulse.sandbox.events import App, fill
@@ -298,7 +298,7 @@ def _is_told(airflow: Airflow, dag: str, task: str, run: str) -> None:
     if notebook := NOTEBOOKS.get(task):
         (kept,) = airflow.archive.glob(f"{dag}/*/*{run}*/{notebook}.1.ipynb")
         assert nbformat.read(kept, as_version=4).metadata["pulse"]["outcome"] == "killed"
-    assert manifest.verify(airflow.archive).problems == []
+    assert proof.verify(airflow.archive).problems == []
 
 
 def test_a_task_killed_in_its_last_try_is_told(scheduled: Airflow) -> None:
@@ -318,7 +318,7 @@ def test_a_task_killed_in_its_last_try_is_told(scheduled: Airflow) -> None:
     ],
 )
 def test_a_task_of_any_dag_killed_in_its_last_try_is_told(scheduled: Airflow, dag: str, task: str) -> None:
-    published = str(scheduled.db.value("select max(event_date) from daily_metrics"))
+    published = str(scheduled.db.value("select toString(max(event_date)) from daily_metrics"))
     run = _kill_in_the_last_try(scheduled, dag, task, {"event_date": published} if dag == "daily_report" else {})
     _is_told(scheduled, dag, task, run)
 
