@@ -1,8 +1,9 @@
 """Incidents: which anomalies are one story, from its opening to its end, and which slices explain it.
 
 Pure: verdicts in, incidents out. Incidents are a function of the verdicts alone, made anew for the last days by every
-run, so that runs that overlap, repeat or come late leave the same table. Moments are pandas' timestamps, as everything
-that is read from ClickHouse: what is added to them passes by the same on every day, whatever the clocks do.
+run from how they stood before those, so that runs that overlap, repeat or come late leave the same table. Moments are
+pandas' timestamps, as everything that is read from ClickHouse: what is added to them passes by the same on every day,
+whatever the clocks do.
 """
 
 import hashlib
@@ -240,14 +241,16 @@ class Incident:
     state: State = "open"
 
 
-def fold(ticks: Iterable[Tick], watch: Watch) -> list[Incident]:
+def fold(ticks: Iterable[Tick], watch: Watch, carried: Sequence[Incident] = ()) -> list[Incident]:
     """The incidents that the ticks tell of, in the order of opening.
+
+    Those that began before the first tick are `carried` into it; one of which the ticks tell nothing is left out.
 
     Anomalies of a bucket that share a cause open an incident or go on with one that is open, or was until lately; after
     `resolve_after` quiet buckets it is over. That data was late stays an incident when it has come. What is no longer
     watched tells of nothing.
     """
-    incidents: list[Incident] = []
+    incidents: list[Incident] = list(carried)
     for tick in sorted(ticks, key=lambda each: each.bucket):
         taken: set[str] = set()
         if tick.late:
@@ -259,7 +262,7 @@ def fold(ticks: Iterable[Tick], watch: Watch) -> list[Incident]:
             says = not tick.late if incident.direction == "data_lag" else tick.known
             if incident.state == "open" and incident.ref not in taken and says:
                 incidents[place] = _rest(incident, watch)
-    return incidents
+    return [incident for incident in incidents if incident not in carried]
 
 
 def _go_on(incidents: list[Incident], tick: Tick, direction: Direction, cause: list[Finding], watch: Watch) -> str:
@@ -537,21 +540,25 @@ def _finding(series: Series, row: Mapping[str, Any]) -> Finding:
     return Finding(series, "drop" if numbers["score"] < 0 else "spike", **numbers, window=int(row["window"]))
 
 
-def since(stored: pd.DataFrame, start: datetime, watch: Watch) -> datetime:
-    """From when on verdicts have to be read so that no incident is seen without its beginning.
+def carried(stored: pd.DataFrame, start: datetime, watch: Watch) -> list[Incident]:
+    """The incidents that began before a moment and could still go on then, as they stood at it, the earliest first.
+
+    With them nobody has to read what was judged since they began, however long they have been open.
 
     Args:
         stored: rows of table `incidents`.
-        start: the latest moment to begin at.
+        start: the moment; the ticks from it on are to be folded.
         watch: what is watched.
     """
-    known = [row for row in stored.to_dict("records") if row["state"] != "withdrawn"]
-    for row in sorted(known, key=lambda row: row["opened"], reverse=True):
-        after = timedelta(hours=watch.reopen_hours)
-        ended = row["resolved"] + after if row["state"] == "resolved" else None
-        if row["opened"] < start and (ended is None or ended >= start):
-            start = row["opened"]
-    return start
+    found = []
+    known = [row for row in stored.to_dict("records") if row["state"] != "withdrawn" and row["opened"] < start]
+    for incident in map(from_row, sorted(known, key=lambda row: row["opened"])):
+        if incident.resolved is None or incident.resolved > start:
+            updated = min(incident.updated, start - BUCKET)
+            found.append(replace(incident, state="open", resolved=None, updated=updated))
+        elif start - incident.resolved < timedelta(hours=watch.reopen_hours):
+            found.append(incident)
+    return found
 
 
 def adopt(incidents: Sequence[Incident], stored: pd.DataFrame) -> list[Incident]:

@@ -1,5 +1,6 @@
 """The monitoring notebook: buckets as pandas counts them, and the same incidents whenever and however often it runs."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
+import requests
 
 from notebooks.etl import GENDER, NAMED_GENDER, Etl, Sources
-from pulse import notebooks
+from pulse import incidents, notebooks
 from pulse.clickhouse import ClickHouse
 from pulse.notebooks import CheckError
 from pulse.sandbox.clickhouse import Server
@@ -307,6 +309,44 @@ def test_overlapping_repeated_and_late_ticks_give_the_same_incidents(watcher: Wa
         tick(other, clock, late_hours=3.0)
     pd.testing.assert_frame_equal(incidents_of(other), expected)
     ClickHouse(watcher.server.url, "default", ZONE).execute("drop database {name:Identifier}", name=other.name)
+
+
+def test_a_tick_reads_no_more_for_history_nor_for_what_has_been_open_for_weeks(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the rows that the server reads for it, of the project's tables and of the app's."""
+    read = []
+
+    def counting(*args: Any, **kwargs: Any) -> requests.Response:
+        answer = post(*args, **kwargs)
+        read.append(int(json.loads(answer.headers.get("X-ClickHouse-Summary", "{}")).get("read_rows", 0)))
+        return answer
+
+    post = requests.post
+    tick(watcher, "12:50")
+    monkeypatch.setattr(requests, "post", counting)
+    tick(watcher, "13:05")
+    young, days = sum(read), 100
+    for table, days_ago in (("verdicts", 3), ("metric_buckets", 30)):  # 500 days in which each was like the last one
+        copies = f"""
+        insert into {table}
+        select held.* replace (held.bucket - toIntervalDay({days_ago} + each.number) as bucket)
+        from {table} as held final
+        cross join numbers(500) as each
+        settings max_partitions_per_insert_block = 0
+        """  # noqa: S608
+        watcher.db.execute(copies)
+    opened = _at("13:00") - timedelta(days=days)
+    lead = ("views", "total", "all")
+    old = incidents.Finding(incidents.Series(*lead), "drop", 1.0, 9.0, 8.0, 10.0, -9.0, -0.9)
+    since = incidents.Incident("open", "drop", opened, _at("12:45"), old, (old.series,), (old.series,))
+    watcher.db.write(incidents.rows([since], {}), "incidents")
+    read.clear()
+    run = tick(watcher, "13:20")
+    assert "open" in set(run["stored"]["incident"])
+    held = watcher.db.value("select count() from verdicts") + watcher.db.value("select count() from metric_buckets")
+    assert held > 10 * young
+    assert sum(read) < 1.2 * young
 
 
 def test_silence_of_everything_is_late_data_and_never_a_drop(watcher: Watcher) -> None:

@@ -39,11 +39,14 @@ def found(name: str, value: float = 40.0, expected: float = 100.0, score: float 
 
 def story(watch: Watch, *ticks: tuple[str, ...] | None, start: int = 0) -> list[Incident]:
     """The incidents of buckets in a row: the names of what was found in each, None where data was late."""
-    made = [
+    return fold(ticks_of(*ticks, start=start), watch)
+
+
+def ticks_of(*ticks: tuple[str, ...] | None, start: int = 0) -> list[Tick]:
+    return [
         Tick(at(start + place), names is None, tuple(found(name) for name in names or ()), names is not None)
         for place, names in enumerate(ticks)
     ]
-    return fold(made, watch)
 
 
 def spans(incidents: list[Incident]) -> list[tuple[str, float, float | None]]:
@@ -174,12 +177,30 @@ def test_an_incident_that_later_data_takes_back_is_withdrawn_and_nothing_else_is
     assert incidents.changed(incidents.rows(both[1:], {}), stored, at(1)) == []  # it was not made anew
 
 
-def test_incidents_are_read_from_where_none_is_cut(watch: Watch) -> None:
-    rows = incidents.rows(story(watch, *[("views",)] * 20, (), ()), {})
-    stored = pd.DataFrame(rows)
-    assert incidents.since(stored, at(5), watch) == at(0)
-    assert incidents.since(stored, at(25), watch) == at(0)  # it could come back until then
-    assert incidents.since(stored, at(60), watch) == at(60)
+QUIET: tuple[str, ...] = ()
+HISTORIES = [
+    [("views",)] * 20 + [QUIET] * 12,
+    [("views",)] * 4 + [QUIET] + [("views", "likes")] * 8 + [QUIET] * 12,
+    [("views",)] * 5 + [QUIET] * 6 + [("views",)] * 5 + [QUIET] * 12,  # over, and back within two hours
+    [("views",)] * 3 + [QUIET] * 20,
+]
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+@pytest.mark.parametrize("start", range(1, 23, 3))
+def test_incidents_carried_on_from_any_moment_are_those_made_from_the_beginning(
+    watch: Watch, history: list[tuple[str, ...]], start: int
+) -> None:
+    whole = ticks_of(*history)
+    expected = fold(whole, watch)
+    for known in range(start, len(history)):  # what was last written, by a tick that saw so much
+        stored = pd.DataFrame(incidents.rows(fold(whole[: known + 1], watch), {}))
+        before = incidents.carried(stored, at(start), watch)
+        made = {incident.ref: incident for incident in fold(whole[start:], watch, before)}
+        for incident in expected:
+            if incident.updated >= at(start):
+                assert replace(made[incident.ref], quiet=0) == replace(incident, quiet=0)
+        assert set(made) <= {incident.ref for incident in expected}
 
 
 def test_silence_is_late_data_only_where_somebody_would_have_been_there() -> None:
