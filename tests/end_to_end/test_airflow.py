@@ -148,7 +148,7 @@ def scheduled(airflow: Airflow) -> Airflow:
         except sqlite3.OperationalError:  # the tables are still being made
             return False
 
-    airflow.wait(over, "a scheduled run of etl")
+    airflow.wait(over, "a scheduled run of etl", 500)
     return airflow
 
 
