@@ -9,12 +9,16 @@ Airflow's own logs go after 90 days.
 Then `verify` proves the archive (`pulse archive verify`), and sends the head of its chain to `TELEGRAM_ALERT_CHATS`,
 without a notification: from there nobody who can write in the folder can take it back.
 
+`clean_tables` drops from ClickHouse what is kept no longer: months of buckets, verdicts and incidents, loads and
+staging tables that nobody reads. `clean_logs` removes Airflow's logs. What is kept how long: `pulse/keeping.py`.
+
 **When it fails**, the alert chat is told, and nothing is lost: the next night takes the rest. The failed task's log
 says why in its last lines.
 
 | task | what to do |
 | --- | --- |
 | thin, clean_logs | give the archive's folder what it lacks: room, or the right to write |
+| clean_tables | see that ClickHouse answers and that its user may drop partitions |
 | verify names a notebook or a line | somebody changed the archive: find out who; restore it from a backup |
 | verify: a head noted earlier is gone | the same, unless you began the archive anew yourself: it is told once |
 """
@@ -23,8 +27,15 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
-from pulse import settings
-from pulse.airflow import MACROS, TODAY, CleanLogsOperator, ThinArchiveOperator, VerifyArchiveOperator
+from pulse import keeping, settings
+from pulse.airflow import (
+    MACROS,
+    TODAY,
+    CleanLogsOperator,
+    CleanTablesOperator,
+    ThinArchiveOperator,
+    VerifyArchiveOperator,
+)
 from pulse.airflow_tell import tell_in_the_end
 
 config = settings.load()
@@ -46,9 +57,10 @@ with DAG(
     },
     tags=["daily"],
 ) as dag:
-    thin = ThinArchiveOperator(task_id="thin", days=30)
+    thin = ThinArchiveOperator(task_id="thin", days=keeping.ARCHIVE_DAYS)
     # Also where nothing could be thinned.
     verify = VerifyArchiveOperator(task_id="verify", event_date=TODAY, chats="alert", trigger_rule="all_done")
     thin >> verify
-    CleanLogsOperator(task_id="clean_logs", days=90)
+    CleanLogsOperator(task_id="clean_logs", days=keeping.LOG_DAYS)
+    CleanTablesOperator(task_id="clean_tables")
     tell_in_the_end(dag)

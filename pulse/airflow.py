@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
 
-from pulse import PulseError, airflow_plugin, archive, notebooks, settings
+from pulse import PulseError, airflow_plugin, archive, keeping, notebooks, settings
 from pulse.archive import ArchiveError, index, lives, manifest, proof, retention
 
 with notebooks.light_import():  # the provider imports papermill, and that every cloud's SDK
@@ -570,6 +570,25 @@ class ThinArchiveOperator(BaseOperator):
             gone = retention.thin(Path(output), self.days)
         self.log.info("%d notebooks are gone; the manifest knows of them", len(gone))
         return len(gone)
+
+
+class CleanTablesOperator(BaseOperator):
+    """Drops what ClickHouse keeps no longer: see `pulse.keeping`."""
+
+    def execute(self, context: Any) -> list[str]:
+        """Clean; gives what was dropped.
+
+        Raises:
+            AirflowException: a partition cannot be dropped, or no server answers.
+        """
+        from pulse import clickhouse, schema
+
+        with _for_airflow(context):
+            db = clickhouse.connect(connected_settings())
+            schema.ensure(db)  # before the first run of all there is none of the tables
+            dropped = keeping.clean(db)
+        self.log.info("%s", "\n".join(dropped) or "nothing to drop")
+        return dropped
 
 
 class CleanLogsOperator(BaseOperator):
