@@ -253,7 +253,8 @@ select
     feed_active
 from named;
 
-create or replace table hand_dimension_activity engine = MergeTree order by (dimension, dimension_value) empty as select * from dimension_activity;
+create or replace table hand_dimension_activity engine = MergeTree order by (dimension, dimension_value) empty
+as select * from dimension_activity;
 
 -- One row per dimension and value
 insert into hand_dimension_activity

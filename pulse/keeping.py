@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 ARCHIVE_DAYS, LOG_DAYS = 30, 90
+STAGING_DAYS, UNPUBLISHED_DAYS = 1, 2  # of runs that ended or broke off, and of loads that nobody published
+REPLACED_HOURS = 1  # of a load whose place another one took: no statement that reads it takes longer
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ TABLES = (
     Kept("verdicts", 100, "what incidents are made from needs two days; the rest is for looking back"),
     Kept("incidents", 800, "two years of what happened"),
 )
-"""Partitioned by month. What is not listed, here or in `publishing.drop_unread`, is kept for ever."""
+"""Partitioned by month. What is not listed in this file is kept for ever."""
 
 
 def clean(db: Any, now: datetime | None = None) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from pulse import PulseError
+from pulse import PulseError, keeping
 from pulse.clickhouse import ClickHouse, quoted
 
 TABLES = ("user_activity", "dimension_activity", "daily_metrics")
@@ -153,10 +153,10 @@ def read_contents(db: ClickHouse, table: str, day: date, load: str, columns: lis
 
 
 def drop_unread(db: ClickHouse) -> list[str]:
-    """Drop what nobody reads any more: loads that others took the place of an hour ago or that were never published,
-    and the staging tables of runs, both after a day; gives their names.
+    """Drop what nobody reads any more, when `pulse.keeping` says so; gives the names.
 
-    Until then a load can be repeated, and looked into.
+    Those are loads that others took the place of, loads that were never published, and the staging tables of runs. Until
+    then, a load can be repeated and looked into.
 
     Raises:
         ClickHouseError: as `ClickHouse.execute`.
@@ -192,24 +192,27 @@ def drop_unread(db: ClickHouse) -> list[str]:
     group by parts.table, parts.partition
     having if(
         max(replaced.replaced_at) > toDateTime(0),
-        max(replaced.replaced_at) < now() - interval 1 hour,
-        max(parts.modification_time) < now() - interval 2 day
+        max(replaced.replaced_at) < now() - toIntervalHour({replaced_hours:UInt32}),
+        max(parts.modification_time) < now() - toIntervalDay({unpublished_days:UInt32})
     )
     """
     staging = """
-    -- Staging tables of runs that ended or broke off more than a day ago, one row per table
+    -- Staging tables of runs that ended or broke off long ago, one row per table
     select name
     from system.tables
     where
         database = {database:String}
         and match(name, {staging:String})
-        and metadata_modification_time < now() - interval 1 day
+        and metadata_modification_time < now() - toIntervalDay({staging_days:UInt32})
     """
     dropped = []
-    for row in db.read(loads, database=db.database, tables=[f"{table}_loads" for table in TABLES]).itertuples():
+    tables = [f"{table}_loads" for table in TABLES]
+    ages = {"replaced_hours": keeping.REPLACED_HOURS, "unpublished_days": keeping.UNPUBLISHED_DAYS}
+    for row in db.read(loads, database=db.database, tables=tables, **ages).itertuples():
         db.execute(f"alter table {{table:Identifier}} drop partition {row.partition}", table=row.table)
         dropped.append(f"{row.table} {row.partition}")
-    for name in db.read(staging, database=db.database, staging=STAGING)["name"]:
+    left = {"database": db.database, "staging": STAGING, "staging_days": keeping.STAGING_DAYS}
+    for name in db.read(staging, **left)["name"]:
         db.execute("drop table if exists {table:Identifier}", table=name)
         dropped.append(name)
     return dropped

@@ -9,11 +9,14 @@ from pulse.settings import ROOT
 
 
 def test_readme_states_what_is_kept_how_long() -> None:
-    stated = dict(re.findall(r"^\| (.+) \| (\d+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    stated = dict(re.findall(r"^\| (.+) \| (\d+(?: hour)?) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
     for kept in keeping.TABLES:
         assert stated[f"`{kept.table}`"] == str(kept.days)
     assert stated["the archive: quiet notebooks"] == str(keeping.ARCHIVE_DAYS)
     assert stated["logs of Airflow"] == str(keeping.LOG_DAYS)
+    assert stated["staging tables of a run"] == str(keeping.STAGING_DAYS)
+    assert stated["loads that were never published"] == str(keeping.UNPUBLISHED_DAYS)
+    assert stated["loads that another one took the place of"] == f"{keeping.REPLACED_HOURS} hour"
 
 
 def test_months_go_once_their_last_day_is_older(etl: Etl) -> None:
