@@ -155,7 +155,7 @@ def read_contents(db: ClickHouse, table: str, day: date, load: str, columns: lis
 def drop_unread(db: ClickHouse) -> list[str]:
     """Drop what nobody reads any more, when `pulse.keeping` says so; gives the names.
 
-    Those are loads that others took the place of, loads that were never published, and the staging tables of runs. Until
+    These are loads that others took the place of, loads that were never published, and staging tables of runs. Until
     then, a load can be repeated and looked into.
 
     Raises:
