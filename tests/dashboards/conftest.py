@@ -1,4 +1,4 @@
-"""Two published years, read by a real Superset."""
+"""Fourteen published months, read by a real Superset."""
 
 import random
 import subprocess
@@ -15,7 +15,7 @@ from pulse import clickhouse, schema, settings
 from pulse.sandbox import clickhouse as sandbox
 from pulse.sandbox import superset as superset_server
 
-DAYS = 730
+DAYS = 430
 WITH_USERS = 200  # how many days back the day is that has users too
 VALUES = {
     "os": ["iOS", "Android", "unknown"],
@@ -47,7 +47,7 @@ class Published:
 
 @pytest.fixture(scope="package")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
-    """Two years of days in a sandbox whose reader may read them, each with numbers that no other day has."""
+    """Fourteen months of days in a sandbox whose reader may read them, each with numbers that no other day has."""
     chance = random.Random(1)  # noqa: S311
     last = settings.load().event_day("yesterday")
     daily: list[dict[str, Any]] = []

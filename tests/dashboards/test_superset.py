@@ -498,7 +498,7 @@ def _moment(milliseconds: float) -> pd.Timestamp:
 
 
 def _reads_little(answer: dict[str, Any], published: Published) -> None:
-    """The chart's own statement reads the tables of two years a few times over, so that it is quick anywhere."""
+    """The chart's own statement reads the tables a few times over, so that it is quick anywhere."""
     statement = answer["query"].strip().rstrip(";")
     rows = len(published.slices) + len(published.daily)
     assert published.db.execute(statement).read_rows <= 8 * rows, json.dumps(statement)
