@@ -560,12 +560,14 @@ class ThinArchiveOperator(BaseOperator):
         """Thin; gives how many notebooks are gone.
 
         Raises:
-            AirflowSkipException: the archive is in an object store, whose own life-cycle rules decide.
+            AirflowSkipException: the archive has not begun, or is in an object store, whose own rules decide.
             AirflowException: the archive cannot be read or written.
         """
         output = settings.load().output
         if "://" in output:
             raise AirflowSkipException(f"{output} is an object store: what stays there is for its own rules to say.")
+        if not Path(output).is_dir():
+            raise AirflowSkipException(f"There is no archive at {output} yet; it begins with the first run.")
         with _for_airflow(context):
             gone = retention.thin(Path(output), self.days)
         self.log.info("%d notebooks are gone; the manifest knows of them", len(gone))
@@ -640,7 +642,7 @@ class VerifyArchiveOperator(_ToChats):
         """Verify; gives the head.
 
         Raises:
-            AirflowSkipException: the archive is in an object store, which has no manifest.
+            AirflowSkipException: the archive has not begun, or is in an object store, which has no manifest.
             AirflowException: the archive is not as it was kept, or it or the ledger cannot be read.
         """
         from pulse import clickhouse, messages, schema, telegram
@@ -652,7 +654,10 @@ class VerifyArchiveOperator(_ToChats):
             root = Path(config.output)
             db = clickhouse.connect(config)
             schema.create_missing(db)
-            verdict = proof.verify(root, outside=proof.ledger(db, root), last_only=True)
+            outside = proof.ledger(db, root)
+            if not root.is_dir() and not outside.heads:  # one that was there before is missed
+                raise AirflowSkipException(f"There is no archive at {root} yet; it begins with the first run.")
+            verdict = proof.verify(root, outside=outside, last_only=True)
             for line in verdict.remarks:
                 self.log.info("%s", line)
             if verdict.problems == verdict.gone:  # a head that is gone is told once: the next one begins anew

@@ -1,6 +1,7 @@
 """The archive's nightly proof, with the real ledger and the real chats behind it."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -8,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from archives import keep, now, place
 from telegram_chats import Telegram
 
 from pulse import clickhouse, schema, settings
-from pulse.airflow import DeliverOperator, VerifyArchiveOperator
+from pulse.airflow import DeliverOperator, ThinArchiveOperator, VerifyArchiveOperator
 from pulse.archive import manifest, proof
 from pulse.sandbox.clickhouse import Server
 
@@ -141,3 +142,17 @@ def test_a_ledger_that_is_younger_than_the_archive_is_a_remark(root: Path) -> No
     assert verdict.problems == []
     assert verdict.remarks == ["1 deliveries are older than the ledger, and were not compared with it"]
     assert date.fromisoformat(DAY)
+
+
+def test_an_archive_that_has_not_begun_is_no_alarm_and_one_that_is_gone_is(
+    root: Path, chats: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tonight()
+    shutil.rmtree(root)
+    with pytest.raises(AirflowException):
+        tonight()
+    monkeypatch.setenv("PULSE_OUTPUT", str(root.parent / "nowhere"))
+    with pytest.raises(AirflowSkipException, match=r"There is no archive at .*/nowhere yet"):
+        tonight()
+    with pytest.raises(AirflowSkipException, match=r"There is no archive at .*/nowhere yet"):
+        ThinArchiveOperator(task_id="thin").execute({})
