@@ -26,8 +26,9 @@ def outside(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         patch.setenv("PULSE_SOURCE_DATABASE", "no_such_app")
         patch.setenv("PULSE_OUTPUT", str(tmp_path_factory.mktemp("archive")))
         patch.setenv("TELEGRAM_API_URL", chats.server.url)
-        patch.setenv("AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION", "False")
-        for words in (["db", "migrate"], ["dags", "reserialize"]):
+        # A test that ran a DAG before may have put all of them there as they are at first: switched off.
+        unpause = ["dags", "unpause", "--yes", "--treat-dag-id-as-regex", ".*"]
+        for words in (["db", "migrate"], ["dags", "reserialize"], unpause):
             subprocess.run(["airflow", *words], check=True, capture_output=True)
         schema.ensure(clickhouse.connect())
         yield clickhouse_server

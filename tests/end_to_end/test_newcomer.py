@@ -116,7 +116,8 @@ def test_make_run_shows_yesterday(home: Home) -> None:
     assert str(page) in said
     report = page.read_text()
     assert f"{yesterday:%A} {yesterday.day} {yesterday:%B %Y}</b>" in report
-    assert f"vs {yesterday - timedelta(days=1):%a} " in report  # and so has a week to show
+    last_week, before = yesterday - timedelta(days=7), yesterday - timedelta(days=1)
+    assert f"vs {last_week:%a} {last_week.day} · {before:%a} {before.day}\n" in report  # and so has a week to show
     assert "No data" not in report
     assert list(page.parent.glob("photos/*.png"))
 
