@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from notebooks import reference
-from notebooks.etl import STEPS, Etl, Tables, assert_equal, sorted_tables
+from notebooks.etl import MESSAGES, STEPS, Etl, Tables, assert_equal, sorted_tables
 from pulse.notebooks import CheckError
 from pulse.sandbox.clickhouse import Server
 from pulse.settings import ROOT
@@ -51,7 +51,9 @@ def raw() -> pd.DataFrame:
 def college(clickhouse_server: Server, raw: pd.DataFrame) -> Iterator[Etl]:
     """An app with these messages and no feed."""
     with Etl.fresh(clickhouse_server, BUSIEST, "America/Los_Angeles") as etl:
-        etl.source.write(raw, "message_actions")
+        etl.create_source("message_actions", MESSAGES, "by month")  # one insert takes no more than 100 partitions
+        assert etl.source.write(raw, "message_actions").written_rows == len(raw)
+        assert etl.source.value("select count() from message_actions") == len(raw)
         yield etl
 
 
