@@ -26,6 +26,19 @@ PARTNERS = ("users_received", "users_sent")
 MOST_SLICES = 5  # the slices of a table that a sentence names, where more are wrong
 LATE_DAYS = 7  # how many days back the source is looked at again, when a day is reconciled
 
+# The slices that `published` and `expected` count differently: how both comparisons of slices end.
+DIFFERING = """
+    select
+        dimension,
+        dimension_value,
+        published.counts as found,
+        expected.counts as expected
+    from published
+    full join expected using (dimension, dimension_value)
+    where published.counts != expected.counts
+    order by dimension, dimension_value
+"""
+
 Numbers = Mapping[str, float | None]
 
 
@@ -225,15 +238,7 @@ def _slices_of_users(db: ClickHouse, day: date) -> Iterator[str]:
         group by dimension, dimension_value
     )
 
-    select
-        dimension,
-        dimension_value,
-        published.counts as found,
-        expected.counts as expected
-    from published
-    full join expected using (dimension, dimension_value)
-    where published.counts != expected.counts
-    order by dimension, dimension_value
+    {DIFFERING}
     """  # noqa: S608 (the names are those of our own dimensions)
     yield from _slice_differences(db.read(slices, day=day), COUNTS, "from user_activity")
 
@@ -317,15 +322,7 @@ def _partners(db: ClickHouse, config: settings.Settings, day: date) -> Iterator[
         group by dimension, dimension_value
     )
 
-    select
-        dimension,
-        dimension_value,
-        published.counts as found,
-        expected.counts as expected
-    from published
-    full join expected using (dimension, dimension_value)
-    where published.counts != expected.counts
-    order by dimension, dimension_value
+    {DIFFERING}
     """  # noqa: S608 (the names are those of our own dimensions)
     day_start, day_end = config.day_bounds(day)
     found = db.read(partners, day=day, day_start=day_start, day_end=day_end)

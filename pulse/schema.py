@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulse import PulseError, clickhouse
-from pulse.clickhouse import UNKNOWN_DATABASE, ClickHouse, ClickHouseError, quoted, statements
+from pulse.clickhouse import COMMENTS, UNKNOWN_DATABASE, ClickHouse, ClickHouseError, quoted, statements
 
 FOLDER = Path(__file__).parent
 VERSIONS = "schema_versions"
@@ -148,7 +148,7 @@ def upgrade(db: ClickHouse, source_database: str, *, dry_run: bool = False) -> l
             continue
         done.append(f"version {migration.version}: {migration.name}")
         if dry_run:
-            done += [f"    {' '.join(_without_comments(each).split())}" for each in migration.statements]
+            done += [f"    {' '.join(COMMENTS.sub(' ', each).split())}" for each in migration.statements]
             continue
         for statement in migration.statements:
             db.execute(statement)
@@ -249,7 +249,3 @@ def id_type(kinds: Iterable[str]) -> str:
                 "convert it in pulse/sources.sql."
             )
     return "String"
-
-
-def _without_comments(sql: str) -> str:
-    return re.sub(r"--[^\n]*", "", sql)
