@@ -233,7 +233,7 @@ class Engine:
             _refuse_outside(query.user, table.structure)
             _set(connection, _literally(table.format, [table.data]))
             connection.query(f"CREATE TEMPORARY TABLE `{table.name}` ({table.structure})")
-            _insert(connection, f"INSERT INTO `{table.name}`", table.format, [table.data])
+            _stream(connection, f"INSERT INTO `{table.name}`", table.format, [table.data])
         if query.user == self._reader:
             connection.query(f"SET ROLE viewer; SET {self._reader_settings}")
         return connection
@@ -401,6 +401,45 @@ def _set(connection: Any, values: dict[str, str]) -> None:
 
 
 def _insert(connection: Any, sql: str, form: str, data: list[bytes]) -> tuple[int, int]:
+    """Insert what a client sent, all of it or with the engine's error.
+
+    chDB's stream answers success, and drops the rows, when the table itself refuses them: too many partitions, a
+    constraint, a materialized view. So the stream fills a table in memory, and a statement of its own, whose errors
+    are told, copies that one.
+    """
+    # Not as a bound value: those replace the values that were set for the statement.
+    written = connection.query(f"SELECT formatQuerySingleLine({quote(f'{sql} FORMAT Null')})", "RawBLOB")
+    into = _INTO.match(written.bytes().decode())
+    if not into:
+        return _stream(connection, sql, form, data)
+    connection.query(f"CREATE TEMPORARY TABLE {_SENT} ({_columns(connection, into['table'])})")
+    try:
+        columns, settings = into["columns"] or "", into["settings"] or ""
+        rows, _ = _stream(connection, f"INSERT INTO {_SENT} {columns} {settings}", form, data)
+        if int(connection.query(f"SELECT count() FROM {_SENT}").bytes()) != rows:  # noqa: S608
+            raise QueryError(1002, "UNKNOWN_EXCEPTION", f"The engine lost rows of the insert into {into['table']}.")
+        copy = f"INSERT INTO {into['table']} {columns} {settings} SELECT {columns[1:-1] or '*'} FROM {_SENT}"  # noqa: S608
+        done = connection.query(copy)
+        return done.rows_written(), done.bytes_written()
+    finally:
+        connection.query(f"DROP TEMPORARY TABLE {_SENT}")
+
+
+_SENT = "sent_by_the_client"
+_NAME = r"(?:`(?:[^`\\]|\\.)*`|\{[^}]*\}|\w+)"
+_INTO = re.compile(
+    rf"INSERT INTO (?!FUNCTION\b)(?P<table>{_NAME}(?:\.{_NAME})?)"
+    r"(?: (?P<columns>\(.*?\)))?(?: (?P<settings>SETTINGS .*))? FORMAT Null$"
+)
+
+
+def _columns(connection: Any, table: str) -> str:
+    """A table's columns as CREATE takes them, without its constraints, keys and codecs."""
+    rows = json.loads(connection.query(f"DESCRIBE TABLE {table}", "JSONCompact").bytes())["data"]
+    return ", ".join(f"{quote(name, '`')} {kind} {default} {value}" for name, kind, default, value, *_ in rows)
+
+
+def _stream(connection: Any, sql: str, form: str, data: list[bytes]) -> tuple[int, int]:
     with connection.send_insert(sql, form) as stream:
         for piece in data:
             for start in range(0, len(piece), _CHUNK):
@@ -421,9 +460,9 @@ def _tsv(text: bytes) -> str:
     return text.decode(errors="replace").translate(escaped)
 
 
-def quote(value: str) -> str:
-    """A string literal of ClickHouse."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def quote(value: str, mark: str = "'") -> str:
+    """A string literal of ClickHouse; with a backtick for a mark, a name."""
+    return mark + value.replace("\\", "\\\\").replace(mark, f"\\{mark}") + mark
 
 
 # --- the data of an INSERT -------------------------------------------------------------------------------------------

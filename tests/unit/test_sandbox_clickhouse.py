@@ -216,6 +216,20 @@ def test_settings_database_and_format_come_as_parameters_or_headers(url: str, ta
     assert error(ask(url, "SELECT 1", nothing="1")) == (404, 115)
 
 
+@pytest.mark.parametrize("into", ["{}", "TABLE {} (d, `a b`)", "{} (* EXCEPT y)", "{} SETTINGS max_threads = 1"])
+def test_rows_that_a_table_refuses_are_an_error_and_none_is_written(url: str, table: str, into: str) -> None:
+    odd = f"{table}_refusing"
+    columns = "d UInt16, `a b` Int32, y Int32 DEFAULT d * 2, m Int32 MATERIALIZED y, CONSTRAINT positive CHECK d != 7"
+    answer(url, f"CREATE OR REPLACE TABLE {odd} ({columns}) ENGINE = MergeTree PARTITION BY d ORDER BY d")
+    rows = [f'{{"d": {day}, "a b": 1}}' for day in range(100, 201)]
+    insert = f"INSERT INTO {into.format(odd)} FORMAT JSONEachRow"
+    assert error(ask(url, "\n".join(rows), query=insert)) == (500, 252)
+    assert error(ask(url, rows[0] + '{"d": 7, "a b": 2}', query=insert)) == (500, 469)
+    assert answer(url, f"SELECT count() FROM {odd}") == "0\n"
+    answer(url, "\n".join(rows[1:]), query=insert)
+    assert answer(url, f"SELECT count(), sum(y), sum(m), sum(`a b`) FROM {odd}") == "100\t30100\t30100\t100\n"
+
+
 def test_values_are_bound_as_a_real_server_reads_them(url: str, table: str) -> None:
     assert answer(url, "SELECT {x:String} = 'a\tb\n\\'ю\\\\'", param_x="a\\tb\\n'ю\\\\") == "1\n"
     assert error(ask(url, "SELECT {x:String}", param_x="a\tb"))[1] == 457
