@@ -190,19 +190,20 @@ partition by toYYYYMM(bucket)
 order by (dimension, dimension_value, bucket);
 
 -- What happened in the slices that are large enough to watch, one row per slice: for each metric an array, and the places of its
--- buckets, counted from the start, beside it. Large enough is a share of the active users over the last week.
+-- buckets, counted from the start, beside it. Large enough is a share of the active users over the last 168 hours: the server's clock
+-- changes in its zone do not make a week longer or shorter.
 create or replace view bucket_history as
 with largest as (
     select
         dimension,
         dimension_value
     from metric_buckets final
-    where bucket >= {end:DateTime64(6)} - interval 7 day and bucket < {end:DateTime64(6)}
+    where bucket >= {end:DateTime64(6)} - interval 168 hour and bucket < {end:DateTime64(6)}
     group by dimension, dimension_value
     having sum(app_users) >= {least_share:Float64} * (
         select sum(whole.app_users)
         from metric_buckets as whole final
-        where whole.bucket >= {end:DateTime64(6)} - interval 7 day and whole.bucket < {end:DateTime64(6)} and whole.dimension = 'total'
+        where whole.bucket >= {end:DateTime64(6)} - interval 168 hour and whole.bucket < {end:DateTime64(6)} and whole.dimension = 'total'
     )
 )
 
