@@ -1,6 +1,5 @@
 """The messages of a real community, day by day through the ETL: 59,835 by 1,899 students, April to October 2004."""
 
-import os
 import zlib
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -20,8 +19,7 @@ DAYS = [date(2004, 4, 15) + timedelta(days=number) for number in range(195)]
 QUIET = [date(2004, 4, 17), date(2004, 4, 18)]  # a weekend on which nobody in California wrote
 BUSY = [day for day in DAYS if day not in QUIET]
 BUSIEST = date(2004, 5, 26)
-# Every eighth day, so each weekday in turn; with EVERY_DAY=1 in the environment all of them, in some three minutes.
-COMPUTED = BUSY if os.environ.get("EVERY_DAY") else sorted({*BUSY[::8], BUSIEST})
+SOME = sorted({*BUSY[::15], BUSIEST})  # each weekday in turn
 
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="college_messages.csv.gz is not beside the project")
 
@@ -57,18 +55,24 @@ def college(clickhouse_server: Server, raw: pd.DataFrame) -> Iterator[Etl]:
         yield etl
 
 
+@pytest.fixture(scope="module", params=[SOME, pytest.param(BUSY, marks=pytest.mark.prove)], ids=["some", "all"])
+def days(request: pytest.FixtureRequest) -> list[date]:
+    """Which days are computed: all of them take some three minutes."""
+    return list(request.param)
+
+
 @pytest.fixture(scope="module")
-def published(college: Etl) -> Etl:
+def published(college: Etl, days: list[date]) -> Etl:
     """The days computed one after the other."""
-    for day in COMPUTED:
+    for day in days:
         college.run(day, allow_empty=True)
     return college
 
 
-def test_each_day_is_as_pandas_computes_it(published: Etl, raw: pd.DataFrame) -> None:
+def test_each_day_is_as_pandas_computes_it(published: Etl, days: list[date], raw: pd.DataFrame) -> None:
     feed = pd.DataFrame({"user_id": [], "action": [], "os": [], "gender": [], "age": []}).assign(time=raw["time"][:0])
     computed = Tables(*(published.db.read(f"select * from {table}") for table in Tables._fields))  # noqa: S608
-    for day in COMPUTED:
+    for day in days:
         given = (feed, raw, day, published.zone)
         expected = Tables(
             reference.expected_user_activity(*given),
@@ -76,8 +80,8 @@ def test_each_day_is_as_pandas_computes_it(published: Etl, raw: pd.DataFrame) ->
             reference.expected_daily_metrics(*given),
         )
         assert_equal(sorted_tables(*(table[table["event_date"] == pd.Timestamp(day)] for table in computed)), expected)
-    assert sorted(computed.daily_metrics["event_date"].dt.date) == COMPUTED
-    if COMPUTED == BUSY:
+    assert sorted(computed.daily_metrics["event_date"].dt.date) == days
+    if days == BUSY:
         assert computed.daily_metrics["messages_sent"].sum() == len(raw) == 59_835
         assert computed.user_activity["user_id"].nunique() == 1_899
 
