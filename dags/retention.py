@@ -1,13 +1,13 @@
 """
-# retention: what may go from the archive, and the proof of what stays
+# retention: the proof of the archive, and what may go
 
-Every night at 03:30 local time: takes out of the archive what is older than 30 days and quiet. What failed, alerted
-or was sent stays, and so do the first and the last success of each notebook for an event date; the manifest keeps the
-SHA-256, the parameters and the numbers of what goes. `pulse archive thin --dry-run` says what the next run takes.
-Airflow's own logs go after 90 days.
+Every night at 03:30 local time: `verify` proves the archive (`pulse archive verify`), and sends the head of its chain
+to `TELEGRAM_ALERT_CHATS`, without a notification: from there nobody who can write in the folder can take it back.
 
-Then `verify` proves the archive (`pulse archive verify`), and sends the head of its chain to `TELEGRAM_ALERT_CHATS`,
-without a notification: from there nobody who can write in the folder can take it back.
+Then `thin` takes out what is older than 30 days and quiet: not from an archive that somebody changed, where it may be
+evidence. What failed, alerted or was sent stays, and so do the first and the last success of each notebook for an event
+date; the manifest keeps the SHA-256, the parameters and the numbers of what goes. `pulse archive thin --dry-run` says
+what the next run takes. Airflow's own logs go after 90 days.
 
 `clean_tables` drops from ClickHouse what is kept no longer: months of buckets, verdicts and incidents, loads and
 staging tables that nobody reads. `clean_logs` removes Airflow's logs. What is kept how long: `pulse/keeping.py`.
@@ -57,10 +57,8 @@ with DAG(
     },
     tags=["daily"],
 ) as dag:
-    thin = ThinArchiveOperator(task_id="thin", days=keeping.ARCHIVE_DAYS)
-    # Also where nothing could be thinned.
-    verify = VerifyArchiveOperator(task_id="verify", event_date=TODAY, chats="alert", trigger_rule="all_done")
-    thin >> verify
+    verify = VerifyArchiveOperator(task_id="verify", event_date=TODAY, chats="alert")
+    verify >> ThinArchiveOperator(task_id="thin", days=keeping.ARCHIVE_DAYS)
     CleanLogsOperator(task_id="clean_logs", days=keeping.LOG_DAYS)
     CleanTablesOperator(task_id="clean_tables")
     tell_in_the_end(dag)

@@ -82,6 +82,14 @@ def test_every_dag_ends_with_a_task_that_tells_and_nothing_tells_from_a_dying_pr
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
+def test_a_run_in_which_a_task_failed_is_a_failed_run(path: Path, bag: Any) -> None:
+    """Airflow judges by the last tasks alone: one that runs whatever came before it would hide a failure."""
+    passed_on = {"all_success", "none_failed", "none_failed_min_one_success"}
+    for task in bag.dags[path.stem].tasks:
+        assert task.is_teardown or task.trigger_rule in passed_on, task.task_id
+
+
+@pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
 def test_what_is_written_as_a_template_is_one(path: Path, bag: Any) -> None:
     """A template in an attribute that Airflow does not render would be taken as it stands."""
     for task in bag.dags[path.stem].tasks:
