@@ -21,11 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
 from pulse import PulseError
+from pulse.keeping import LOG_DAYS
 
 SQLITE = {"timeout": 60}
 """What Airflow hands to SQLite: to wait so many seconds for another process's write, and not to fail at once."""
@@ -40,7 +42,8 @@ START_SECONDS, STOP_SECONDS = 180.0, 20.0
 LAST_SECONDS = 3.0  # the API server's for the end: threads of its database outlive it
 HUNG_SECONDS = 300.0  # a part that says nothing for so long is not busy, it hangs
 MOST_ENDS, WITHIN_SECONDS = 5, 600.0  # a part that ends more often than that is not started again
-CLEAN_SECONDS, KEPT_DAYS = 24 * 3600.0, 90  # how often Airflow's database is cleaned, and what it keeps
+CLEAN_SECONDS = 24 * 3600.0  # how often Airflow's database is cleaned
+CLEAN_LOG = Path("logs", "parts", "clean.log")  # of the last cleaning, and when it was
 MOST_LOG = 20_000_000  # bytes of what a part says, before it begins anew
 
 
@@ -143,7 +146,6 @@ class _Watch:
     port: int
     say: Callable[[str], None]
     stop: _Stop
-    cleaned: float = field(default_factory=time.monotonic)
     cleaning: "subprocess.Popen[bytes] | None" = None
 
     def until_stopped(self) -> None:
@@ -209,18 +211,20 @@ class _Watch:
         return {name for key, name in names.items() if (health.get(key) or {}).get("status") != "healthy"}
 
     def _clean(self) -> None:
-        """Have Airflow's database forget what is older than it keeps, once a day."""
+        """Have Airflow's database forget what is older than it keeps, once a day, however often Airflow is started."""
         if self.cleaning and self.cleaning.poll() is None:
             return
+        log = self.home / CLEAN_LOG
         if self.cleaning and self.cleaning.poll():
-            self.say(f"Airflow's database was not cleaned; {self.parts['scheduler'].log.parent}/clean.log says why.")
+            self.say(f"Airflow's database was not cleaned; {log} says why.")
         self.cleaning = None
         for part in self.parts.values():
             if part.log.stat().st_size > MOST_LOG:
                 _begin_anew(part.log)
-        if time.monotonic() - self.cleaned > CLEAN_SECONDS:
-            self.cleaned = time.monotonic()
-            self.cleaning = clean(self.home)
+        if not log.exists():
+            log.touch()  # a new database holds nothing old
+        if time.time() - log.stat().st_mtime > CLEAN_SECONDS:
+            self.cleaning = clean(log)
 
     def _where(self) -> str:
         passwords = self.home / "simple_auth_manager_passwords.json.generated"
@@ -242,14 +246,12 @@ class _Watch:
         return found if isinstance(found, dict) else {}
 
 
-def clean(home: Path, days: int = KEPT_DAYS) -> "subprocess.Popen[bytes]":
-    """Begin to clean Airflow's database of what is older than so many days, with Airflow's own command."""
-    from datetime import UTC, datetime, timedelta
-
-    before = datetime.now(UTC) - timedelta(days=days)
-    with (home / "logs" / "parts" / "clean.log").open("wb") as log:
-        command = ["airflow", "db", "clean", "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"]
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+def clean(log: Path) -> "subprocess.Popen[bytes]":
+    """Begin to clean Airflow's database of what is older than `LOG_DAYS`, with Airflow's own command."""
+    before = datetime.now(UTC) - timedelta(days=LOG_DAYS)
+    command = ["airflow", "db", "clean", "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"]
+    with log.open("wb") as output:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
 
 
 def _end_with_parent() -> None:

@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from pulse import settings
+from pulse.airflow_server import CLEAN_LOG
+from pulse.keeping import LOG_DAYS
 
 
 @dataclass
@@ -135,6 +138,21 @@ def test_the_database_waits_for_another_writer(watched: Watched) -> None:
         watched.wait(lambda: connection.execute(beats).fetchone() != (last,), "another beat of the scheduler", 60)
     assert watched.parts()["scheduler"] == before
     assert "ended" not in watched.said()
+
+
+def test_its_database_forgets_what_is_older_than_it_keeps(watched: Watched) -> None:
+    insert = "insert into log (dttm, event, owner) values (?, 'seen', ?)"
+    with closing(sqlite3.connect(watched.home / "airflow.db", timeout=60)) as connection:
+        for days in (LOG_DAYS + 2, LOG_DAYS - 2):
+            connection.execute(insert, (str(datetime.now(UTC) - timedelta(days=days)), str(days)))
+        connection.commit()
+        cleaned = watched.home / CLEAN_LOG
+        cleaned.touch()
+        os.utime(cleaned, times=(time.time() - 3 * 86_400,) * 2)
+        left = "select owner from log where event = 'seen'"
+        watched.wait(lambda: len(connection.execute(left).fetchall()) < 2, "the cleaning", 120)
+        assert connection.execute(left).fetchall() == [(str(LOG_DAYS - 2),)]
+    assert "not cleaned" not in watched.said()
 
 
 def test_a_part_that_dies_is_started_again_with_what_it_started_gone(watched: Watched) -> None:

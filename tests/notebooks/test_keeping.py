@@ -13,7 +13,7 @@ def test_readme_states_what_is_kept_how_long() -> None:
     for kept in keeping.TABLES:
         assert stated[f"`{kept.table}`"] == str(kept.days)
     assert stated["the archive: quiet notebooks"] == str(keeping.ARCHIVE_DAYS)
-    assert stated["logs of Airflow"] == str(keeping.LOG_DAYS)
+    assert stated["Airflow's logs, and its database"] == str(keeping.LOG_DAYS)
     assert stated["staging tables of a run"] == str(keeping.STAGING_DAYS)
     assert stated["loads that were never published"] == str(keeping.UNPUBLISHED_DAYS)
     assert stated["loads that another one took the place of"] == f"{keeping.REPLACED_HOURS} hour"
