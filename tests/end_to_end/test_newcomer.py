@@ -195,7 +195,7 @@ def test_make_superset_serves_the_dashboard(home: Home) -> None:
     ("benchmark", "measured"),
     [
         pytest.param("etl --scale 0.01 --rounds 1", "results of all ways", marks=pytest.mark.prove),
-        ("anomalies --scale 0.03", "false alarms per metric-week"),
+        pytest.param("anomalies --scale 0.03", "false alarms per metric-week", marks=pytest.mark.prove),
         ("monitoring --scale 0.02", "a whole run like every other"),
     ],
 )
