@@ -563,20 +563,21 @@ def test_the_list_reads_one_index_in_its_order_whoever_the_reader_is(root: Path)
         assert opened._total(index.Filter(outcome="failed")) == 1
 
 
-@pytest.mark.prove
 @pytest.mark.timeout(1800)
-def test_a_hundred_thousand_runs_are_listed_and_searched_in_a_second_of_work(tmp_path: Path) -> None:
-    fill(tmp_path, 100_000)
+@pytest.mark.parametrize("runs", [10_000, pytest.param(100_000, marks=pytest.mark.prove)])
+def test_so_many_runs_are_listed_and_searched_in_a_second_of_work(tmp_path: Path, runs: int) -> None:
+    fill(tmp_path, runs)
     index.rebuild(tmp_path)
     look = pages.Look(settings.load(), dags=frozenset({"monitoring"}))
-    for wanted, number in (({}, 1), ({}, 400), ({"text": "far below"}, 1), ({"outcome": "not succeeded"}, 2)):
+    for wanted, number in (({}, 1), ({}, runs // 250), ({"text": "far below"}, 1), ({"outcome": "not succeeded"}, 2)):
         begun = time.process_time()
         with index.opened(tmp_path) as opened:
             html = pages.list_page(opened, look, index.Filter(**wanted, dags=look.dags), number)
         assert time.process_time() - begun < 1, wanted
-        assert html.count('<li class="run') == 200
+        shown = html.count('<li class="run')
+        assert shown == 200 or (runs < 100_000 and shown > 50), wanted  # of fewer runs, the last page may be shorter
     verdict = proof.verify(tmp_path)
-    assert (verdict.problems, verdict.notebooks) == ([], 100_000)
+    assert (verdict.problems, verdict.notebooks) == ([], runs)
 
 
 def test_a_number_of_a_page_that_no_database_counts_to_is_the_last_page(root: Path) -> None:
