@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,12 +25,32 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pulse import PulseError
 from pulse.keeping import LOG_DAYS
 
-SQLITE = {"timeout": 60}
+
+class _WritingCursor(sqlite3.Cursor):
+    """A cursor that takes the lock for writing before it opens a savepoint.
+
+    A savepoint of SQLite begins by reading. If another process writes before the savepoint does, SQLite refuses the
+    savepoint's write at once ("database is locked"), however long the connection would wait. Airflow creates the runs
+    of a backfill in savepoints, beside a scheduler that writes all the time.
+    """
+
+    def execute(self, sql: str, *parameters: Any) -> Self:
+        if sql.startswith("SAVEPOINT") and not self.connection.in_transaction:
+            super().execute("BEGIN IMMEDIATE")
+        return super().execute(sql, *parameters)
+
+
+class _WritingConnection(sqlite3.Connection):
+    def cursor(self, factory: Any = _WritingCursor) -> Any:
+        return super().cursor(factory)
+
+
+SQLITE = {"timeout": 60, "factory": _WritingConnection}
 """What Airflow hands to SQLite: to wait so many seconds for another process's write, and not to fail at once."""
 
 PARTS = {

@@ -57,9 +57,14 @@ def environment() -> None:
             os.environ.setdefault(f"AIRFLOW__DATABASE__{name}", "pulse.airflow_server.SQLITE")
 
 
-@app.command()
-def airflow() -> None:
-    """Run Airflow with all of its parts on this machine, each of them watched, until stopped."""
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def airflow(command: Annotated[list[str] | None, typer.Argument(help="A command of Airflow's own.")] = None) -> None:
+    """Run Airflow with all of its parts on this machine, each of them watched, until stopped.
+
+    With a command of Airflow's own, such as `dags list`, run that one in the same Airflow.
+    """
+    if command:
+        os.execvp("airflow", ["airflow", *command])  # noqa: S606
     from pulse import airflow_server
 
     airflow_server.run(Path(os.environ["AIRFLOW_HOME"]), typer.echo)

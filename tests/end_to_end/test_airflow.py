@@ -77,9 +77,13 @@ class Airflow:
             kept.rename(self.archive)
 
     def command(self, *words: str) -> str:
-        done = subprocess.run(["airflow", *words], env=self.environment, capture_output=True, text=True, timeout=120)
+        done = self.try_command(*words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def try_command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        command = ["pulse", "airflow", *words]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
 
     def query(self, sql: str, *values: object) -> list[tuple[str, ...]]:
         """Airflow's own record, read from its database: its command takes seconds for every look."""
@@ -246,8 +250,8 @@ def test_the_report_waits_in_no_slot_and_goes_out_once_the_day_is_there(schedule
 
 def test_a_day_to_come_is_refused_by_the_form(scheduled: Airflow) -> None:
     ahead = str(scheduled.yesterday + timedelta(days=30))
-    words = ["dags", "trigger", "etl", "--run-id", "ahead", "--conf", json.dumps({"event_date": ahead})]
-    done = subprocess.run(["airflow", *words], env=scheduled.environment, capture_output=True, text=True, timeout=120)
+    conf = json.dumps({"event_date": ahead})
+    done = scheduled.try_command("dags", "trigger", "etl", "--run-id", "ahead", "--conf", conf)
     assert done.returncode != 0
     assert f"'{ahead}' is not a 'day that has ended'" in done.stdout + done.stderr
     assert scheduled.query("select state from dag_run where run_id = 'ahead'") == []

@@ -95,7 +95,7 @@ ELSEWHERE = {
     "make bench": "test_make_bench_measures",
     "pulse dashboards superset": "dashboards/test_superset.py",
     "pulse dashboards redash": "dashboards/test_redash.py",
-    "pulse sandbox run -- airflow": "test_airflow.py",
+    "pulse airflow backfill": "test_airflow.py",
     "pulse archive show": "test_daily_report.py",
     "pre-commit install": "test_the_hooks_pass",
 }
