@@ -74,8 +74,9 @@ def browser() -> "Iterator[Browser]":
     For one module, since playwright's loop counts as running until it is closed: no test can call `asyncio.run`
     meanwhile, which is how messages are sent.
     """
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # what a page is to show may take a busy machine some seconds
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
         pytest.skip("there is no Chromium on this machine; install the package chromium to see the pages tested")

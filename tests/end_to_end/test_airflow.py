@@ -17,11 +17,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import nbformat
 import pytest
+from playwright.sync_api import Browser, Page, expect
 from telegram_chats import Telegram
 
 from pulse import settings
@@ -29,9 +29,6 @@ from pulse.archive import TEMPLATES, digest, index, manifest, proof
 from pulse.clickhouse import ClickHouse
 from pulse.sandbox.clickhouse import Server
 from pulse.sandbox.events import App, fill
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 DAYS = 6
 
@@ -331,7 +328,7 @@ def test_a_task_of_any_dag_killed_in_its_last_try_is_told(scheduled: Airflow, da
 
 
 @pytest.fixture(scope="module")
-def page(scheduled: Airflow, browser: "Browser") -> "Iterator[Page]":
+def page(scheduled: Airflow, browser: Browser) -> Iterator[Page]:
     """A browser's page, logged in to Airflow; what it asks of others and what goes wrong in it is kept beside it."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.goto(f"{scheduled.url}/archive/index.html?dag=etl")
@@ -346,7 +343,7 @@ def page(scheduled: Airflow, browser: "Browser") -> "Iterator[Page]":
 
 
 def test_airflows_own_pages_show_the_projects_time_until_a_reader_chooses_another(
-    scheduled: Airflow, page: "Page"
+    scheduled: Airflow, page: Page
 ) -> None:
     page.goto(f"{scheduled.url}/dags/etl/runs")
     assert page.evaluate("localStorage.getItem('timezone')") == f'"{settings.load().timezone}"'
@@ -391,7 +388,7 @@ def test_nobody_sees_the_archive_without_the_login(scheduled: Airflow) -> None:
         connection.close()
 
 
-def test_the_load_of_a_day_is_found_opened_and_compared_with_the_day_before(scheduled: Airflow, page: "Page") -> None:
+def test_the_load_of_a_day_is_found_opened_and_compared_with_the_day_before(scheduled: Airflow, page: Page) -> None:
     before, place = _loads(scheduled)[-2:]
     day, day_before = place.split("/")[1], before.split("/")[1]
     page.goto(scheduled.url)
@@ -411,13 +408,13 @@ def test_the_load_of_a_day_is_found_opened_and_compared_with_the_day_before(sche
     told = archive.get_by_label("key numbers").inner_text()
     for name in ("app_users", "views", "messages_sent"):
         assert re.search(rf"{numbers[day][name]:,}\s+{name}", told)
-    assert archive.get_by_text("as kept").is_visible()
+    expect(archive.get_by_text("as kept")).to_be_visible()
     commit = nbformat.read(scheduled.archive / place, as_version=4).metadata["pulse"]["commit"]
-    assert archive.get_by_text(commit).is_visible()
-    assert archive.locator("article table").first.is_visible()
-    assert not archive.locator("article .highlight").first.is_visible()  # code is folded
+    expect(archive.get_by_text(commit)).to_be_visible()
+    expect(archive.locator("article table").first).to_be_visible()
+    expect(archive.locator("article .highlight").first).to_be_hidden()  # code is folded
     archive.locator("article summary").first.click()
-    assert archive.get_by_text("an ISO date such as").first.is_visible()
+    expect(archive.get_by_text("an ISO date such as").first).to_be_visible()
 
     archive.get_by_role("link", name="Compare with").click()
     verdict = archive.locator(".verdict").inner_text()
@@ -428,15 +425,15 @@ def test_the_load_of_a_day_is_found_opened_and_compared_with_the_day_before(sche
         cells = archive.locator("table.numbers tr", has_text=name).locator("td").all_inner_texts()
         shown = [f"{was:,}", f"{now:,}", f"{now - was:+,}", f"{100 * (now - was) / was:+.1f}%"]
         assert cells == [text.replace("-", "−") for text in shown]
-    assert archive.get_by_text("The same in every cell.").is_visible()
+    expect(archive.get_by_text("The same in every cell.")).to_be_visible()
 
 
-def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflow, page: "Page") -> None:
+def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflow, page: Page) -> None:
     ((run_id,),) = scheduled.query("select run_id from dag_run where dag_id = 'etl' and run_type = 'scheduled'")
     page.goto(f"{scheduled.url}/dags/etl/runs/{quote(run_id)}/tasks/load/details")
     page.get_by_role("link", name="Executed notebook").click()
     page.get_by_role("heading", name="Does it add up?").wait_for()
-    assert page.get_by_text(run_id).is_visible()
+    expect(page.get_by_text(run_id)).to_be_visible()
 
     (kept,) = scheduled.archive.glob("daily_report/*/early_*/daily_report.1.ipynb")
     day = kept.parent.parent.name
@@ -444,8 +441,8 @@ def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflo
         each for each in scheduled.chats.messages(scheduled.readers) if digest(kept.read_bytes())[:10] in each["text"]
     ]
     page.goto(sent["entities"][-1]["url"])
-    assert page.get_by_role("heading", name="Daily report").first.is_visible()
-    assert page.get_by_text(f"message {sent['id']}").is_visible()
+    expect(page.get_by_role("heading", name="Daily report").first).to_be_visible()
+    expect(page.get_by_text(f"message {sent['id']}")).to_be_visible()
     assert page.locator("article img").first.evaluate("image => image.naturalWidth") > 500
     assert day in page.title()
 
@@ -454,10 +451,10 @@ def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflo
     published.click()
     page.get_by_role("heading", name="Does it add up?").wait_for()
     assert day in page.title()
-    assert page.get_by_label("used by").get_by_role("link", name="Daily report").first.is_visible()
+    expect(page.get_by_label("used by").get_by_role("link", name="Daily report").first).to_be_visible()
     page.get_by_role("link", name="Extract the feed").click()
     page.get_by_label("used by").get_by_role("link", name="Daily report").first.click()
-    assert page.get_by_role("heading", name="Daily report").first.is_visible()
+    expect(page.get_by_role("heading", name="Daily report").first).to_be_visible()
 
 
 HOSTILE = """<script>document.title='owned'</script><img src=x onerror="document.title='owned'">
@@ -472,7 +469,7 @@ HOSTILE = """<script>document.title='owned'</script><img src=x onerror="document
 HARMFUL = "iframe, object, embed, base, meta[http-equiv=refresh], link[rel=stylesheet]"
 
 
-def test_a_hostile_notebook_does_nothing(scheduled: Airflow, page: "Page", tmp_path: Path) -> None:
+def test_a_hostile_notebook_does_nothing(scheduled: Airflow, page: Page, tmp_path: Path) -> None:
     """Scripts, frames, forms, styles and pictures from elsewhere, in every place where a notebook can have them."""
     node = nbformat.read(scheduled.archive / _loads(scheduled)[0], as_version=4)
     data = {
@@ -512,18 +509,18 @@ def test_a_hostile_notebook_does_nothing(scheduled: Airflow, page: "Page", tmp_p
             page.wait_for_timeout(200)
             assert "owned" not in page.title().split("<")[0]
             assert page.evaluate("document.title") != "owned"
-            assert page.locator(HARMFUL).count() == 0
+            expect(page.locator(HARMFUL)).to_have_count(0)
             assert page.locator("script").all_text_contents() == [(TEMPLATES / "keys.js").read_text()]
-            assert page.locator("style").count() == 1
+            expect(page.locator("style")).to_have_count(1)
             forms = page.locator("form").evaluate_all("forms => forms.map(form => form.className)")
             assert set(forms) <= {"filter", "compare-with"}
-            assert page.locator(".page-top").is_visible()
+            expect(page.locator(".page-top")).to_be_visible()
     assert [url for url in asked if not url.startswith((scheduled.url, "data:"))] == []
     with pytest.raises(Exception, match="Content Security Policy"):
         page.add_script_tag(content="document.title = 'owned'")
 
 
-def test_no_path_outside_the_archive_can_be_asked_for(scheduled: Airflow, page: "Page") -> None:
+def test_no_path_outside_the_archive_can_be_asked_for(scheduled: Airflow, page: Page) -> None:
     secret = scheduled.home / "outside.1.ipynb"
     secret.write_text(json.dumps({**nbformat.v4.new_notebook(), "secret": "outside the archive"}))
     ups = ["../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "....//", "%252e%252e%252f", "..%00/", "etl/../../"]
@@ -540,7 +537,7 @@ def test_no_path_outside_the_archive_can_be_asked_for(scheduled: Airflow, page: 
     assert json.loads(_raw(scheduled, f"/archive/notebook/{place}", page)[1])["nbformat"] == 4  # what is in it can
 
 
-def test_a_notebook_that_was_changed_says_so_on_its_page(scheduled: Airflow, page: "Page") -> None:
+def test_a_notebook_that_was_changed_says_so_on_its_page(scheduled: Airflow, page: Page) -> None:
     place = _loads(scheduled)[0]
     verify = ["pulse", "archive", "verify"]
     done = subprocess.run(verify, env=scheduled.environment, capture_output=True, text=True)
@@ -550,7 +547,7 @@ def test_a_notebook_that_was_changed_says_so_on_its_page(scheduled: Airflow, pag
     path.write_bytes(kept.replace(b'"app_users"', b'"app users"'))
     try:
         page.goto(f"{scheduled.url}/archive/run/{place.removesuffix('.ipynb')}.html")
-        assert page.get_by_text("Changed since it was kept: do not trust it.").is_visible()
+        expect(page.get_by_text("Changed since it was kept: do not trust it.")).to_be_visible()
         done = subprocess.run(verify, env=scheduled.environment, capture_output=True, text=True)
         assert done.returncode == 1
         assert f"{place}: changed (it ended on " in done.stderr
@@ -558,7 +555,7 @@ def test_a_notebook_that_was_changed_says_so_on_its_page(scheduled: Airflow, pag
         path.write_bytes(kept)
 
 
-def test_ten_thousand_runs_are_listed_in_pages(scheduled: Airflow, page: "Page", tmp_path: Path) -> None:
+def test_ten_thousand_runs_are_listed_in_pages(scheduled: Airflow, page: Page, tmp_path: Path) -> None:
     fill = [sys.executable, "-m", "benchmarks.archive", "--into", str(tmp_path / "many")]
     subprocess.run(fill, cwd=settings.ROOT, check=True)
     assert index.rebuild(tmp_path / "many") == 10_000
@@ -567,12 +564,12 @@ def test_ten_thousand_runs_are_listed_in_pages(scheduled: Airflow, page: "Page",
             page.goto(f"{scheduled.url}/archive/{address}")
             assert page.locator(".run").count() > 50
         page.goto(f"{scheduled.url}/archive/index.html")
-        assert page.get_by_text("10,000 runs").is_visible()
+        expect(page.get_by_text("10,000 runs")).to_be_visible()
         page.get_by_role("link", name="earlier").click()
-        assert page.get_by_text("page 2 of 50").is_visible()
+        expect(page.get_by_text("page 2 of 50")).to_be_visible()
 
 
-def test_the_static_site_opens_from_disk_and_filters(scheduled: Airflow, browser: "Browser", tmp_path: Path) -> None:
+def test_the_static_site_opens_from_disk_and_filters(scheduled: Airflow, browser: Browser, tmp_path: Path) -> None:
     # As it is at one moment: the scheduler goes on meanwhile.
     shutil.copytree(scheduled.archive, tmp_path / "archive", ignore=shutil.ignore_patterns(".*", "index.sqlite*"))
     copied = {**scheduled.environment, "PULSE_OUTPUT": str(tmp_path / "archive")}
@@ -587,9 +584,9 @@ def test_the_static_site_opens_from_disk_and_filters(scheduled: Airflow, browser
     page.get_by_label("Notebook").select_option("load")
     page.get_by_label("Event date from").fill(day)
     page.get_by_text("1 run", exact=True).wait_for()
-    assert shown.count() == 1
+    expect(shown).to_have_count(1)
     shown.get_by_role("link", name="Load").click()
-    assert page.get_by_role("heading", name="Does it add up?").is_visible()
+    expect(page.get_by_role("heading", name="Does it add up?")).to_be_visible()
     page.get_by_role("link", name="Compare with").click()
     assert page.locator(".verdict").inner_text().startswith("Same as ")
     page.get_by_role("link", name="Archive").click()

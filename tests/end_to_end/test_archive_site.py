@@ -2,16 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from archives import keep
+from playwright.sync_api import Browser, Page, expect
 
 from pulse import settings
 from pulse.archive import manifest, site
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +29,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(browser: "Browser", folder: Path) -> "Iterator[Page]":
+def page(browser: Browser, folder: Path) -> Iterator[Page]:
     page = browser.new_page()
     page.goto((folder / "index.html").as_uri())
     yield page
     page.close()
 
 
-def count(page: "Page", runs: int) -> None:
+def count(page: Page, runs: int) -> None:
     page.locator("#count", has_text=f"{runs} run").wait_for(timeout=10_000)
 
 
-def test_the_list_is_in_pages_and_can_be_turned(page: "Page", folder: Path) -> None:
+def test_the_list_is_in_pages_and_can_be_turned(page: Page, folder: Path) -> None:
     count(page, 450)
-    assert page.locator(".run").count() == 200
+    expect(page.locator(".run")).to_have_count(200)
     page.get_by_role("link", name="earlier").click()
     page.get_by_role("link", name="earlier").click()
-    assert page.get_by_text("page 3 of 3").is_visible()
-    assert page.locator(".run").count() == 50
+    expect(page.get_by_text("page 3 of 3")).to_be_visible()
+    expect(page.locator(".run")).to_have_count(50)
     assert max(path.stat().st_size for path in folder.glob("*.html")) < 400_000
 
 
@@ -57,18 +54,18 @@ def test_the_list_is_in_pages_and_can_be_turned(page: "Page", folder: Path) -> N
     "asked",
     ["13,806", "13806", "13 806", "0.1977", "0,1977", "-1001234567890", "1001234567890", "4711", "DAILY_report"],
 )
-def test_search_finds_what_a_page_shows_from_any_page(page: "Page", asked: str) -> None:
+def test_search_finds_what_a_page_shows_from_any_page(page: Page, asked: str) -> None:
     page.keyboard.press("/")
     page.keyboard.type(asked)
     count(page, 1)
     page.locator(".run a").click()
-    assert page.get_by_text("0.198").first.is_visible()
+    expect(page.get_by_text("0.198").first).to_be_visible()
     page.keyboard.press("/")  # back to the list's search field
     page.wait_for_url("**/index.html#find")
     assert page.evaluate("document.activeElement.id") == "find"
 
 
-def test_filters_reach_every_page_and_let_go_again(page: "Page") -> None:
+def test_filters_reach_every_page_and_let_go_again(page: Page) -> None:
     page.get_by_label("Outcome").select_option("failed")
     count(page, 1)
     page.get_by_label("Outcome").select_option("not succeeded")
@@ -77,7 +74,7 @@ def test_filters_reach_every_page_and_let_go_again(page: "Page") -> None:
     count(page, 450)
     page.get_by_label("Notebook").select_option("load")
     count(page, 449)
-    assert page.locator(".run").count() == 200
+    expect(page.locator(".run")).to_have_count(200)
     page.get_by_role("button", name="more").click()
     page.wait_for_function("document.querySelectorAll('.run').length === 400")
     page.get_by_label("Event date from").fill("2026-11-01")
