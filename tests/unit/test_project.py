@@ -45,6 +45,11 @@ def test_the_lock_holds_what_the_project_asks_for(project: dict, lock: dict[str,
         assert lock[canonicalize_name(requirement.name)] in requirement.specifier, text
 
 
+def test_no_process_builds_a_grammar_of_addresses_when_it_starts(lock: dict[str, str]) -> None:
+    """2 s of work in every kernel, task and command: jsonschema 4.25 and later import this package at once."""
+    assert "rfc3987-syntax" not in lock
+
+
 def test_conda_installs_the_same_lock(project: dict) -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
