@@ -1,7 +1,6 @@
 """The monitoring's DAG over a planted outage: found, told once, edited while it lasts, over, and all in the chat."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -27,7 +26,7 @@ def _at(clock: str) -> datetime:
 
 @pytest.fixture(scope="module")
 def outside(
-    clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory
+    airflow_database: None, clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ClickHouse]:
     """An app that loses nearly all of its messages from 13:00 to 14:00, and everything that the DAG talks to."""
     fill(clickhouse_server, App(ZONE, "lossy_app", events_per_day=200_000), until=DAY + timedelta(days=1), days=22)
@@ -46,7 +45,6 @@ def outside(
         patch.setenv("PULSE_OUTPUT", str(tmp_path_factory.mktemp("archive")))
         patch.setenv("TELEGRAM_API_URL", chats.server.url)
         patch.setenv("TELEGRAM_ALERT_CHATS", chats.new_chat())
-        subprocess.run(["airflow", "db", "migrate"], check=True, capture_output=True)
         yield clickhouse.connect()
     ClickHouse(clickhouse_server.url, "default", ZONE).execute("drop database lossy_app")
 

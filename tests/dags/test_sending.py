@@ -34,7 +34,7 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def outside(
-    clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory
+    airflow_database: None, clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ClickHouse]:
     """Everything that the DAG talks to, by the settings that it reads; gives the database."""
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +47,6 @@ def outside(
         patch.setenv("TELEGRAM_REPORT_CHATS", chats.new_chat())
         patch.setenv("TELEGRAM_LIVE_CHATS", chats.new_chat())
         patch.setenv("TELEGRAM_ALERT_CHATS", chats.new_chat())
-        subprocess.run(["airflow", "db", "migrate"], check=True, capture_output=True)
         yield clickhouse.connect()
 
 

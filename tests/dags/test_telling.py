@@ -18,7 +18,9 @@ from pulse.sandbox.clickhouse import Server
 
 
 @pytest.fixture(scope="module")
-def outside(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def outside(
+    airflow_database: None, clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """Everything that the DAGs talk to, without a source: whatever reads it fails."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
@@ -28,7 +30,7 @@ def outside(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         patch.setenv("TELEGRAM_API_URL", chats.server.url)
         # A test that ran a DAG before may have put all of them there as they are at first: switched off.
         unpause = ["dags", "unpause", "--yes", "--treat-dag-id-as-regex", ".*"]
-        for words in (["db", "migrate"], ["dags", "reserialize"], unpause):
+        for words in (["dags", "reserialize"], unpause):
             subprocess.run(["airflow", *words], check=True, capture_output=True)
         schema.ensure(clickhouse.connect())
         yield clickhouse_server

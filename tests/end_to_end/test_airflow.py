@@ -199,7 +199,7 @@ def test_what_a_notebook_prints_is_in_the_tasks_log(scheduled: Airflow) -> None:
 
 
 def test_a_backfill_backwards_publishes_every_day(scheduled: Airflow) -> None:
-    first, last = scheduled.yesterday - timedelta(days=4), scheduled.yesterday - timedelta(days=2)
+    first, last = scheduled.yesterday - timedelta(days=4), scheduled.yesterday - timedelta(days=3)
     scheduled.command(
         "backfill", "create", "--dag-id", "etl", "--from-date", str(first), "--to-date", f"{last}T23:59:59",
         "--max-active-runs", "2", "--run-backwards", "--reprocess-behavior", "completed",
@@ -211,13 +211,13 @@ def test_a_backfill_backwards_publishes_every_day(scheduled: Airflow) -> None:
 
     scheduled.wait(over, "the backfill")
     assert set(scheduled.states("backfill")) == {"success"}
-    wanted = [str(first + timedelta(days=n)) for n in range(3)]
-    for day in wanted:
-        _is_what_happened(scheduled, day)
+    for day in (first, last):
+        _is_what_happened(scheduled, str(day))
 
 
+@pytest.mark.prove
 def test_a_day_from_the_trigger_form_is_computed_again(scheduled: Airflow) -> None:
-    day = str(scheduled.yesterday - timedelta(days=3))
+    day = str(scheduled.db.value("select toString(max(event_date)) from daily_metrics"))
     published = "select * from dimension_activity where event_date = {day:Date} order by all"
     before = scheduled.db.read(published, day=day)
     scheduled.command("dags", "trigger", "etl", "--conf", json.dumps({"event_date": day}))

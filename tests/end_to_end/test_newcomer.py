@@ -89,6 +89,7 @@ def _commands() -> list[str]:
 ELSEWHERE = {
     "make test": "this run",
     "make run": "test_make_run_shows_yesterday",
+    "pulse sandbox run -- pulse daily": "test_make_run_shows_yesterday",  # which is this command
     "make up": "test_make_up_serves_airflow_and_todays_events_arrive",
     "make notebook": "test_make_notebook_serves_the_notebooks",
     "make superset": "test_make_superset_serves_the_dashboard",
@@ -132,14 +133,24 @@ def test_a_port_in_use_is_one_sentence(home: Home) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "command", [line for line in _commands() if not line.startswith(tuple(ELSEWHERE)) and line != "make lint"]
-)
-def test_a_command_of_the_readme_works(home: Home, command: str) -> None:
-    """With the sandbox around it, as the README says, and with an event date that the sandbox has."""
-    day = str(settings.load().event_day("yesterday"))
-    command = re.sub(r"\d{4}-\d\d-\d\d", day, command)
-    assert home.type(command if command.startswith("make") else f". .venv/bin/activate && {command}")
+class TestReadme:
+    """Its commands, with the sandbox around them, as it says, and with an event date that the sandbox has."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    def sandbox(self, home: Home) -> Iterator[None]:
+        """Runs meanwhile, so that no command has to start it."""
+        process = home.start(". .venv/bin/activate && pulse sandbox run -- sleep 1000")
+        _wait(lambda: "Telegram chat is at" in home.said(), home)
+        yield
+        _stop(process)
+
+    @pytest.mark.parametrize(
+        "command", [line for line in _commands() if not line.startswith(tuple(ELSEWHERE)) and line != "make lint"]
+    )
+    def test_a_command_works(self, home: Home, command: str) -> None:
+        day = str(settings.load().event_day("yesterday"))
+        command = re.sub(r"\d{4}-\d\d-\d\d", day, command)
+        assert home.type(command if command.startswith("make") else f". .venv/bin/activate && {command}")
 
 
 def test_the_checks_pass_in_a_fresh_copy(home: Home) -> None:
@@ -191,11 +202,12 @@ def test_make_superset_serves_the_dashboard(home: Home) -> None:
         _stop(process)
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize(
     ("benchmark", "measured"),
     [
-        pytest.param("etl --scale 0.01 --rounds 1", "results of all ways", marks=pytest.mark.prove),
-        pytest.param("anomalies --scale 0.03", "false alarms per metric-week", marks=pytest.mark.prove),
+        ("etl --scale 0.01 --rounds 1", "results of all ways"),
+        ("anomalies --scale 0.03", "false alarms per metric-week"),
         ("monitoring --scale 0.02", "a whole run like every other"),
     ],
 )
