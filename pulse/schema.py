@@ -10,7 +10,7 @@ they are missing, and refuses them where they are not those of its own `sources.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,10 +64,13 @@ def version(db: ClickHouse) -> int | None:
     Raises:
         ClickHouseError: no server answers.
     """
-    # The tables first: whoever makes them writes the version before any other.
-    there = _there(db)
+    return _version(db, _there(db))
+
+
+def _version(db: ClickHouse, there: Collection[str]) -> int | None:
+    """The version of those tables; whoever makes them writes the version before any other."""
     recorded = db.value("select max(version) from schema_versions") if VERSIONS in there else None
-    return recorded or (UNVERSIONED if there - {VERSIONS} else None)
+    return recorded or (UNVERSIONED if set(there) - {VERSIONS, *_views_of_sources()} else None)
 
 
 def ensure(db: ClickHouse, source_database: str | None = None) -> None:
@@ -81,12 +84,13 @@ def ensure(db: ClickHouse, source_database: str | None = None) -> None:
         SchemaError: the tables are older or newer than this checkout, or the views are those of another `sources.sql`.
         ClickHouseError: the user may not create them, a source table or column is missing, or no server answers.
     """
-    if not create_missing(db):
+    there = _there(db)
+    if not _create_missing(db, there):
         raise SchemaError(_other_version(db))
     if source_database is None:
         return
     for name, (statement, comment) in _views(db, source_database).items():
-        found = _comment(db, name)
+        found = there.get(name)
         if found is None:
             db.execute(statement.replace("create or replace view", "create view if not exists", 1))
         elif found != comment:
@@ -103,10 +107,13 @@ def create_missing(db: ClickHouse) -> bool:
     Raises:
         ClickHouseError: the user may not create them, or no server answers.
     """
-    found = version(db)
+    return _create_missing(db, _there(db))
+
+
+def _create_missing(db: ClickHouse, there: Collection[str]) -> bool:
+    found = _version(db, there)
     if found not in (None, newest()):
         return False
-    there = _there(db)
     if not there:
         _create_database(db)
     for statement in statements((FOLDER / "schema.sql").read_text()):
@@ -156,26 +163,36 @@ def upgrade(db: ClickHouse, source_database: str, *, dry_run: bool = False) -> l
             db.script((FOLDER / "schema.sql").read_text())
         _record(db, migration.version, migration.name)
     views = _views(db, source_database) if found is not None or not dry_run else {}
+    there = _there(db)
     for name, (statement, comment) in views.items():
-        if found is None or _comment(db, name) != comment:
+        if there.get(name) != comment:
             done.append(f"view {name}: read {source_database} as pulse/sources.sql says")
             if not dry_run:
                 db.execute(statement)
     return done
 
 
-def _there(db: ClickHouse) -> set[str]:
-    """Which of the project's tables and views are there."""
+def _there(db: ClickHouse) -> dict[str, str]:
+    """Which of the project's tables and views are there, each with its comment."""
     names = [CREATED.search(each)[1] for each in statements((FOLDER / "schema.sql").read_text())]
-    found = "select name from system.tables where database = {database:String} and name in {names:Array(String)}"
+    found = (
+        "select name, comment from system.tables where database = {database:String} and name in {names:Array(String)}"
+    )
     try:
         # Mostly the first thing that a server is asked: one that says nothing is given up soon.
         probe = ClickHouse(db.url, db.database, db.zone, clickhouse.PROBE_SECONDS)
-        return set(probe.read(found, database=db.database, names=names)["name"])
+        frame = probe.read(found, database=db.database, names=[*names, *_views_of_sources()])
     except ClickHouseError as error:
         if error.code != UNKNOWN_DATABASE:
             raise
-        return set()
+        return {}
+    return dict(zip(frame["name"], frame["comment"], strict=True))
+
+
+def _views_of_sources() -> dict[str, str]:
+    """The views of `sources.sql`, each with its SELECT."""
+    each = map(VIEW.search, statements((FOLDER / "sources.sql").read_text()))
+    return {match[1]: match[2] for match in each if match}
 
 
 def _create_database(db: ClickHouse) -> None:
@@ -206,8 +223,8 @@ def _other_version(db: ClickHouse) -> str:
 
 def _views(db: ClickHouse, source_database: str) -> dict[str, tuple[str, str]]:
     """How each view of `sources.sql` is created, and the comment that then tells it from any other."""
-    text = (FOLDER / "sources.sql").read_text().replace("{source}", quoted(source_database))  # no binding of databases
-    found = {match[1]: match[2] for each in statements(text) if (match := VIEW.search(each))}
+    source = quoted(source_database)  # no binding of databases
+    found = {name: select.replace("{source}", source) for name, select in _views_of_sources().items()}
     kinds: set[str] = set()
     for select in found.values():
         described = db.read(f"describe table ({select.replace('{id}(', 'identity(')})").set_index("name")["type"]
@@ -218,11 +235,6 @@ def _views(db: ClickHouse, source_database: str) -> dict[str, tuple[str, str]]:
         comment = f"as pulse/sources.sql says: {hashlib.sha256(typed.encode()).hexdigest()[:12]}"
         views[name] = f"create or replace view {name} as\n{typed}\ncomment '{comment}'", comment
     return views
-
-
-def _comment(db: ClickHouse, view: str) -> str | None:
-    found = "select comment from system.tables where database = {database:String} and name = {view:String}"
-    return db.value(found, database=db.database, view=view)
 
 
 def id_type(kinds: Iterable[str]) -> str:
