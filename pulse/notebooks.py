@@ -35,9 +35,9 @@ from pulse.archive import ArchiveError, index, manifest
 from pulse.masking import MASK, SHORTEST, Mask
 from pulse.settings import ROOT
 
-# papermill imports every cloud's SDK whether it is needed or not, and jsonschema builds a grammar for a format that no
-# notebook uses: four seconds of every task and every kernel. What an archive does need is loaded by `_load_backend`.
-_HEAVY = ("papermill.s3", "papermill.adl", "papermill.abs", "gcsfs", "pyarrow.fs", "github", "rfc3987_syntax")
+# papermill imports every cloud's SDK whether it is needed or not: over a second of every task and every kernel. What an
+# archive does need is loaded by `_load_backend`.
+_HEAVY = ("papermill.s3", "papermill.adl", "papermill.abs", "gcsfs", "pyarrow.fs", "github")
 _BACKENDS = {
     "s3": ("papermill.s3", "S3"),
     "gs": ("gcsfs", "GCSFileSystem"),

@@ -173,6 +173,16 @@ def test_a_part_that_dies_is_started_again_with_what_it_started_gone(watched: Wa
     )
 
 
+@pytest.mark.prove
+def test_a_part_that_hangs_is_ended_and_started_again(watched: Watched) -> None:
+    before = watched.parts()["scheduler"]
+    os.kill(before, signal.SIGSTOP)
+    watched.wait(lambda: watched.parts().get("scheduler", before) != before, "another scheduler", 500)
+    assert "Airflow's scheduler has said nothing for 300 s; it is ended.\n" in watched.said()
+    assert "Airflow's scheduler ended (killed by SIGKILL); it is started again.\n" in watched.said()
+    watched.wait(lambda: watched.health().get("scheduler", {}).get("status") == "healthy", "its health", 60)
+
+
 def test_a_port_in_use_is_one_sentence(watched: Watched, tmp_path: Path) -> None:
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__API__PORT": str(watched.port)}
     done = subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, text=True, timeout=120)

@@ -14,6 +14,8 @@ from pulse.airflow_server import SQLITE
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = create_engine(f"sqlite:///{tmp_path / 'airflow.db'}", connect_args=SQLITE)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("pragma journal_mode = wal")  # as Airflow has it
     with engine.begin() as connection:
         connection.execute(text("create table runs (name text)"))
     yield engine
