@@ -137,7 +137,8 @@ class TestReadme:
     """Its commands, with the sandbox around them, as it says, and with an event date that the sandbox has."""
 
     @pytest.fixture(scope="class", autouse=True)
-    def sandbox(self, home: Home) -> Iterator[None]:
+    @classmethod
+    def sandbox(cls, home: Home) -> Iterator[None]:
         """Runs meanwhile, so that no command has to start it."""
         process = home.start(". .venv/bin/activate && pulse sandbox run -- sleep 1000")
         _wait(lambda: "Telegram chat is at" in home.said(), home)
@@ -169,7 +170,8 @@ def test_make_up_serves_airflow_and_todays_events_arrive(home: Home) -> None:
         *_, address, password = home.said().splitlines()  # the last thing that it prints
         assert address == "Airflow is at http://127.0.0.1:18080"
         assert re.fullmatch(r"Password for user 'admin': \S+", password)
-        assert _get(18080, "/api/v2/monitor/health")["scheduler"]["status"] == "healthy"
+        health = "/api/v2/monitor/health"
+        _wait(lambda: _get(18080, health).get("scheduler", {}).get("status") == "healthy", home)
         db = clickhouse_client.connect()
         today = datetime.now(db.zone).replace(hour=0, minute=0, second=0, microsecond=0)
         arrived = "select count() from app.feed_actions where time >= {today:DateTime64(6)}"
@@ -189,6 +191,7 @@ def test_make_notebook_serves_the_notebooks(home: Home) -> None:
         _stop(process)
 
 
+@pytest.mark.prove  # the third start of a Superset
 def test_make_superset_serves_the_dashboard(home: Home) -> None:
     process = home.start("make superset")
     try:
