@@ -47,7 +47,7 @@ ADVICE = {
 }
 
 # A statement whose groups or sorted rows take more memory than this goes on on the server's disk: slower, not failed.
-SPILL_BYTES = 750_000_000
+SPILL_BYTES = 1_000_000_000
 
 CONNECT_SECONDS = 10.0  # the longest that taking up a connection may take
 PROBE_SECONDS = 30  # the longest that a statement may take that only asks whether the server, or a day, is there
