@@ -1,5 +1,6 @@
 """The `pulse` command."""
 
+import configparser
 import logging
 import os
 import signal
@@ -50,11 +51,17 @@ def environment() -> None:
     # As many tasks at once, and as many processes that wait for one; 32, the default, take 3 GB of memory.
     os.environ.setdefault("AIRFLOW__CORE__PARALLELISM", "4")
     os.environ.setdefault("AIRFLOW__CORE__DEFAULT_TIMEZONE", settings.load().timezone)
-    home = Path(os.environ["AIRFLOW_HOME"])
-    database = os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
-    if database.startswith("sqlite") if database else not (home / "airflow.cfg").exists():
+    if _airflow_database().startswith("sqlite"):
         for name in ("SQL_ALCHEMY_CONNECT_ARGS", "SQL_ALCHEMY_CONNECT_ARGS_ASYNC"):
             os.environ.setdefault(f"AIRFLOW__DATABASE__{name}", "pulse.airflow_server.SQLITE")
+
+
+def _airflow_database() -> str:
+    """Where Airflow's database is. Airflow writes its defaults into airflow.cfg when it is first started."""
+    written = configparser.RawConfigParser(strict=False)
+    written.read(os.environ.get("AIRFLOW_CONFIG", Path(os.environ["AIRFLOW_HOME"], "airflow.cfg")))
+    of_file = written.get("database", "sql_alchemy_conn", fallback="sqlite")
+    return os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN") or of_file
 
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})

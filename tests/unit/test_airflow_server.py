@@ -1,5 +1,8 @@
 """How Airflow's processes share a SQLite database."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,3 +66,26 @@ def test_what_a_savepoint_wrote_is_gone_when_it_is_taken_back(engine: Engine) ->
         session.execute(text("insert into runs values ('lost')"))
         session.rollback()
         assert session.scalars(text("select name from runs")).all() == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("written", "given", "patient"),
+    [
+        ("", "", True),
+        ("sqlite:////somewhere/airflow.db", "", True),  # as Airflow itself writes it at its first start
+        ("postgresql://airflow:50%@db/airflow", "", False),
+        ("", "postgresql://db/airflow", False),
+        ("postgresql://db/airflow", "sqlite:////somewhere/airflow.db", True),
+    ],
+)
+def test_airflow_waits_for_another_writer_whenever_its_database_is_sqlite(
+    tmp_path: Path, written: str, given: str, patient: bool
+) -> None:
+    if written:
+        (tmp_path / "airflow.cfg").write_text(f"[core]\n[database]\nsql_alchemy_conn = {written}\n")
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    own |= {"AIRFLOW_HOME": str(tmp_path)} | ({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": given} if given else {})
+    program = "import os; from pulse import cli; cli.environment(); print(sorted(os.environ))"
+    found = subprocess.run([sys.executable, "-c", program], env=own, capture_output=True, text=True, check=True).stdout
+    assert ("'AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS'" in found) == patient
+    assert ("'AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC'" in found) == patient
