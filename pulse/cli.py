@@ -57,11 +57,18 @@ def environment() -> None:
 
 
 def _airflow_database() -> str:
-    """Where Airflow's database is. Airflow writes its defaults into airflow.cfg when it is first started."""
+    """Where Airflow's database is, "" where only Airflow can find that out: by a command, or in a store of secrets.
+
+    Airflow writes its defaults into airflow.cfg when it is first started.
+    """
+    variable, elsewhere = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", ("cmd", "secret")
+    if any(f"{variable}_{how.upper()}" in os.environ for how in elsewhere):
+        return os.environ.get(variable, "")
     written = configparser.RawConfigParser(strict=False)
     written.read(os.environ.get("AIRFLOW_CONFIG", Path(os.environ["AIRFLOW_HOME"], "airflow.cfg")))
-    of_file = written.get("database", "sql_alchemy_conn", fallback="sqlite")
-    return os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN") or of_file
+    unknown = any(written.has_option("database", f"sql_alchemy_conn_{how}") for how in elsewhere)
+    of_file = written.get("database", "sql_alchemy_conn", fallback="" if unknown else "sqlite")
+    return os.environ.get(variable) or of_file
 
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})

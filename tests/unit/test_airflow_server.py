@@ -83,9 +83,24 @@ def test_airflow_waits_for_another_writer_whenever_its_database_is_sqlite(
 ) -> None:
     if written:
         (tmp_path / "airflow.cfg").write_text(f"[core]\n[database]\nsql_alchemy_conn = {written}\n")
-    own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    own |= {"AIRFLOW_HOME": str(tmp_path)} | ({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": given} if given else {})
-    program = "import os; from pulse import cli; cli.environment(); print(sorted(os.environ))"
-    found = subprocess.run([sys.executable, "-c", program], env=own, capture_output=True, text=True, check=True).stdout
+    found = _environment(tmp_path, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": given} if given else {})
     assert ("'AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS'" in found) == patient
     assert ("'AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC'" in found) == patient
+
+
+@pytest.mark.parametrize("how", ["cmd", "secret"])
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_a_database_that_only_airflow_can_name_is_not_taken_for_sqlite(tmp_path: Path, how: str, where: str) -> None:
+    written = f"sql_alchemy_conn_{how} = cat /run/dsn" if where == "file" else "sql_alchemy_conn = sqlite:////a.db"
+    (tmp_path / "airflow.cfg").write_text(f"[database]\n{written}\n")
+    given = {f"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_{how.upper()}": "cat /run/dsn"} if where == "environment" else {}
+    assert "CONNECT_ARGS" not in _environment(tmp_path, given)
+
+
+def _environment(home: Path, given: dict[str, str]) -> str:
+    """The names of the variables with which `pulse` runs Airflow in a home."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    program = "import os; from pulse import cli; cli.environment(); print(sorted(os.environ))"
+    environment = own | {"AIRFLOW_HOME": str(home)} | given
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
