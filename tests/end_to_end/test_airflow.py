@@ -1,6 +1,5 @@
 """The DAGs and the archive in a real Airflow: its scheduler, executor, backfills, login, and pages in a browser."""
 
-import html
 import http.client
 import json
 import os
@@ -447,6 +446,7 @@ def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflo
     assert day in page.title()
     expect(page.get_by_label("used by").get_by_role("link", name="Daily report").first).to_be_visible()
     page.get_by_role("link", name="Extract the feed").click()
+    expect(page.get_by_role("heading", name="Extract the feed").first).to_be_visible()
     page.get_by_label("used by").get_by_role("link", name="Daily report").first.click()
     expect(page.get_by_role("heading", name="Daily report").first).to_be_visible()
 
@@ -584,7 +584,7 @@ def test_the_static_site_opens_from_disk_and_filters(scheduled: Airflow, browser
     page.get_by_role("link", name="Compare with").click()
     assert page.locator(".verdict").inner_text().startswith("Same as ")
     page.get_by_role("link", name="Archive").click()
-    assert html.unescape(page.title()) == "Archive"
+    expect(page).to_have_title("Archive")
     page.close()
     again = subprocess.run(write, env=copied, capture_output=True, text=True)
     assert ", 0 of them new or changed:" in again.stdout

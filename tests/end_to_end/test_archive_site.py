@@ -43,9 +43,9 @@ def count(page: Page, runs: int) -> None:
 def test_the_list_is_in_pages_and_can_be_turned(page: Page, folder: Path) -> None:
     count(page, 450)
     expect(page.locator(".run")).to_have_count(200)
-    page.get_by_role("link", name="earlier").click()
-    page.get_by_role("link", name="earlier").click()
-    expect(page.get_by_text("page 3 of 3")).to_be_visible()
+    for number in (2, 3):
+        page.get_by_role("link", name="earlier").click()
+        expect(page.get_by_text(f"page {number} of 3")).to_be_visible()  # else the next click is still on this page
     expect(page.locator(".run")).to_have_count(50)
     assert max(path.stat().st_size for path in folder.glob("*.html")) < 400_000
 
