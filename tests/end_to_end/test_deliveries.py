@@ -887,23 +887,24 @@ def _ended(*processes: Any) -> list[int]:
     return [process.exitcode for process in processes]
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_run_killed_anywhere_neither_repeats_nor_loses_the_message(pulse: Pulse, chats: Telegram, point: str) -> None:
-    chat = chats.new_chat()
+def test_a_run_killed_anywhere_neither_repeats_nor_loses_the_message(pulse: Pulse, chats: Telegram) -> None:
     pulse = replace(pulse, limits=SHORT)
-    assert _ended(_started(pulse, report(1), [chat], point)) == [-signal.SIGKILL]
-    there = len(chats.messages(chat))
-    assert there == (point in ("after request", "before outcome", "after outcome"))
-    in_the_dark = point in ("after claimed", "before request", "after request", "before outcome")
-    if not in_the_dark:
-        assert pulse.deliver(report(1), chat)[0].state == "sent"
-        assert len(chats.messages(chat)) == 1
-        return
-    # The claim of the dead run holds until its lease is over; after that, nobody knows.
-    (unknown,) = pulse.fails(report(1), chat).deliveries
-    assert unknown.state == "unknown"
-    assert "the run that sent it ended in the middle" in unknown.error
-    assert len(chats.messages(chat)) == there
+    killed = {point: chats.new_chat() for point in POINTS}
+    for point, chat in killed.items():  # all of them first, so that their leases run out together
+        assert _ended(_started(pulse, report(1), [chat], point)) == [-signal.SIGKILL], point
+    for point, chat in killed.items():
+        there = len(chats.messages(chat))
+        assert there == (point in ("after request", "before outcome", "after outcome")), point
+        in_the_dark = point in ("after claimed", "before request", "after request", "before outcome")
+        if not in_the_dark:
+            assert pulse.deliver(report(1), chat)[0].state == "sent", point
+            assert len(chats.messages(chat)) == 1, point
+            continue
+        # The claim of the dead run holds until its lease is over; after that, nobody knows.
+        (unknown,) = pulse.fails(report(1), chat).deliveries
+        assert unknown.state == "unknown", point
+        assert "the run that sent it ended in the middle" in unknown.error, point
+        assert len(chats.messages(chat)) == there, point
 
 
 def test_a_run_killed_while_editing_is_made_up_for(pulse: Pulse, chats: Telegram) -> None:
