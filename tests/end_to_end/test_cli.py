@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,13 @@ def nobody() -> Iterator[str]:
         yield f"http://pulse:hush-hush-hush@127.0.0.1:{taken.getsockname()[1]}"
 
 
+NEED_A_SERVER = ("daily", "show", "deliveries", "reconcile")
+
+
 def test_no_server_is_one_sentence(nobody: str) -> None:
-    for words in (["daily"], ["show"], ["deliveries"], ["reconcile"]):
-        code, said = run(*words, CLICKHOUSE_URL=nobody)
+    with ThreadPoolExecutor() as side_by_side:  # each asks several times before it gives up
+        found = side_by_side.map(lambda command: run(command, CLICKHOUSE_URL=nobody), NEED_A_SERVER)
+    for code, said in found:
         assert code == 1
         assert "No ClickHouse server answers at http://127.0.0.1:" in said
         assert len(said.splitlines()) == 1

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
+import tenacity
 
 from pulse import clickhouse
 from pulse.clickhouse import ClickHouse, ClickHouseError
@@ -25,6 +26,12 @@ MOSCOW = ZoneInfo("Europe/Moscow")
 @pytest.fixture(scope="module")
 def db(clickhouse_server: Server) -> ClickHouse:
     return ClickHouse(clickhouse_server.url, "pulse", MOSCOW)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries again as often as ever, but without the pauses."""
+    monkeypatch.setattr(tenacity, "wait_exponential_jitter", lambda **_: tenacity.wait_none())
 
 
 # --- values and statements -------------------------------------------------------------------------------------------
@@ -242,6 +249,7 @@ def test_a_read_only_user_is_told_so(clickhouse_server: Server, db: ClickHouse) 
     assert found.value.code in (164, 497)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_no_server_is_a_sentence_that_says_what_to_check() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -256,6 +264,7 @@ def test_no_server_is_a_sentence_that_says_what_to_check() -> None:
         ClickHouse("http://u:p@no-such-host.invalid:8123", "pulse", MOSCOW).read("select 1")
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -380,6 +389,7 @@ def test_an_insert_whose_answer_is_lost_is_never_repeated() -> None:
         assert len(seen) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_cut_result_is_an_error_not_data() -> None:
     cut = GOOD[:-20]
     with misbehaving(*[cut] * 4) as (db, _), pytest.raises(ClickHouseError, match="closed the connection"):
