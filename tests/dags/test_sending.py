@@ -209,6 +209,7 @@ def test_live_metrics_are_one_message_a_day_brought_up_to_date(
     assert message["edited"]
 
 
+@pytest.mark.prove
 def test_by_hand_a_day_that_fails_ends_with_the_reason(outside: ClickHouse) -> None:
     command = ["pulse", "daily", "2020-01-01"]
     environment = {**os.environ, "PULSE_OUTPUT": "/proc/pulse"}

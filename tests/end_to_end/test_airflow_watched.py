@@ -132,7 +132,7 @@ def test_the_database_waits_for_another_writer(watched: Watched) -> None:
     with closing(sqlite3.connect(watched.home / "airflow.db", timeout=30, isolation_level=None)) as connection:
         assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
         connection.execute("begin immediate")
-        time.sleep(12)  # SQLite's own patience ends after five seconds
+        time.sleep(8)  # SQLite's own patience ends after five seconds
         connection.execute("rollback")
         (last,) = connection.execute(beats).fetchone()
         watched.wait(lambda: connection.execute(beats).fetchone() != (last,), "another beat of the scheduler", 60)
@@ -140,6 +140,7 @@ def test_the_database_waits_for_another_writer(watched: Watched) -> None:
     assert "ended" not in watched.said()
 
 
+@pytest.mark.prove
 def test_its_database_forgets_what_is_older_than_it_keeps(watched: Watched) -> None:
     insert = "insert into log (dttm, event, owner) values (?, 'seen', ?)"
     with closing(sqlite3.connect(watched.home / "airflow.db", timeout=60)) as connection:

@@ -100,6 +100,7 @@ def test_a_day_on_which_nobody_wrote_is_refused(published: Etl, day: date) -> No
     pd.testing.assert_frame_equal(published.everything(), before)
 
 
+@pytest.mark.prove
 def test_papermill_gives_the_same_for_the_busiest_day(published: Etl, tmp_path: Path) -> None:
     before, everything = published.published(BUSIEST), published.everything()
     published.run_with_papermill(tmp_path, BUSIEST, run="papermill", allow_empty=True)

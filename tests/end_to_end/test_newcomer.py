@@ -90,14 +90,14 @@ ELSEWHERE = {
     "make test": "this run",
     "make run": "test_make_run_shows_yesterday",
     "pulse sandbox run -- pulse daily": "test_make_run_shows_yesterday",  # which is this command
-    "make up": "test_make_up_serves_airflow_and_todays_events_arrive",
+    "make up": "test_make_up_serves_airflow_and_todays_events_arrive",  # and `pulse airflow`: test_airflow_watched.py
     "make notebook": "test_make_notebook_serves_the_notebooks",
     "make superset": "test_make_superset_serves_the_dashboard",
     "make bench": "test_make_bench_measures",
     "pulse dashboards superset": "dashboards/test_superset.py",
     "pulse dashboards redash": "dashboards/test_redash.py",
     "pulse airflow backfill": "test_airflow.py",
-    "pulse archive show": "test_daily_report.py",
+    "pulse archive show": "dags/test_sending.py",
     "pre-commit install": "test_the_hooks_pass",
 }
 
@@ -162,6 +162,7 @@ def test_the_hooks_pass(home: Home) -> None:
     home.type(". .venv/bin/activate && git add --all && pre-commit install && pre-commit run --all-files")
 
 
+@pytest.mark.prove  # the third start of an Airflow
 def test_make_up_serves_airflow_and_todays_events_arrive(home: Home) -> None:
     home.environment["AIRFLOW__API__PORT"] = "18080"
     process = home.start("make up")
