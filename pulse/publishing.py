@@ -9,7 +9,7 @@ A load that is not published any more is dropped an hour later, so that no state
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -216,6 +216,22 @@ def drop_unread(db: ClickHouse) -> list[str]:
         db.execute("drop table if exists {table:Identifier}", table=name)
         dropped.append(name)
     return dropped
+
+
+def missing(db: ClickHouse, names: Iterable[str]) -> list[str]:
+    """Those of these staging tables that are not there, in order.
+
+    Raises:
+        ClickHouseError: no server answers.
+    """
+    there = """
+    -- The staging tables that are there, one row per table
+    select name
+    from system.tables
+    where database = {database:String} and name in {names:Array(String)}
+    """
+    wanted = list(names)
+    return sorted(set(wanted).difference(db.read(there, database=db.database, names=wanted)["name"]))
 
 
 def staging(db: ClickHouse, run: str) -> list[str]:

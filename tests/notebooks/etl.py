@@ -41,6 +41,48 @@ ATTRIBUTES = {
     "gender": "LowCardinality(Nullable(String))",
     "age": "Nullable(UInt8)",
 }
+# The columns of the published tables, in their order.
+SHAPES = {
+    "dimension_activity": {
+        "event_date": "Date",
+        "dimension": "String",
+        "dimension_value": "String",
+        "views": "UInt64",
+        "likes": "UInt64",
+        "messages_received": "UInt64",
+        "messages_sent": "UInt64",
+        "users_received": "UInt64",
+        "users_sent": "UInt64",
+    },
+    "user_activity": {
+        "event_date": "Date",
+        "user_id": "String",
+        "os": "LowCardinality(String)",
+        "gender": "LowCardinality(String)",
+        "age": "LowCardinality(String)",
+        "views": "UInt64",
+        "likes": "UInt64",
+        "messages_received": "UInt64",
+        "messages_sent": "UInt64",
+        "users_received": "UInt64",
+        "users_sent": "UInt64",
+        "feed_active": "Bool",
+    },
+    "daily_metrics": {
+        "event_date": "Date",
+        "feed_users": "UInt64",
+        "messenger_users": "UInt64",
+        "app_users": "UInt64",
+        "both_users": "UInt64",
+        "views": "UInt64",
+        "likes": "UInt64",
+        "ctr": "Nullable(Float64)",
+        "messages_sent": "UInt64",
+        "messages_received": "UInt64",
+        "sent_per_received": "Nullable(Float64)",
+    },
+}
+
 # How an app's table may lie on disk: what it is partitioned by, if by anything, and its key. ClickHouse reads only the
 # parts and granules that may hold what is asked for, which an unordered table never shows.
 LAYOUTS = {
@@ -73,6 +115,7 @@ class Etl:
     name: str
     day: date
     timezone: str = "Europe/Moscow"
+    folder: Path = FOLDER
 
     @property
     def zone(self) -> ZoneInfo:
@@ -154,13 +197,13 @@ class Etl:
     def run(self, day: date | str | None = None, steps: Iterable[str] = STEPS, **parameters: Any) -> None:
         """Run the notebooks' code cells one after the other in this process; each gets the parameters it knows."""
         given = {"event_date": str(self.day if day is None else day), **parameters}
-        unknown = set(given).difference(*(code_cells(step)[1] for step in STEPS))
+        unknown = set(given).difference(*(code_cells(self.folder / f"{step}.ipynb")[1] for step in STEPS))
         assert not unknown, f"no notebook of the ETL knows {unknown}"
         said = redirect_stdout(io.StringIO())
         with patch.dict(os.environ, self.environment), said, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "No kernel detected")  # by scrapbook, whose `glue` prints then
             for step in steps:
-                cells, known = code_cells(step)
+                cells, known = code_cells(self.folder / f"{step}.ipynb")
                 names: dict[str, Any] = {"__name__": "__main__"}
                 for code, sets_parameters in cells:
                     exec(code, names)  # noqa: S102 (our own notebooks)
@@ -173,8 +216,10 @@ class Etl:
         """Run the notebooks as Airflow's tasks do, each in a kernel of its own, archived in the folder."""
         given = {"event_date": str(self.day if day is None else day), **parameters}
         for step in steps:
-            own = {name: value for name, value in given.items() if name in code_cells(step)[1]}
-            notebooks.run(FOLDER / f"{step}.ipynb", str(folder / f"{step}.ipynb"), own, environment=self.environment)
+            own = {name: value for name, value in given.items() if name in code_cells(self.folder / f"{step}.ipynb")[1]}
+            notebooks.run(
+                self.folder / f"{step}.ipynb", str(folder / f"{step}.ipynb"), own, environment=self.environment
+            )
 
     # --- tables out --------------------------------------------------------------------------------------------------
 
@@ -248,13 +293,13 @@ class Etl:
 
 
 @cache
-def code_cells(step: str) -> tuple[list[tuple[Any, bool]], set[str]]:
+def code_cells(path: Path) -> tuple[list[tuple[Any, bool]], set[str]]:
     """A notebook's code cells, each with whether it is the one with the parameters; and the parameters' names."""
     cells, parameters = [], set()
-    for index, cell in enumerate(nbformat.read(FOLDER / f"{step}.ipynb", as_version=4).cells):
+    for index, cell in enumerate(nbformat.read(path, as_version=4).cells):
         if cell.cell_type == "code":
             tagged = "parameters" in cell.metadata.get("tags", [])
-            cells.append((compile(cell.source, f"{step}.ipynb, cell {index}", "exec"), tagged))
+            cells.append((compile(cell.source, f"{path.name}, cell {index}", "exec"), tagged))
             if tagged:
                 targets = [node.targets[0] for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
                 parameters = {target.id for target in targets if isinstance(target, ast.Name)}

@@ -13,7 +13,20 @@ import nbformat
 import pandas as pd
 import pytest
 
-from notebooks.etl import ATTRIBUTES, FEED, GENDER, LAYOUTS, MESSAGES, NAMED_GENDER, STEPS, Etl, Sources, assert_equal
+from notebooks.etl import (
+    ATTRIBUTES,
+    FEED,
+    FOLDER,
+    GENDER,
+    LAYOUTS,
+    MESSAGES,
+    NAMED_GENDER,
+    SHAPES,
+    STEPS,
+    Etl,
+    Sources,
+    assert_equal,
+)
 from pulse import schema
 from pulse.clickhouse import ClickHouseError
 from pulse.notebooks import CheckError, NotebookError
@@ -26,47 +39,6 @@ IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
 PROVE = pytest.mark.prove  # more of a kind that the random days have too
 
 # --- the shape -------------------------------------------------------------------------------------------------------
-
-SHAPES = {
-    "dimension_activity": {
-        "event_date": "Date",
-        "dimension": "String",
-        "dimension_value": "String",
-        "views": "UInt64",
-        "likes": "UInt64",
-        "messages_received": "UInt64",
-        "messages_sent": "UInt64",
-        "users_received": "UInt64",
-        "users_sent": "UInt64",
-    },
-    "user_activity": {
-        "event_date": "Date",
-        "user_id": "String",
-        "os": "LowCardinality(String)",
-        "gender": "LowCardinality(String)",
-        "age": "LowCardinality(String)",
-        "views": "UInt64",
-        "likes": "UInt64",
-        "messages_received": "UInt64",
-        "messages_sent": "UInt64",
-        "users_received": "UInt64",
-        "users_sent": "UInt64",
-        "feed_active": "Bool",
-    },
-    "daily_metrics": {
-        "event_date": "Date",
-        "feed_users": "UInt64",
-        "messenger_users": "UInt64",
-        "app_users": "UInt64",
-        "both_users": "UInt64",
-        "views": "UInt64",
-        "likes": "UInt64",
-        "ctr": "Nullable(Float64)",
-        "messages_sent": "UInt64",
-        "messages_received": "UInt64",
-        "sent_per_received": "Nullable(Float64)",
-    },
-}
 
 
 @pytest.mark.parametrize("table", SHAPES)
@@ -867,6 +839,7 @@ def test_runs_in_two_processes_at_once(etl: Etl) -> None:
 
 AGAIN_WITHOUT_COUNTS = "select * replace (0 as views, 0 as likes, 0 as messages_received, 0 as messages_sent)"
 DIFFERENT_TOTALS = "The totals of 2025-03-12 differ between users and slices; nothing is published"
+WRONG_USERS = "Users of 2025-03-12 are not what was extracted, by their {}"
 WRONG_SLICES = "Slices of 2025-03-12 are not what their users did; nothing is published"
 WRONG_METRICS = "The metrics of 2025-03-12 are not what was extracted; nothing is published"
 MORE_THAN_ONCE = "Rows of 2025-03-12 are there more than once; nothing is published"
@@ -919,6 +892,34 @@ WRONG = {
         " 0 as messages_received, 0 as messages_sent, 0 as users_received, 0 as users_sent)"
         " from dimension_activity__wrong where dimension = 'os' limit 1",
         WRONG_SLICES,
+    ),
+    **{
+        f"a user has another's {column}": (
+            "alter table {database}.user_activity__wrong update "
+            + f"{column} = {column} + if(user_id = '1', 1, -1) where user_id in ('1', '2') settings mutations_sync = 1",
+            WRONG_USERS.format(column),
+        )
+        for column, kind in SHAPES["user_activity"].items()
+        if kind == "UInt64"
+    },
+    **{
+        f"a user's {column} is another": (
+            "alter table {database}.user_activity__wrong update "
+            + f"{column} = {'not feed_active' if kind == 'Bool' else repr('Symbian')} where user_id = '1'"
+            " settings mutations_sync = 1",
+            WRONG_USERS.format(column),
+        )
+        for column, kind in SHAPES["user_activity"].items()
+        if kind not in ("UInt64", "Date") and column != "user_id"
+    },
+    "a user is there who did nothing": (
+        "insert into user_activity__wrong select * replace ('new' as user_id, 0 as views, 0 as likes,"
+        " 0 as messages_received, 0 as messages_sent) from user_activity__wrong limit 1",
+        WRONG_USERS.format("user_id"),
+    ),
+    "what its attributes are called was changed after its users were": (
+        "alter table {database}.attributes__wrong update age = '26' where age = '25' settings mutations_sync = 1",
+        WRONG_USERS.format("age"),
     ),
     **{
         f"the metrics have another {column}": (
@@ -1002,7 +1003,9 @@ def test_transform_without_its_extracts_publishes_nothing(standing: tuple[Etl, p
     for missing in STEPS[:2]:
         run = f"without_{missing}"
         etl.run(steps=[step for step in STEPS[:2] if step != missing], run=run)
-        with pytest.raises(ClickHouseError, match=rf"{missing.removeprefix('extract_').rstrip('s')}_\w+__{run}\b"):
+        side = missing.removeprefix("extract_").rstrip("s")
+        sentence = rf"^{side}_attributes__{run}, {side}_users__{run} are not there; run both extracts for {DAY} first"
+        with pytest.raises(CheckError, match=sentence):
             etl.run(steps=STEPS[2:], run=run)
     with pytest.raises(CheckError, match=r"^lookback_days is -1; give 0 to 366$"):
         etl.run(lookback_days=-1, run="negative")
@@ -1017,6 +1020,38 @@ def test_a_column_that_was_added_anywhere_shifts_no_number(etl: Etl) -> None:
         etl.db.execute(f"alter table {table}_loads add column comments UInt64 after {after}")
     etl.run()
     assert_equal(etl.published(), etl.expected())
+
+
+@pytest.mark.parametrize("dimensions", [("os", "gender"), ("os", "gender", "age", "generation")])
+def test_load_checks_whatever_dimensions_there_are(
+    etl: Etl, dimensions: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One less, and one more: what the README says to change for it is changed here, and nothing else."""
+    age = "if(any(age) in ('', '0'), 'unknown', any(age)) as age"
+    generation = "if(age = 'unknown', age, if(toUInt8OrZero(age) < 30, 'young', 'old')) as generation"
+    for step in STEPS:
+        node = nbformat.read(FOLDER / f"{step}.ipynb", as_version=4)
+        for cell in node.cells:
+            cell.source = cell.source.replace(age, f"{age},\n    {generation}")
+        nbformat.write(node, tmp_path / f"{step}.ipynb")
+    monkeypatch.setattr("pulse.metrics.DIMENSIONS", dimensions)
+    etl = dataclasses.replace(etl, folder=tmp_path)
+    etl.feed((1, "view", "10:00", *IOS), (1, "like", "10:00", *IOS), (2, "view", "10:00", *ANDROID))
+    etl.messages((1, 2, "10:00", *IOS), (3, 1, "10:00"))
+    etl.run()
+    slices = etl.slices()
+    assert set(slices.index.get_level_values("dimension")) == set(dimensions)
+    if "generation" in dimensions:
+        assert slices.loc["generation", "views"].to_dict() == {"young": 1, "old": 1, "unknown": 0}
+    etl.run(steps=STEPS[:3])
+    etl.db.execute(
+        "alter table {database:Identifier}.dimension_activity__by_hand update users_sent = 7"
+        " where dimension = {dimension:String} settings mutations_sync = 1",
+        database=etl.db.database,
+        dimension=dimensions[-1],
+    )
+    with pytest.raises(CheckError, match=WRONG_SLICES):
+        etl.run(steps=["load"])
 
 
 def test_a_run_that_failed_is_repaired_by_repeating_it(etl: Etl) -> None:
