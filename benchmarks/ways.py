@@ -121,7 +121,7 @@ ACTIONS = """
     bitShiftRight(hash, 17) as attributes,
     bitShiftLeft(toUInt64(toUnixTimestamp(time) - {start:UInt32}), 47) + attributes as latest
 """
-OF_THE_DAY = "time >= toDateTime({start:UInt32}) and time < toDateTime({end:UInt32})"
+OF_THE_DAY = "time >= toDateTime64({start:UInt32}, 6) and time < toDateTime64({end:UInt32}, 6)"
 NAMED = """
     named as (
         select
@@ -131,7 +131,7 @@ NAMED = """
         left join hand_earlier as earlier using (user_id)
         left join hand_names as names on names.attributes = greatest(users.attributes, earlier.found.1)
     )"""
-BEFORE_IT = "time >= toDateTime({start:UInt32} - 30 * 86400) and time < toDateTime({start:UInt32})"
+BEFORE_IT = "time >= toDateTime64({start:UInt32} - 30 * 86400, 6) and time < toDateTime64({start:UInt32}, 6)"
 
 # No staging between source and users, a narrow hash to find the latest attributes by, and one pass for the distinct
 # counts of all dimensions: which slices each partner meets, as a set of small numbers, then how many meet each slice.
@@ -353,7 +353,7 @@ def in_pandas(url: str, database: str, day: date, zone: ZoneInfo, hashed: bool) 
     import pandas as pd
 
     start, end = (int(moment.timestamp()) for moment in day_bounds(day, zone))
-    when = f"where time >= toDateTime({start}) and time < toDateTime({end})"
+    when = f"where time >= toDateTime64({start}, 6) and time < toDateTime64({end}, 6)"
 
     def read(sql: str) -> Any:
         return pandahouse.read_clickhouse(sql, connection={"host": url, "database": database})

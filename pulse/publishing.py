@@ -191,7 +191,7 @@ def drop_unread(db: ClickHouse) -> list[str]:
         and parts.partition not in (select partition from published)
     group by parts.table, parts.partition
     having if(
-        max(replaced.replaced_at) > toDateTime(0),
+        toUnixTimestamp(max(replaced.replaced_at)) > 0,
         max(replaced.replaced_at) < now() - toIntervalHour({replaced_hours:UInt32}),
         max(parts.modification_time) < now() - toIntervalDay({unpublished_days:UInt32})
     )

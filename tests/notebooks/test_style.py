@@ -1,6 +1,7 @@
 """Every notebook keeps to the house style, so that whoever knows one knows all."""
 
 import ast
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,3 +92,13 @@ def test_values_are_bound_never_formatted_in(path: Path) -> None:
                 text = "".join(part.value for part in node.values if isinstance(part, ast.Constant)).lower()
                 assert "select " not in text
                 assert "insert " not in text
+
+
+SQL = [*NOTEBOOKS, *sorted((ROOT / "pulse").rglob("*.py")), *sorted((ROOT / "pulse").rglob("*.sql"))]
+
+
+@pytest.mark.parametrize("path", SQL, ids=lambda path: str(path.relative_to(ROOT)))
+def test_moments_are_bound_with_their_fractions_of_a_second(path: Path) -> None:
+    """The engine turns `time < {end:DateTime}` into `time <= end - 1 s` where it prunes by key or partition."""
+    text = "\n".join(_code(path)) if path.suffix == ".ipynb" else path.read_text()
+    assert re.findall(r"\{\w+:(?:Nullable\()?DateTime(?:32)?[})(]|[<>]=?\s*toDateTime(?:32)?\(", text) == []
