@@ -86,6 +86,7 @@ TEXTS = {
         "It follows as soon as the data is there.",
         "late data": "<b>Late data</b> for {day}. Rows in the source since the day was published: {sources}. "
         "<code>pulse daily {iso}</code> publishes it anew.",
+        "rows changed": "{source}, changed in place",
         "archive": "Archive: {count} notebooks, all as they were kept. Head of the chain <code>{head}</code>",
         "failed": "<b>{name} failed</b>",
         "failed day": "<b>{name} failed</b> for {day}",
@@ -138,6 +139,7 @@ TEXTS = {
         "Он придёт, как только они появятся.",
         "late data": "<b>Данные за {day} изменились</b> уже после публикации. Строк в источнике: {sources}. "
         "Пересчитать день: <code>pulse daily {iso}</code>",
+        "rows changed": "{source} — столько же, но другие",
         "archive": "Архив цел, ноутбуков в нём: {count}. Голова цепочки <code>{head}</code>",
         "failed": "<b>{name}: сбой</b>",
         "failed day": "<b>{name}: сбой</b> за {day}",
@@ -279,14 +281,14 @@ def late_data_notice(day: date, rows: "Sequence[tuple[str, int]]", language: Lan
 
     Args:
         day: the day.
-        rows: by source, how many rows there are more; negative where there are fewer, 0 where they are in other hours.
+        rows: by source, how many rows there are more; negative where there are fewer, 0 where they are others.
         language: of the text.
     """
     signs = {True: "+", False: "−"}
     sources = ", ".join(
         f"{_escaped(source)} {signs[more > 0]}{number(abs(more), 'count', language)}"
         if more
-        else f"{_escaped(source)} ±0"
+        else word("rows changed", language, source=_escaped(source))
         for source, more in rows
     )
     return word("late data", language, day=day_and_month(day, language), iso=day, sources=sources)

@@ -1,9 +1,13 @@
 """How a day is published: its rows go into the tables of loads, which nobody reads; one inserted row publishes them.
 
-What is promised. A day is published by one row in `publications`, for all three tables at once: whoever reads them in
-one statement sees all of one load and nothing of another. Before that row nothing has changed for anybody, wherever the
-load was killed; after it everything has. Loads of one day may run at the same time: each publishes what it computed,
-and the last one stays. Two statements may see two loads, when a day is published between them.
+What is promised. A day is published by one row in `publications`, for all three tables at once: before that row nothing
+has changed for anybody, wherever the load was killed; after it everything has. Whoever reads one of the three tables
+sees all of one load and nothing of another. Two statements may see two loads, when a day is published between them, and
+so may the two sides of a join.
+
+Loads of one day may run at the same time: each publishes what it computed, and in the end the one stays whose source
+was extracted later, for all three tables and every reader. A load that was extracted before the one that is published
+does not take its place: an old run that is repeated says so, and changes nothing.
 
 A load that is not published any more is dropped an hour later, so that no statement that has begun loses its rows.
 """
@@ -11,7 +15,7 @@ A load that is not published any more is dropped an hour later, so that no state
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 from pulse import PulseError, keeping
 from pulse.clickhouse import ClickHouse, quoted
@@ -38,6 +42,16 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What a source held of a day when it was extracted, for each hour since the day began."""
+
+    rows: list[int]
+    """Empty: nobody counted."""
+    hashes: list[int]
+    """Sums of hashes of those rows, as `schema.sql` says; empty: unknown."""
+
+
+@dataclass(frozen=True)
 class Publication:
     """Which load of a day is published, who made it, and what it was made from."""
 
@@ -45,9 +59,10 @@ class Publication:
     step: int
     load: str
     run: str
-    feed_rows: list[int]
-    """Rows that the feed held when it was extracted, for each hour since the day began; empty: nobody counted."""
-    message_rows: list[int]
+    feed: Held
+    messages: Held
+    extracted_at: datetime
+    """When the earlier of the two extracts began, within a second; 1970: unknown."""
     contents: dict[str, Contents]
     """By table; empty for days that were published before there were loads."""
 
@@ -60,10 +75,19 @@ def publication(db: ClickHouse, day: date) -> Publication | None:
     """
     newest = """
     -- The publication of a day that counts, at most one row
-    select step, load, run, feed_rows, message_rows, contents
+    select
+        step,
+        load,
+        run,
+        feed_rows,
+        feed_hashes,
+        message_rows,
+        message_hashes,
+        toUnixTimestamp(extracted_at) as extracted,
+        contents
     from publications
     where event_date = {day:Date}
-    order by step desc, load desc
+    order by step desc, extracted_at desc, load desc
     limit 1
     """
     found = db.read(newest, day=day)
@@ -76,8 +100,9 @@ def publication(db: ClickHouse, day: date) -> Publication | None:
         step=int(row["step"]),
         load=row["load"],
         run=row["run"],
-        feed_rows=row["feed_rows"],
-        message_rows=row["message_rows"],
+        feed=Held(row["feed_rows"], row["feed_hashes"]),
+        messages=Held(row["message_rows"], row["message_hashes"]),
+        extracted_at=datetime.fromtimestamp(int(row["extracted"]), UTC),
         contents={table: Contents(**each) for table, each in contents.items()},
     )
 
@@ -89,8 +114,9 @@ def publish(
     load: str,
     run: str,
     staged: Mapping[str, str],
-    feed_rows: list[int],
-    message_rows: list[int],
+    feed: Held,
+    messages: Held,
+    extracted_at: datetime,
 ) -> Publication:
     """Publish a day: all three tables, in one step. Repeated, it publishes the same again.
 
@@ -100,11 +126,16 @@ def publish(
         load: the load that is staged.
         run: whose it is, as the archive names it.
         staged: the staging table of each of `TABLES`, with rows of this day and load only.
-        feed_rows: how many rows the feed held when it was extracted, for each hour since the day began.
-        message_rows: the same of the messages.
+        feed: what the feed held when it was extracted.
+        messages: what the messenger held.
+        extracted_at: when that was: see `made_at`.
+
+    Returns:
+        The publication of this load. Another load that was extracted no earlier may have taken its place meanwhile.
 
     Raises:
-        PublishingError: the loads do not hold what was staged; the day is as it was.
+        PublishingError: the loads do not hold what was staged, or what is published was extracted later; the day is as
+            it was.
         ClickHouseError: a statement failed; unless it was the last one and no answer came, the day is as it was.
     """
     contents = {table: read_contents(db, staged[table], day, load, _columns(db, table)) for table in TABLES}
@@ -116,23 +147,55 @@ def publish(
                 f"{table}_loads holds {found.rows:,} rows of {day} where {each.rows:,} were staged, or others; "
                 "nothing is published: run load again."
             )
-    last = publication(db, day)
-    step = last.step + 1 if last else 1
-    db.write(
-        [
-            {
-                "event_date": day,
-                "step": step,
-                "load": load,
-                "run": run,
-                "feed_rows": feed_rows,
-                "message_rows": message_rows,
-                "contents": json.dumps({table: vars(each) for table, each in contents.items()}),
-            }
-        ],
-        "publications",
-    )
-    return Publication(day, step, load, run, feed_rows, message_rows, contents)
+    while True:
+        last = publication(db, day)
+        _expect_older(last, run, extracted_at)
+        own = Publication(day, last.step + 1 if last else 1, load, run, feed, messages, extracted_at, contents)
+        db.write(
+            [
+                {
+                    "event_date": day,
+                    "step": own.step,
+                    "load": load,
+                    "run": run,
+                    "feed_rows": feed.rows,
+                    "feed_hashes": feed.hashes,
+                    "message_rows": messages.rows,
+                    "message_hashes": messages.hashes,
+                    "extracted_at": extracted_at,
+                    "contents": json.dumps({table: vars(each) for table, each in contents.items()}),
+                }
+            ],
+            "publications",
+        )
+        # Where others read the same last step, the row of one of them may count, though its extracts are older.
+        now = publication(db, day)
+        if now is not None and (now.load == load or now.extracted_at >= extracted_at):
+            return own
+
+
+def _expect_older(last: Publication | None, run: str, extracted_at: datetime) -> None:
+    """Refuse to put an older load in the place of a newer one; a time far ahead only shows that a clock was wrong."""
+    if last and extracted_at < last.extracted_at < datetime.now(UTC) + timedelta(days=1):
+        raise PublishingError(
+            f"{last.event_date} is published from run {last.run}, extracted later ({last.extracted_at:%F %T} UTC) than "
+            f"run {run} ({extracted_at:%F %T}), and stays so; to publish the day anew, run extract and transform too."
+        )
+
+
+def made_at(db: ClickHouse, names: Iterable[str]) -> datetime:
+    """When the first of these staging tables was made, within a second.
+
+    Raises:
+        ClickHouseError: no server answers.
+    """
+    made = """
+    -- When the first of the staging tables was made, one row
+    select toUnixTimestamp(min(metadata_modification_time))
+    from system.tables
+    where database = {database:String} and name in {names:Array(String)}
+    """
+    return datetime.fromtimestamp(int(db.value(made, database=db.database, names=list(names))), UTC)
 
 
 def read_contents(db: ClickHouse, table: str, day: date, load: str, columns: list[str]) -> Contents:

@@ -41,9 +41,11 @@ def reconcile(day: date, config: settings.Settings, report: str | None = None) -
     row = {name: plain(value) for name, value in frame.drop(columns="event_date").loc[0].items()}
     compared = ["user_activity", "dimension_activity"]
     different = list(books.disagreements(db, day, row))
-    if books.is_recorded(db, day) and not books.late_data(day, config):
-        compared.append("the source")
-        different += books.source_disagreements(db, config, day, row)
+    if books.is_recorded(db, day):
+        late = {each.source for each in books.late_data(day, config)}
+        current = [source for source in books.SOURCES if source not in late]
+        compared += current if late else ["the source"]
+        different += books.source_disagreements(db, config, day, row, current)
     path = report or _newest_report(config, day)
     if path:
         compared.append("the report")

@@ -12,7 +12,8 @@ engine = MergeTree
 order by version;
 
 -- A day is computed as a load: its rows go into the three tables of loads, where nobody reads them yet, and one row here
--- publishes them all. One row per publication, appended and never changed; the highest step of a day is the one that counts.
+-- publishes them all. One row per publication, appended and never changed; the highest step of a day is the one that counts,
+-- and of two loads that took the same step at once, the one that was extracted later.
 create table if not exists publications
 (
     event_date Date,
@@ -21,6 +22,9 @@ create table if not exists publications
     run String comment 'the run that made them, as the archive names it',
     feed_rows Array(UInt64) comment 'rows of feed_events when it was extracted, for each hour since the day began',
     message_rows Array(UInt64) comment 'the same of message_events',
+    feed_hashes Array(UInt64) comment 'hashes of those rows, as the extract adds them up by hour; empty: unknown',
+    message_hashes Array(UInt64) comment 'the same of message_events',
+    extracted_at DateTime64(6, 'UTC') comment 'when the earlier of the two extracts began; 1970: unknown',
     contents String comment 'what was published, by table, as JSON: columns, rows, and sum(cityHash64(tuple(columns)))',
     published_at DateTime64(6, 'UTC') default now64(6)
 )
@@ -31,7 +35,7 @@ order by (event_date, step);
 create or replace view published_loads as
 select
     event_date,
-    argMax(publications.load, (publications.step, publications.load)) as load
+    argMax(publications.load, (publications.step, publications.extracted_at, publications.load)) as load
 from publications
 group by event_date;
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from notebooks.etl import FEED, MESSAGES, Etl
+from notebooks.etl import FEED, MESSAGES, SHAPES, Etl
 from pulse import books, settings
+from pulse.metrics import DIMENSIONS
 from pulse.reconcile import DisagreementError, reconcile
 from pulse.sandbox.clickhouse import Server
 
@@ -96,31 +97,50 @@ def test_a_day_agrees_with_itself_and_the_source(day: Etl) -> None:
     assert books.late_days(DAY, config_of(day)) == []
 
 
-@pytest.mark.parametrize(
-    ("table", "column", "named"),
-    [
-        *(("daily_metrics", column, column) for column in (
-            "feed_users", "messenger_users", "app_users", "both_users", "views", "likes", "ctr", "messages_sent",
-            "messages_received", "sent_per_received",
-        )),
-        *(("dimension_activity", column, f"{column} of os iOS is") for column in (
-            "views", "likes", "messages_received", "messages_sent", "users_received", "users_sent",
-        )),
-        *(("user_activity", column, column) for column in ("views", "likes", "messages_received", "messages_sent")),
-        # Nothing else knows these; that they were changed is known.
-        *(("user_activity", column, "user_activity was changed") for column in ("users_received", "users_sent")),
-    ],
-)  # fmt: skip
-def test_every_number_is_looked_at(day: Etl, table: str, column: str, named: str) -> None:
+SAID = {
+    "daily_metrics": "{} is",
+    "dimension_activity": "{} of os iOS is",
+    "user_activity": "{} differs between user_activity and the source for 1 user, such as 1",
+}
+
+
+@pytest.mark.parametrize("table", SHAPES)
+def test_every_number_is_looked_at(day: Etl, table: str) -> None:
+    """By what was published, and past that by what the other tables and the source say."""
+    numbers = [column for column, kind in SHAPES[table].items() if kind in ("UInt64", "Nullable(Float64)")]
     where = {"daily_metrics": "true", "dimension_activity": "dimension_value = 'iOS'", "user_activity": "user_id = '1'"}
-    falsify(day, table, f"update {column} = {column} + 1000000 where {where[table]}")
+    falsified = ", ".join(f"{column} = {column} + {10**6 + place}" for place, column in enumerate(numbers))
+    falsify(day, table, f"update {falsified} where {where[table]}")
+    expected = [SAID[table].format(column) for column in numbers]
     text = said(day)
-    assert named in text
+    assert [sentence for sentence in expected if sentence not in text] == []
     assert f"{table} was changed after it was published" in text
-    # Not by the hash alone, of the days from before there was one.
-    if named != "user_activity was changed":
-        forget(day, "contents = ''")
-        assert named in said(day)
+    forget(day, "contents = ''")
+    text = said(day)
+    assert [sentence for sentence in expected if sentence not in text] == []
+
+
+def test_what_a_user_is_is_looked_at_too(day: Etl) -> None:
+    falsify(day, "user_activity", "update os = 'x', gender = 'x', age = 'x', feed_active = false where true")
+    forget(day, "contents = ''")
+    text = said(day)
+    # Users 1 to 4 acted, 1 to 3 of them in the feed; what 5 is, who only received, stands in no action of the day.
+    for column, users in [*((dimension, 4) for dimension in DIMENSIONS), ("feed_active", 3)]:
+        assert f"{column} differs between user_activity and the source for {users} users, such as" in text
+
+
+def test_a_user_who_is_nowhere_else_is_told(day: Etl) -> None:
+    day.db.execute(
+        "insert into user_activity_loads select * replace ('6' as user_id, 0 as views, 0 as likes, 0 as messages_sent,"
+        " 0 as messages_received, 0 as users_sent, 0 as users_received, false as feed_active)"
+        " from user_activity_loads where load in (select load from published_loads) limit 1"
+    )
+    forget(day, "contents = ''")
+    assert said(day) == (
+        f"The numbers of {DAY} are not the same everywhere: "
+        "user_id differs between user_activity and the source for 1 user, such as 6."
+    )
+    falsify(day, "user_activity", "delete where user_id = '6'")
 
 
 @pytest.mark.parametrize(
@@ -152,16 +172,17 @@ def test_a_day_published_wrong_from_the_start_does_not_agree_with_the_source(day
     falsify(day, "dimension_activity", "update views = views - 5 where dimension_value in ('Android', 'male', '40')")
     falsify(day, "daily_metrics", "update views = 10, ctr = 0.4 where true")
     forget(day, "contents = ''")
-    assert (
-        said(day)
-        == f"The numbers of {DAY} are not the same everywhere: views is 10 in daily_metrics, 15 in the source."
+    assert said(day) == (
+        f"The numbers of {DAY} are not the same everywhere: views is 10 in daily_metrics, 15 in the source; "
+        "ctr is 0.4 in daily_metrics, 0.2666666667 in the source; "
+        "views differs between user_activity and the source for 1 user, such as 2."
     )
 
 
 def test_rows_that_came_after_the_day_was_published_are_late_data_and_no_error(own_day: Etl) -> None:
     own_day.feed((1, "view", "00:10", *IOS), (9, "view", "00:20", *IOS), (9, "view", "23:59:59.999", *IOS))
     config = config_of(own_day)
-    assert reconcile(DAY, config) == TABLES[:2]
+    assert reconcile(DAY, config) == [*TABLES[:2], "message_actions"]
     (late,) = books.late_data(DAY, config)
     assert (late.source, late.published, late.now, late.hours) == ("feed_actions", 19, 22, (0, 23))
     assert str(late) == (
@@ -178,7 +199,7 @@ def test_rows_that_came_after_the_day_was_published_are_late_data_and_no_error(o
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
         [
-            f"The numbers of {DAY} are the same in daily_metrics, user_activity, dimension_activity.",
+            f"The numbers of {DAY} are the same in daily_metrics, user_activity, dimension_activity, message_actions.",
             f"Late data: {late}.",
         ],
     )
@@ -197,8 +218,53 @@ def test_rows_that_are_gone_or_moved_since_are_told_too(own_day: Etl) -> None:
     assert "holds 2 fewer rows of 2025-03-12 than when it was published, in hour 10 of the day" in str(late)
 
 
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        ("feed_actions", "action = 'like' where user_id = 1"),
+        ("feed_actions", "os = 'Android' where user_id = 1"),
+        ("feed_actions", "os = null where user_id = 1"),
+        ("feed_actions", "action = 'share' where user_id = 1"),
+        ("message_actions", "age = 7 where user_id = 1"),
+    ],
+)
+def test_rows_that_were_changed_in_place_are_late_data_and_no_error(own_day: Etl, table: str, what: str) -> None:
+    """There are as many as before, in the same hours."""
+    own_day.source.execute(
+        f"alter table {{database:Identifier}}.{table} update {what} settings mutations_sync = 1",
+        database=own_day.source.database,
+    )
+    other = {"feed_actions": "message_actions", "message_actions": "feed_actions"}[table]
+    assert reconcile(DAY, config_of(own_day)) == [*TABLES[:2], other]
+    (late,) = books.late_data(DAY, config_of(own_day))
+    assert (late.source, late.now - late.published, late.hours) == (table, 0, (10,))
+    assert f"{table} holds other rows of {DAY} than when it was published, in hour 10 of the day" in str(late)
+    # Days that were published before there were hashes are compared by their rows.
+    forget(own_day, "feed_hashes = [], message_hashes = []")
+    assert books.late_data(DAY, config_of(own_day)) == []
+
+
+def test_of_a_day_whose_feed_is_late_the_messages_are_still_compared(own_day: Etl) -> None:
+    own_day.feed((9, "view", "00:20", *IOS))
+    falsify(own_day, "user_activity", "update views = 7, users_received = 8 where user_id = '2'")
+    forget(own_day, "contents = ''")
+    text = said(own_day)
+    assert "users_received differs between user_activity and the source for 1 user, such as 2" in text
+    assert "views differs between" not in text
+    own_day.source.execute("truncate table message_actions")
+    assert "between user_activity and the source" not in said(own_day)
+
+
+def test_every_column_is_known_to_be_made_from_something() -> None:
+    """Whoever adds one says from what: it is then compared with the source."""
+    assert [*books.USERS_FROM] == [column for column in SHAPES["user_activity"] if column != "event_date"]
+    assert [*books.METRICS_FROM] == [column for column in SHAPES["daily_metrics"] if column != "event_date"]
+    counted = [column for column, kind in SHAPES["dimension_activity"].items() if kind == "UInt64"]
+    assert {*books.COUNTS, *books.PARTNERS} == {*counted}
+
+
 def test_a_day_from_before_anybody_counted_is_compared_among_its_tables(own_day: Etl) -> None:
-    forget(own_day, "feed_rows = [], message_rows = [], contents = ''")
+    forget(own_day, "feed_rows = [], message_rows = [], feed_hashes = [], message_hashes = [], contents = ''")
     own_day.feed((1, "view", "00:10", *IOS))
     assert reconcile(DAY, config_of(own_day)) == TABLES[:2]
     assert books.late_data(DAY, config_of(own_day)) == []

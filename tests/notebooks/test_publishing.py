@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -42,6 +42,12 @@ def twice(etl: Etl) -> tuple[Etl, Tables, Tables]:
     etl.messages((1, 2, "11:00", *IOS), (2, 1, "11:00", *ANDROID))
     etl.run(steps=STEPS[:3], run="after")
     return etl, before, etl.expected()
+
+
+def touch(etl: Etl, run: str) -> None:
+    """Let the extracts of a run look as if they had been made just now."""
+    for table in ("feed_hours", "message_hours"):
+        etl.db.execute(f"alter table {table}__{run} modify comment 'once more'")
 
 
 def is_equal(found: Tables, expected: Tables) -> bool:
@@ -87,8 +93,10 @@ def test_a_load_killed_at_any_statement_leaves_one_whole_day_or_the_other(twice:
         assert is_equal(published, before) or is_equal(published, after), f"killed before statement {statement}"
         seen.append(is_equal(published, after))
         if seen[-1]:
+            touch(etl, "before")
             etl.run(steps=["load"], run="before")
             assert_equal(etl.published(), before)
+            touch(etl, "after")
         statement += 1
     assert_equal(etl.published(), after)
     # One statement publishes, somewhere among them; until then nothing, from then on everything.
@@ -130,12 +138,96 @@ def test_readers_see_whole_loads_while_a_day_is_published_again_and_again(twice:
     try:
         for _ in range(3):
             for run in ("after", "before"):
+                touch(etl, run)
                 etl.run(steps=["load"], run=run)
     finally:
         stop.set()
         reader.join()
     assert wrong == []
     assert reads > 20
+
+
+def extracted_at(etl: Etl, run: str) -> datetime:
+    return publishing.made_at(etl.db, [f"feed_hours__{run}", f"message_hours__{run}"])
+
+
+def test_an_older_load_does_not_take_the_place_of_a_newer_one(twice: tuple[Etl, Tables, Tables]) -> None:
+    """Such as a task of the morning that is cleared after somebody published the day anew by hand."""
+    etl, before, after = twice
+    while extracted_at(etl, "after") <= extracted_at(etl, "before"):
+        touch(etl, "after")
+    etl.run(steps=["load"], run="after")
+    sentence = rf"^{DAY} is published from run after, extracted later .* run extract and transform too\.$"
+    with pytest.raises(publishing.PublishingError, match=sentence):
+        etl.run(steps=["load"], run="before")
+    assert_equal(etl.published(), after)
+    # A clock that was wrong for a while stops nobody for good.
+    etl.db.execute(
+        "alter table {database:Identifier}.publications update extracted_at = now64(6) + interval 2 day where true"
+        " settings mutations_sync = 1",
+        database=etl.db.database,
+    )
+    etl.run(steps=["load"], run="before")
+    assert_equal(etl.published(), before)
+
+
+def test_of_two_loads_that_take_the_same_step_the_newer_one_stays(
+    twice: tuple[Etl, Tables, Tables], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both read what is published before either publishes, whichever is then the first."""
+    etl, _, after = twice
+    while extracted_at(etl, "after") <= extracted_at(etl, "before"):
+        touch(etl, "after")
+    real = publishing.publication
+    meanwhile: list[publishing.Publication] = []
+
+    def read_by_both(db: ClickHouse, day: date) -> publishing.Publication | None:
+        found = real(db, day)
+        if (
+            not meanwhile and found is not None
+        ):  # between this reading and what follows it, run `before` publishes twice
+            meanwhile.append(found)
+            for _ in range(2):
+                etl.run(steps=["load"], run="before")
+        return found
+
+    monkeypatch.setattr(publishing, "publication", read_by_both)
+    etl.run(steps=["load"], run="after")
+    assert_equal(etl.published(), after)
+    assert etl.db.read("select step, run from publications order by step, run").to_numpy().tolist() == [
+        [1, "before"],
+        [2, "after"],  # which did not count beside the third
+        [2, "before"],
+        [3, "before"],
+        [4, "after"],
+    ]
+
+
+def test_two_processes_that_publish_at_once_leave_the_newer_day_whole(twice: tuple[Etl, Tables, Tables]) -> None:
+    etl, before, after = twice
+    while extracted_at(etl, "after") <= extracted_at(etl, "before"):
+        touch(etl, "after")
+    for _ in range(3):
+        loads = []
+        for run in ("after", "before"):
+            process = os.fork()
+            if process == 0:
+                try:
+                    etl.run(steps=["load"], run=run)
+                    os._exit(0)
+                except publishing.PublishingError:
+                    os._exit(2)
+                finally:
+                    os._exit(1)
+            loads.append(process)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in loads]
+        assert codes in ([0, 0], [0, 2])  # the older one may come first, at the same time, or too late
+        assert_equal(etl.published(), after)
+        etl.db.execute(
+            "alter table {database:Identifier}.publications delete where run = 'after' settings mutations_sync = 1",
+            database=etl.db.database,
+        )
+        assert_equal(etl.published(), before)
 
 
 def test_load_can_be_repeated_after_it_has_succeeded(etl: Etl) -> None:
@@ -187,9 +279,9 @@ def test_what_the_source_held_is_published_with_the_day(etl: Etl) -> None:
     etl.run()
     found = publishing.publication(etl.db, DAY)
     assert found is not None
-    assert [(hour, rows) for hour, rows in enumerate(found.feed_rows) if rows] == [(0, 1), (10, 1), (23, 1)]
-    assert [(hour, rows) for hour, rows in enumerate(found.message_rows) if rows] == [(10, 2)]
-    assert len(found.feed_rows) == len(found.message_rows) == 24
+    assert [(hour, rows) for hour, rows in enumerate(found.feed.rows) if rows] == [(0, 1), (10, 1), (23, 1)]
+    assert [(hour, rows) for hour, rows in enumerate(found.messages.rows) if rows] == [(10, 2)]
+    assert len(found.feed.rows) == len(found.messages.rows) == 24
     assert {table: each.rows for table, each in found.contents.items()} == {
         table: len(getattr(etl.published(), table)) for table in Tables._fields
     }
@@ -207,7 +299,7 @@ def test_a_day_has_as_many_hours_as_the_clock_lets_it_have(
         etl.run(allow_empty=True)
         found = publishing.publication(etl.db, day)
         assert found is not None
-        assert found.feed_rows == [1, *([0] * (hours - 2)), 1]
+        assert found.feed.rows == [1, *([0] * (hours - 2)), 1]
 
 
 def test_what_nobody_reads_is_dropped_in_its_time_and_nothing_else(etl: Etl) -> None:
