@@ -16,8 +16,16 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from dashboards.redash import KEY, Redash
-from pulse import notebooks, settings
-from pulse.airflow import CleanLogsOperator, NotebookOperator, ThinArchiveOperator, WaitForDay, as_of, event_date
+from pulse import clickhouse, notebooks, settings
+from pulse.airflow import (
+    CleanLogsOperator,
+    CleanTablesOperator,
+    NotebookOperator,
+    ThinArchiveOperator,
+    WaitForDay,
+    as_of,
+    event_date,
+)
 from pulse.airflow_tell import TellOperator
 from pulse.dashboards import redash
 from pulse.sandbox.clickhouse import Server
@@ -140,11 +148,16 @@ def test_every_try_has_its_own_staging_tables_and_later_tasks_are_told_whose_are
         def xcom_pull(self, task: str, key: str) -> str:
             return f"{key} of {task}"
 
-    def rendered(task: str, number: int) -> dict[str, Any]:
+    def rendered(task: str, number: int, allow_empty: bool = False) -> dict[str, Any]:
         run = SimpleNamespace(
             run_id="night", run_after=datetime(2026, 11, 23, 2, tzinfo=UTC), data_interval_end=None, conf={}
         )
-        context = {"ti": Instance(number), "dag_run": run, "params": {"allow_empty": False}, **etl.user_defined_macros}
+        context = {
+            "ti": Instance(number),
+            "dag_run": run,
+            "params": {"allow_empty": allow_empty},
+            **etl.user_defined_macros,
+        }
         found: dict[str, Any] = etl.get_task(task).render_template(etl.get_task(task).parameters, context)
         return found
 
@@ -153,6 +166,10 @@ def test_every_try_has_its_own_staging_tables_and_later_tasks_are_told_whose_are
     whole = {"feed": "run of extract_feed", "messages": "run of extract_messages"}
     assert rendered("transform", 1)["extracts"] == rendered("load", 1)["extracts"] == whole
     assert rendered("load", 1)["run"] == rendered("load", 2)["run"] == "run of transform"
+    for allowed in (False, True):  # what the form says reaches the load too, which publishes the empty day
+        assert {rendered(task, 1, allowed)["allow_empty"] for task in ("extract_feed", "extract_messages", "load")} == {
+            allowed
+        }
 
 
 def test_after_load_redash_answers_anew(clickhouse_server: Server, monkeypatch: pytest.MonkeyPatch, etl: Any) -> None:
@@ -309,6 +326,24 @@ def test_the_form_refuses_a_day_and_a_moment_to_come(bag: Any) -> None:
             parameter.resolve(given)
         assert parameter.resolve(None) is None
     assert bag.dags["etl"].params.get_param("event_date").resolve("2026-11-20") == "2026-11-20"
+
+
+def test_retention_cleans_clickhouse_and_says_what_stops_it(
+    clickhouse_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    clean = CleanTablesOperator(task_id="clean_tables")
+    monkeypatch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
+    monkeypatch.setenv("PULSE_DATABASE", "cleaned")
+    assert clean.execute({}) == []  # before the first run of all
+    db = clickhouse.connect()
+    db.execute("insert into verdicts (bucket) select now() - interval 200 day")
+    (dropped,) = clean.execute({})
+    assert re.fullmatch(r"verdicts \d{6}", dropped)
+    monkeypatch.setenv("CLICKHOUSE_URL", "http://127.0.0.1:9")
+    with pytest.raises(AirflowException, match=r"No ClickHouse server answers"):
+        clean.execute({})
 
 
 def test_retention_takes_nothing_from_a_young_archive_and_leaves_an_object_store_alone(

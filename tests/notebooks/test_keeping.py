@@ -1,7 +1,7 @@
 """What is kept how long: as README states it, and in whole months."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from notebooks.etl import Etl
 from pulse import keeping, schema
@@ -17,6 +17,25 @@ def test_readme_states_what_is_kept_how_long() -> None:
     assert stated["staging tables of a run"] == str(keeping.STAGING_DAYS)
     assert stated["loads that were never published"] == str(keeping.UNPUBLISHED_DAYS)
     assert stated["loads that another one took the place of"] == f"{keeping.REPLACED_HOURS} hour"
+
+
+def test_every_table_that_is_cleaned_is_one_of_months_and_loses_the_old_ones(etl: Etl) -> None:
+    schema.ensure(etl.db)
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    for kept in keeping.TABLES:
+        by = {"metric_buckets": "bucket", "verdicts": "bucket", "incidents": "opened"}[kept.table]
+        for days in (kept.days + 40, kept.days - 1):
+            moment = now - timedelta(days=days)
+            etl.db.execute(
+                f"insert into {kept.table} ({by}) select {{moment:DateTime64(6)}}",  # the rest by its defaults
+                moment=moment,
+            )
+    months = [now - timedelta(days=kept.days + 40) for kept in keeping.TABLES]
+    assert keeping.clean(etl.db, now) == [
+        f"{kept.table} {month:%Y%m}" for kept, month in zip(keeping.TABLES, months, strict=True)
+    ]
+    counted = "select count() from {table:Identifier}"
+    assert [etl.db.value(counted, table=kept.table) for kept in keeping.TABLES] == [1, 1, 1]
 
 
 def test_months_go_once_their_last_day_is_older(etl: Etl) -> None:
