@@ -157,12 +157,13 @@ def is_recorded(db: ClickHouse, day: date) -> bool:
 
 
 def differences(where: str, found: Numbers, row: Numbers) -> Iterator[str]:
-    """The columns of a row of `daily_metrics` that are another number elsewhere, a line each."""
+    """The numbers of a day, its slices' among them, that are others elsewhere, a line each."""
     for column, value in found.items():
-        expected = row[column]
+        expected = row.get(column)
         same = value is None if expected is None else value is not None and math.isclose(value, expected, rel_tol=1e-9)
         if not same:
-            yield f"{column} is {_shown(expected)} in daily_metrics, {_shown(value)} in {where}"
+            table = "daily_metrics" if column in METRICS_FROM else "dimension_activity"
+            yield f"{column} is {_shown(expected)} in {table}, {_shown(value)} in {where}"
 
 
 def plain(value: Any) -> float | None:

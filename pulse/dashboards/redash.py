@@ -30,6 +30,7 @@ FINISHED, FAILED, CANCELLED = 3, 4, 5  # a job's states
 TRIES = 5  # at what somebody else may be saving at the same moment
 
 COLUMNS = {*superset.HEADLINE, "messages_received"}  # of `daily_metrics`
+COUNTS = ("views", "likes", "messages_received", "messages_sent", "users_received", "users_sent")  # of a slice
 SUMS = ("views", "likes", "messages_sent")  # which the slices of a dimension add up to
 STAMP = re.compile(r"\A-- Answers from before .* are out of date\.\n")
 
@@ -78,8 +79,9 @@ def shown(config: settings.Settings, day: date) -> list[tuple[str, dict[str, flo
     """What the dashboard's widgets show of a day: each widget's name, and its numbers by column of `daily_metrics`.
 
     They are what somebody sees who opens the dashboard on that day: of the widgets that stand on it now, whatever query
-    is behind them, and from the answers that Redash keeps. The slices of a dimension count by their sum. A widget that
-    shows another day, or nothing that `daily_metrics` has, is left out.
+    is behind them, and from the answers that Redash keeps. What it shows of slices is there by `slice_key`, and by its
+    sum where that is a column of `daily_metrics`. A widget that shows another day, or nothing that the published tables
+    have, is left out.
 
     Raises:
         DashboardsError: Redash is not there or refuses, the dashboard is not installed or empty, or a query failed.
@@ -96,7 +98,7 @@ def shown(config: settings.Settings, day: date) -> list[tuple[str, dict[str, flo
         key = json.dumps([drawn["query"]["id"], values])
         if key not in answers:
             answers[key] = result(api, drawn["query"]["id"], max_age=-1, **values)
-        if numbers := _numbers(drawn, answers[key], day):
+        if numbers := _numbers(drawn, answers[key], day, str(values.get("dimension", ""))):
             found.append((drawn["name"], numbers))
     if not found:
         raise DashboardsError(
@@ -180,8 +182,13 @@ def _values(dashboard: Item, widget: Item, day: date) -> dict[str, str] | None:
     return values if str(day) in values.values() else None
 
 
-def _numbers(drawn: Item, rows: list[Item], day: date) -> dict[str, float | None]:
-    """What a visualization shows of a day, by column of `daily_metrics`."""
+def slice_key(column: str, dimension: str, value: str) -> str:
+    """How a number of a slice is called beside those of the day: `views of os iOS`."""
+    return f"{column} of {dimension} {value}"
+
+
+def _numbers(drawn: Item, rows: list[Item], day: date, dimension: str) -> dict[str, float | None]:
+    """What a visualization shows of a day, by column of `daily_metrics` and by `slice_key`."""
     options = drawn["options"]
     if drawn["type"] == "COUNTER" and rows and not options.get("countRow"):
         row = rows[_row_number(options.get("rowNumber", 1), len(rows))]
@@ -190,14 +197,17 @@ def _numbers(drawn: Item, rows: list[Item], day: date) -> dict[str, float | None
         axes = options.get("columnMapping", {})
         across = next((name for name, axis in axes.items() if axis == "x"), "")
         up = [name for name, axis in axes.items() if axis == "y"]
-        if across == "event_date" and "series" not in axes.values():
-            row = next((each for each in rows if str(each[across])[:10] == str(day)), {})
-            return dict(_numbered(row, up))
+        if across == "event_date":
+            of_the_day = [each for each in rows if str(each[across])[:10] == str(day)]
+            if "series" in axes.values():  # some of the slices, which add up to nothing
+                return _sliced(of_the_day, up, dimension)
+            return dict(_numbered(next(iter(of_the_day), {}), up))
         if across in ("slice", "dimension_value"):
-            return _summed(rows, up)
+            return _summed(rows, up) | _sliced(rows, up, dimension)
     if drawn["type"] == "TABLE":
         columns = [each["name"] for each in options.get("columns", []) if each.get("visible", True)]
-        return _summed(rows, columns) if "dimension_value" in columns else {}
+        if "dimension_value" in columns:
+            return _summed(rows, columns) | _sliced(rows, columns, dimension)
     return {}
 
 
@@ -219,6 +229,15 @@ def _numbered(row: Item, columns: Iterable[str | None]) -> Iterator[tuple[str, f
 
 def _summed(rows: list[Item], columns: Iterable[str]) -> dict[str, float | None]:
     return {name: sum(row[name] for row in rows) for name in columns if name in SUMS}
+
+
+def _sliced(rows: list[Item], columns: Iterable[str], dimension: str) -> dict[str, float | None]:
+    return {
+        slice_key(name, dimension, row["dimension_value"]): row[name]
+        for row in rows
+        for name in columns
+        if name in COUNTS and "dimension_value" in row
+    }
 
 
 # --- installing -------------------------------------------------------------------------------------------------------

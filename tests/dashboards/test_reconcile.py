@@ -135,6 +135,23 @@ def test_a_redash_that_shows_something_else_is_told(config: settings.Settings, d
     query["query"] = right
 
 
+def test_a_redash_that_shows_another_slice_is_told(config: settings.Settings, day: date, tool: Redash) -> None:
+    """Even where the slices add up to the same."""
+    query = next(each for each in tool.queries.values() if each["name"] == "Pulse: slices of one day")
+    right = query["query"]
+    query["query"] = right.replace("    users_received,", "    users_received + 1 as users_received,")
+    told = r"users_received of os \w+ is [\d,]+ in dimension_activity, [\d,]+ in Redash's 'Every slice'"
+    with pytest.raises(DisagreementError, match=told):
+        reconcile(day, config)
+    trend = next(each for each in tool.queries.values() if each["name"] == "Pulse: slices day by day")
+    query["query"], kept = right, trend["query"]
+    trend["query"] = kept.replace("    views\nfrom", "    views + 1 as views\nfrom")
+    assert trend["query"] != kept
+    with pytest.raises(DisagreementError, match=r"views of os \w+ is [\d,]+ .* 'Feed views of the ten largest slices"):
+        reconcile(day, config)
+    trend["query"] = kept
+
+
 def test_a_kept_answer_is_told_until_it_is_refreshed(
     config: settings.Settings, day: date, published: Published
 ) -> None:

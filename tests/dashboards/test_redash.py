@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
+import yaml
 
 from dashboards.conftest import COUNTED, Published
 from dashboards.redash import KEY, Redash, run
@@ -151,11 +152,18 @@ def test_long_values_are_cut_for_charts_and_stay_apart(
 def test_the_dashboard_shows_a_days_numbers(config: settings.Settings, published: Published) -> None:
     redash.install(config)
     row = published.daily.iloc[-1].to_dict()
+    slices = {
+        redash.slice_key(column, "os", each["dimension_value"]): each[column]
+        for each in published.slices.loc[[pd.Timestamp(published.day)]].query("dimension == 'os'").to_dict("records")
+        for column in COUNTED
+    }
     shown = dict(redash.shown(config, published.day))
-    assert len(shown) == 9 + 7 + 2  # counters, charts of days, and what adds up over slices
+    layout = yaml.safe_load((redash.FOLDER / "dashboard.yaml").read_text())
+    assert [*shown] == [name for each in layout["rows"] for name in each.get("widgets", [])]
     for numbers in shown.values():
-        assert numbers == pytest.approx({name: row[name] for name in numbers})
-    assert {name for numbers in shown.values() for name in numbers} == set(row) - {"messages_received"}
+        assert numbers == pytest.approx({name: (row | slices)[name] for name in numbers})
+    named = {name for numbers in shown.values() for name in numbers}
+    assert named >= (set(row) - {"messages_received"}) | set(slices)
     later = dict(redash.shown(config, published.day + timedelta(days=3)))  # which is not published
     assert later["DAU of the app"] == {"app_users": None}
     assert later["CTR, %"] == {"ctr": None}
@@ -328,19 +336,21 @@ def test_a_chart_is_added_as_the_readme_says(
     shutil.copytree(redash.FOLDER, project)
     query, layout = project / "queries" / "trend.yaml", project / "dashboard.yaml"
     query.write_text(
-        query.read_text() + '  - {name: Received, description: "…", lines: {messages_received: "#009E73"}}\n'
+        query.read_text() + '  - {name: Its name, description: "…", lines: {messages_received: "#009E73"}}\n'
     )
-    rows = layout.read_text()
-    layout.write_text(rows.replace("Messages sent / received by day]", "Messages sent / received by day, Received]"))
+    wanted = yaml.safe_load(layout.read_text())
+    beside = next(row["widgets"] for row in wanted["rows"] if row.get("query") == "trend" and len(row["widgets"]) == 3)
+    beside.append("Its name")
+    layout.write_text(yaml.safe_dump(wanted, sort_keys=False))
     monkeypatch.setattr(redash, "FOLDER", project)
     redash.install(config)
     drawn = {number: each["name"] for number, each in server.visualizations.items()}
-    row = [each for each in server.widgets.values() if each["options"]["position"]["row"] == 40]
-    assert [drawn[each["visualization_id"]] for each in row] == [
-        "DAU of the messenger by day", "Messages sent by day", "Messages sent / received by day", "Received",
-    ]  # fmt: skip
-    assert [each["options"]["position"]["col"] for each in row] == [0, 3, 6, 9]
-    assert [each["options"]["position"]["sizeX"] for each in row] == [3, 3, 3, 3]
+    there = {drawn[each["visualization_id"]]: each["options"]["position"] for each in server.widgets.values()
+             if each["visualization_id"]}  # fmt: skip
+    row = [there[name] for name in beside]
+    assert len({each["row"] for each in row}) == 1
+    assert [each["col"] for each in row] == [0, 3, 6, 9]
+    assert [each["sizeX"] for each in row] == [3, 3, 3, 3]
 
 
 def test_it_is_found_among_hundreds_of_others(server: Redash, config: settings.Settings) -> None:
