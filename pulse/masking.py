@@ -2,14 +2,18 @@
 
 A spelling is what usual tools make of a text: as it is; escaped for a URL, HTML, JSON, a Python literal, CSV, SQL or a
 shell, and several of these one after the other; in hex; in base64, wherever in the encoded text it begins (that of
-`user:password` is such a one).
+`user:password` is such a one), itself escaped or of the text as a URL, JSON or HTML escape it. Not found is what was
+compressed, encrypted or encoded twice.
 """
 
+import html
+import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable
 from html.entities import html5
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from pulse import PulseError
 
@@ -29,7 +33,9 @@ _END = r"(?:;|(?i:%(?:25)*3b))"
 _HASH = r"(?:#|%(?:25)*23)"
 _BACKSLASH = rf"(?:\\|(?i:%(?:25)*5c|{_AND}(?:amp{_END})*(?:bsol|{_HASH}0*92|{_HASH}x0*5c){_END}))"
 
-_BREAK = r"(?:\\+[rn]|[\r\n])*"  # base64 of some length is broken into lines
+_LINE_END = r"(?:\\+[rn]|[\r\n]|(?i:%(?:25)*0[ad]))"
+_GAP = r"(?:[\s:+-]|\\+[rnt]|(?i:%(?:25)*(?:20|2b|3a|0[ad])))"  # hex is grouped in many ways
+_BREAK = f"{_LINE_END}*"  # base64 of some length is broken into lines
 
 
 class Mask:
@@ -53,8 +59,8 @@ class Mask:
         """The text with every secret in it masked."""
         if len(text) < SHORTEST or hash(text) in self._clean:
             return text
-        masked, solid = text, re.sub(r"\\+[rn]|[\r\n]", "", text)
-        hexadecimal = solid.lower().replace(":", "").replace("-", "")
+        masked, solid = text, re.sub(_LINE_END, "", text)
+        hexadecimal = re.sub(_GAP, "", text).lower()
         for secret in self._secrets:
             masked = secret.masked(masked, solid, hexadecimal)
         if masked == text and len(text) > 100:
@@ -74,19 +80,20 @@ class _Secret:
     """One secret's spellings. Each is looked for by a quick test first: most texts are long and hold none."""
 
     def __init__(self, secret: str) -> None:
-        data = secret.encode("utf-8", "surrogatepass")
+        data = _bytes(secret)
         self.run = max(re.findall(r"[A-Za-z0-9]+", secret), key=len, default="")  # no escaping changes these
         self.escaped = re.compile("".join(map(_spelled, secret)))
         self.hex = data.hex()
-        self.hexadecimal = re.compile("(?i)" + "[:-]?".join(f"{byte:02x}" for byte in data))
+        self.hexadecimal = re.compile("(?i)" + f"{_GAP}{{0,4}}".join(f"{byte:02x}" for byte in data))
         self.base64 = {}
-        for core, before, after in _cores(data):
-            for spelled in {core, core.replace("+", "-").replace("/", "_")}:
-                around = "[A-Za-z0-9+/_-]"
-                inside = _BREAK.join(map(re.escape, spelled))
-                # The characters beside it hold the rest of the secret's first and last byte.
-                pattern = f"{around if before else ''}{_BREAK}{inside}{f'(?:{_BREAK}{around})?' if after else ''}"
-                self.base64[spelled] = re.compile(pattern)
+        usual = {secret, html.escape(secret)}
+        usual |= {json.dumps(secret, ensure_ascii=plain)[1:-1] for plain in (True, False)}
+        usual |= {escape(secret, safe="", errors="surrogatepass") for escape in (quote, quote_plus)}
+        for core, before, after in (core for each in sorted(usual) for core in _cores(_bytes(each))):
+            inside = _BREAK.join(_DIGITS.get(char, char) for char in core)
+            # The characters beside it hold the rest of the secret's first and last byte.
+            pattern = f"{_DIGIT if before else ''}{_BREAK}{inside}{f'(?:{_BREAK}{_DIGIT})?' if after else ''}"
+            self.base64[pattern] = max(re.split("[+/]", core), key=len), re.compile(pattern)
 
     def masked(self, text: str, solid: str, hexadecimal: str) -> str:
         """The text without the secret; `solid` is it without line breaks, `hexadecimal` that as hex is compared."""
@@ -94,8 +101,8 @@ class _Secret:
             text = self.escaped.sub(MASK, text)
         if self.hex in hexadecimal:
             text = self.hexadecimal.sub(MASK, text)
-        for core, pattern in self.base64.items():
-            if core in solid:
+        for run, pattern in self.base64.values():
+            if run in solid:
                 text = pattern.sub(MASK, text)
         return text
 
@@ -133,6 +140,15 @@ def _escaped(char: str) -> str:
         ways.append(f"{_BACKSLASH}+{_LETTERS[char]}")
     one = rf"(?:{'|'.join([*ways, re.escape(char)])})"
     return f"{_BACKSLASH}+" if char == "\\" else f"{_BACKSLASH}*{one}"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+# The digits of base64 that are escaped, or others where it is for URLs; and any of its digits.
+_DIGITS = {"+": f"(?:-|{_escaped('+')})", "/": f"(?:_|{_escaped('/')})"}
+_DIGIT = f"(?:[A-Za-z0-9]|{'|'.join(_DIGITS.values())})"
 
 
 def _cores(data: bytes) -> Iterable[tuple[str, bool, bool]]:

@@ -49,6 +49,7 @@ ENCODINGS: dict[str, Callable[[bytes], str]] = {
     "hex": bytes.hex,
     "HEX": lambda data: data.hex().upper(),
     "hex:": lambda data: data.hex(":"),
+    "hex in lines": lambda data: "\n".join(data.hex(" ")[start : start + 48] for start in range(0, 3 * len(data), 48)),
     "base64": lambda data: base64.b64encode(data).decode(),
     "base64 for URLs": lambda data: base64.urlsafe_b64encode(data).decode(),
     "base64 in lines": lambda data: base64.encodebytes(data).decode(),
@@ -102,6 +103,21 @@ def test_two_escapings_one_after_the_other_hide_nothing(seed: int) -> None:
     for inner, outer in itertools.product(USUAL, USUAL):
         spelled = ESCAPINGS[outer](ESCAPINGS[inner](secret))
         assert MASK in mask.text(spelled), (inner, outer, secret, spelled)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_encoding_that_is_escaped_or_is_of_an_escaped_secret_hides_nothing(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    secret = a_secret(chance)
+    mask = Mask([secret])
+    around = [chance.randbytes(chance.randint(0, 9)) for _ in range(2)]
+    for encoding, escaping in itertools.product(ENCODINGS, USUAL):
+        spelled = ESCAPINGS[escaping](ENCODINGS[encoding](secret.encode().join(around)))
+        assert MASK in mask.text(spelled), (encoding, escaping, secret, spelled)
+    for escaping in ("URL, every character", "URL, a form", "HTML", "JSON", "JSON, as it is read"):
+        for encoding in ("base64", "base64 for URLs", "base64 in lines"):
+            spelled = ENCODINGS[encoding](ESCAPINGS[escaping](f"user:{secret}").encode())
+            assert MASK in mask.text(spelled), (encoding, escaping, secret, spelled)
 
 
 def spellings(secret: str) -> set[str]:
