@@ -85,6 +85,12 @@ PASSED = frozenset(
 PASSED_PREFIXES = ("LC_",)
 PASSED_SUFFIXES = ("_NUM_THREADS",)
 # The way to the server may lead through these; a password in one is masked as ClickHouse's own is.
+GROUPED = re.compile(r"  +\| ((?:[A-Za-z_]\w*\.)*(?:[A-Za-z_]\w*: .+|\w*(?:Error|Exception|Group|Interrupt|Exit)))")
+"""A line of the tree in which Python shows a group of exceptions, with the words of one of them."""
+
+ENCODED = re.compile(r"([A-Za-z0-9+/=_-]{40,}|([0-9A-Fa-f]{2}[\s:-]?){16,})\s*$")
+"""A line of base64 or hex that may go on in the next one."""
+
 PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 
 
@@ -457,17 +463,30 @@ class _Record:
             self.leaks.append(None)
 
     def hear(self, stream: str, text: str) -> None:
-        """What the notebook prints: its whole lines are passed on at once."""
-        if self.say:
-            *lines, self.printed[stream] = (self.printed.get(stream, "") + text).split("\n")
-            for line in lines:
-                self.say(self.mask.text(line.rstrip("\r").rpartition("\r")[2]))
+        """What the notebook prints: its whole lines are passed on at once.
+
+        Encoded lines are kept back until it is known how they go on: a secret may be spread over two of them.
+        """
+        if not self.say:
+            return
+        *lines, rest = (self.printed.get(stream, "") + text).split("\n")
+        end = len(lines)
+        while end and ENCODED.search(lines[end - 1]):
+            end -= 1
+        self.printed[stream] = "\n".join([*lines[end:], rest])
+        if end:
+            self._pass_on("\n".join(lines[:end]))
+
+    def _pass_on(self, text: str) -> None:
+        for line in self.mask.text(text).split("\n"):
+            self.say(line.rstrip("\r").rpartition("\r")[2])
 
     def hush(self) -> None:
-        """Pass on what was printed without the end of a line; a cell is over."""
+        """Pass on what is kept back, and what was printed without the end of a line; a cell is over."""
         for stream, rest in self.printed.items():
             if rest:
-                self.hear(stream, "\n")
+                self._pass_on(rest.removesuffix("\n"))
+                self.printed[stream] = ""
 
     def end(self, error: BaseException | None) -> str | None:
         """Write how it ended; gives the sentence of the failure, None where there was none."""
@@ -571,7 +590,7 @@ def _judge(node: Any, error: BaseException | None) -> tuple[str, int | None, str
     last = at if at is not None else _running_cell(node)
     if isinstance(error, PapermillExecutionError):
         failed = next((i for i, cell in enumerate(node.cells) if _error_output(cell)), last)
-        said = f"{error.ename}: {error.evalue}".strip()
+        said = f"{error.ename}: {error.evalue}" if error.evalue.strip() else _where(error)
         if failed is not None and not _error_output(node.cells[failed]):
             said = _last_words(node.cells[failed])
         return "failed", failed, said.rstrip(".")
@@ -593,6 +612,13 @@ def _judge(node: Any, error: BaseException | None) -> tuple[str, int | None, str
         cell = exited if exited is not None else missing[0]
         return "stopped early", cell, f"code cells that did not run: {len(missing)}"
     return "succeeded", None, ""
+
+
+def _where(error: PapermillExecutionError) -> str:
+    """What stands for the words of an error that has none: the line of the cell that raised it."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+    line = re.search(r"^-+> +\d+ (.*)$", plain, re.MULTILINE)
+    return f"{error.ename} in `{line[1].strip()}`" if line else error.ename
 
 
 def _running_cell(node: Any) -> int | None:
@@ -627,11 +653,11 @@ def _queries(node: Any) -> list[dict[str, Any]]:
 def _last_words(cell: Any) -> str:
     """The reason of an error that left no error output: IPython, or a handler of the notebook's own, printed it."""
     printed = [output for output in cell.outputs if output.output_type == "stream"]
-    for stream in ("stderr", "stdout"):
+    for stream in dict.fromkeys(output.name for output in reversed(printed)):
         text = "".join(output.text for output in printed if output.name == stream)
         lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
-        # An exception group: the lines of its tree that name the errors, its own first.
-        errors = [found[1] for line in lines if (found := re.fullmatch(r"  +\| {1,}([A-Za-z_][\w.]*: .+)", line))]
+        # An exception group: the lines of its tree that name the errors, its own first; those of code stand further in.
+        errors = [found[1] for line in lines if (found := GROUPED.fullmatch(line))]
         if errors:
             return f"{errors[0]}: {'; '.join(errors[1:])}" if errors[1:] else errors[0]
         if lines:
