@@ -84,13 +84,13 @@ PASSED = frozenset(
 )
 PASSED_PREFIXES = ("LC_",)
 PASSED_SUFFIXES = ("_NUM_THREADS",)
-# The way to the server may lead through these; a password in one is masked as ClickHouse's own is.
 GROUPED = re.compile(r"  +\| ((?:[A-Za-z_]\w*\.)*(?:[A-Za-z_]\w*: .+|\w*(?:Error|Exception|Group|Interrupt|Exit)))")
 """A line of the tree in which Python shows a group of exceptions, with the words of one of them."""
 
 ENCODED = re.compile(r"([A-Za-z0-9+/=_-]{40,}|([0-9A-Fa-f]{2}[\s:-]?){16,})\s*$")
 """A line of base64 or hex that may go on in the next one."""
 
+# The way to the server may lead through these; a password in one is masked as ClickHouse's own is.
 PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 
 
@@ -737,10 +737,20 @@ def _kernel_environment(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _proxy_passwords(variables: Mapping[str, str]) -> list[str]:
-    """The passwords in the addresses of proxies, long enough to be masked."""
-    addresses = [value for name, value in variables.items() if name.upper() in PROXIES - {"NO_PROXY"}]
-    passwords = [urlsplit(address).password or "" for address in addresses]
-    return [form for password in passwords for form in (password, unquote(password)) if len(form) >= SHORTEST]
+    """The passwords in the addresses of proxies.
+
+    Raises:
+        SettingsError: one is too short to be masked.
+    """
+    found = []
+    for name, address in variables.items():
+        if name.upper() in PROXIES - {"NO_PROXY"} and (password := urlsplit(address).password):
+            if len(unquote(password)) < SHORTEST:
+                raise settings.SettingsError(
+                    f"{name}: expected a password of at least {SHORTEST} characters: a shorter one cannot be masked."
+                )
+            found += [password, unquote(password)]
+    return found
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import ast
 import difflib
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, time
@@ -52,8 +51,7 @@ def read(source: str) -> dict[str, Parameter]:
         UnfitError: the cell is not Python.
     """
     try:
-        # A line for IPython, such as %matplotlib, is none of Python's.
-        tree = ast.parse(re.sub(r"(?m)^[ \t]*[%!?].*$", "", source))
+        tree = _parsed(source)
     except SyntaxError as error:
         raise UnfitError(f"is not valid Python: {error.msg} in its line {error.lineno}") from None
     found: dict[str, Parameter] = {}
@@ -68,6 +66,15 @@ def read(source: str) -> dict[str, Parameter]:
     return found
 
 
+def _parsed(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError:  # it may be IPython's: %matplotlib, files = !ls, limit?
+        from IPython.core.inputtransformer2 import TransformerManager  # slow to import, and seldom needed
+
+        return ast.parse(TransformerManager().transform_cell(source))
+
+
 def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, as JSON can hold it, and so as it is archived and as the notebook gets it.
 
@@ -80,7 +87,10 @@ def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, A
             near = difflib.get_close_matches(name, known, n=1)
             meant = f"did you mean '{near[0]}'" if near else f"it has {', '.join(known) or 'none'}"
             raise UnfitError(f"has no parameter '{name}': {meant}?")
-        plain = jsonable(value, name)
+        try:
+            plain = jsonable(value, name)
+        except RecursionError:
+            raise UnfitError(f"cannot be given for '{name}' what holds itself, or is nested too deeply") from None
         if not known[name].takes(plain):
             raise UnfitError(f"takes {known[name].wants} for '{name}', not {plain!r}")
         fitting[name] = plain
@@ -93,6 +103,10 @@ def jsonable(value: Any, name: str) -> Any:
     Raises:
         UnfitError: JSON has nothing for it, or it would come back as something else.
     """
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):  # in nanoseconds these would become plain numbers
+        value = value.astype(f"{value.dtype.kind}8[us]")
+        if (value != value).any():  # NaT alone is not itself
+            raise UnfitError(f"cannot be given NaT for '{name}': JSON has no time that is none")
     if hasattr(value, "tolist"):  # numpy's
         value = value.tolist()
     if value is None or isinstance(value, bool | int | str):
@@ -102,12 +116,14 @@ def jsonable(value: Any, name: str) -> Any:
             return value
         raise UnfitError(f"cannot be given {value} for '{name}': JSON has only finite numbers")
     if isinstance(value, date | time):  # a datetime is a date
+        if value != value:  # pandas' NaT alone is not itself
+            raise UnfitError(f"cannot be given NaT for '{name}': JSON has no time that is none")
         return value.isoformat()
     if isinstance(value, list | tuple):
         return [jsonable(item, name) for item in value]
     if isinstance(value, Mapping):
-        if wrong := next((key for key in value if not isinstance(key, str)), None):
-            raise UnfitError(f"cannot be given {{{wrong!r}: …}} for '{name}': a key is text in JSON")
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise UnfitError(f"cannot be given {{{wrong[0]!r}: …}} for '{name}': a key is text in JSON")
         return {key: jsonable(item, name) for key, item in value.items()}
     raise UnfitError(
         f"cannot be given a {type(value).__name__} for '{name}': give text, a number, a date, True, False, None, or a "

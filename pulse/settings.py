@@ -77,6 +77,13 @@ class Settings(BaseSettings):
         _long_enough(unquote(parts.password or ""))
         return url
 
+    @field_validator("archive_url", "superset_url", "redash_url", "telegram_api_url")
+    @classmethod
+    def _holds_no_password(cls, url: str) -> str:
+        if "@" in urlsplit(url).netloc:
+            raise ValueError("expected an address without user and password: it stands in messages and logs")
+        return url
+
     @field_validator("telegram_bot_token", "superset_password", "redash_api_key")
     @classmethod
     def _can_be_masked(cls, secret: SecretStr) -> SecretStr:

@@ -17,10 +17,11 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from pulse import notebooks, settings
+from pulse import PulseError, notebooks, settings
 from pulse.archive import index, manifest, proof, render
 
 SECRET = "correct-horse-battery"  # noqa: S105
@@ -372,6 +373,10 @@ def _alive(pid: int) -> bool:
 # --- what is refused before it runs ----------------------------------------------------------------------------------
 
 
+HOLDS_ITSELF: dict[str, Any] = {}
+HOLDS_ITSELF["again"] = [HOLDS_ITSELF]
+
+
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
@@ -381,6 +386,13 @@ def _alive(pid: int) -> bool:
         ({"strict": 1}, "small.ipynb takes a bool such as False for 'strict', not 1."),
         ({"limit": True}, "small.ipynb takes an int such as 5 for 'limit', not True."),
         ({"names": {1: "a"}}, "small.ipynb cannot be given {1: …} for 'names': a key is text in JSON."),
+        ({"names": {0: "a"}}, "small.ipynb cannot be given {0: …} for 'names': a key is text in JSON."),
+        ({"names": {"a": 1, None: "b"}}, "cannot be given {None: …} for 'names': a key is text in JSON."),
+        ({"names": HOLDS_ITSELF}, "cannot be given for 'names' what holds itself, or is nested too deeply."),
+        ({"day": pd.NaT}, "cannot be given NaT for 'day': JSON has no time that is none."),
+        ({"day": np.datetime64("NaT")}, "cannot be given NaT for 'day'"),
+        ({"names": {"a": np.array(["2026-11-22", "NaT"], "datetime64[ns]")}}, "cannot be given NaT for 'names'"),
+        ({"day": np.timedelta64(5, "ns")}, "cannot be given a timedelta for 'day'"),
         ({"names": {"a": float("nan")}}, "cannot be given nan for 'names': JSON has only finite numbers."),
         ({"day": Decimal("1.10")}, "cannot be given a Decimal for 'day': give text, a number, a date,"),
         ({"day": b"x"}, "cannot be given a bytes for 'day'"),
@@ -443,6 +455,34 @@ nothing_said: int
         assert said in str(found.value)
 
 
+def test_a_parameters_cell_may_hold_what_only_ipython_knows(make: Make) -> None:
+    cell = """
+files = !ls
+limit?
+sql = ("%d"
+       % 5)
+ratio = 10 \\
+    % 3
+text = '''
+%s stays as it is
+'''
+"""
+    known = notebooks.parameters_of(make(parameters=cell))
+    assert list(known) == ["files", "sql", "ratio", "text"]
+    assert "%s stays" in known["text"].default
+
+
+def test_the_password_of_a_proxy_can_be_masked_or_is_refused(
+    make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:abc12@proxy.example.com:3128")
+    with pytest.raises(PulseError, match=r"https_proxy: expected a password of at least 6 characters"):
+        notebooks.run(make("x = 1"), str(kept), {})
+    monkeypatch.setenv("https_proxy", "http://me:abc%2F1234@proxy.example.com:3128")
+    with pytest.raises(notebooks.NotebookError, match="shows a secret"):
+        notebooks.run(make("print('abc', '1234', sep='/')"), str(kept), {})
+
+
 def test_a_cell_that_is_no_python_is_a_sentence(make: Make) -> None:
     with pytest.raises(
         notebooks.ParameterError, match=r"The cell tagged 'parameters' of small.ipynb is not valid Python: .*"
@@ -455,14 +495,18 @@ def test_numbers_and_dates_of_other_libraries_arrive_and_the_archive_is_json(mak
         "day": date(2026, 11, 22),
         "limit": np.int64(3),
         "names": {"at": datetime(2026, 11, 22, 15, tzinfo=UTC), "list": np.array([1.5, 2.5]), "one": np.float32(0.5)},
+        "days": [np.datetime64("2026-11-22", "ns"), *np.array(["2026-11-23"], "datetime64[D]")],
     }
     strange = """
 from pulse import notebooks
 notebooks.glue(none=float('nan'), inf=[float('inf')], one=1)
 print('half \\ud83d')
 """
-    notebooks.run(make("print(repr(day), repr(limit), names)", strange), str(kept), given)
-    assert "'2026-11-22' 3 {'at': '2026-11-22T15:00:00+00:00', 'list': [1.5, 2.5], 'one': 0.5}" in kept.read_text()
+    parameters = "day = ''; limit = 5; names = {}; days = []"
+    notebooks.run(make("print(repr(day), repr(limit), names, days)", strange, parameters=parameters), str(kept), given)
+    text = kept.read_text()
+    assert "'2026-11-22' 3 {'at': '2026-11-22T15:00:00+00:00', 'list': [1.5, 2.5], 'one': 0.5}" in text
+    assert "['2026-11-22T00:00:00', '2026-11-23T00:00:00']" in text
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")

@@ -52,6 +52,10 @@ def test_the_example_as_it_stands_means_the_defaults(monkeypatch: pytest.MonkeyP
         ("TELEGRAM_BOT_TOKEN", "12:34", "TELEGRAM_BOT_TOKEN: expected a secret of at least 6 characters"),
         ("SUPERSET_PASSWORD", "admin", "SUPERSET_PASSWORD: expected a secret of at least 6 characters"),
         ("REDASH_API_KEY", "a", "REDASH_API_KEY: expected a secret of at least 6 characters"),
+        *(
+            (name, "https://admin:hunter2secret@tool.example.com", f"{name}: expected an address without user and pass")
+            for name in ("PULSE_ARCHIVE_URL", "SUPERSET_URL", "REDASH_URL", "TELEGRAM_API_URL")
+        ),
         ("CLICKHOUSE_URL", "localhost", "CLICKHOUSE_URL: expected http(s)://user:password@host:port"),
     ],
 )
@@ -63,6 +67,7 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(
         settings.load()
     assert said in str(found.value)
     assert "\n" not in str(found.value)
+    assert "hunter2secret" not in str(found.value)
 
 
 def test_a_secret_in_a_wrong_setting_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
