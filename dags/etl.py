@@ -15,7 +15,6 @@ the error in its last lines. What readers see is as it was: one row publishes a 
 | The totals of … differ | the source changed while it was read: clear the whole run |
 | Users, Slices or The metrics of … are not what … | mend what was changed in `transform`, clear the run |
 | … are not there | staging is gone after a day: clear the whole run, not `load` or `transform` alone |
-| … is published from run …, extracted later … | the day stands, newer than this run: nothing, or clear the whole run |
 | The tables … are of schema version … | run `pulse upgrade`, or update the checkout that Airflow works with |
 | The view … reads the source otherwise | somebody changed `pulse/sources.sql`: run `pulse upgrade` to take it over |
 | No ClickHouse server answers | bring it back; the task retries by itself, then clear it |

@@ -103,7 +103,10 @@ def jsonable(value: Any, name: str) -> Any:
     Raises:
         UnfitError: JSON has nothing for it, or it would come back as something else.
     """
-    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):  # in nanoseconds these would become plain numbers
+    if getattr(getattr(value, "dtype", None), "kind", "") in (
+        "m",
+        "M",
+    ):  # in nanoseconds these would become plain numbers
         value = value.astype(f"{value.dtype.kind}8[us]")
         if (value != value).any():  # NaT alone is not itself
             raise UnfitError(f"cannot be given NaT for '{name}': JSON has no time that is none")

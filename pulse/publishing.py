@@ -7,7 +7,7 @@ so may the two sides of a join.
 
 Loads of one day may run at the same time: each publishes what it computed, and in the end the one stays whose source
 was extracted later, for all three tables and every reader. A load that was extracted before the one that is published
-does not take its place: an old run that is repeated says so, and changes nothing.
+does not take its place: an old run that is repeated changes nothing.
 
 A load that is not published any more is dropped an hour later, so that no statement that has begun loses its rows.
 """
@@ -118,7 +118,9 @@ def publish(
     messages: Held,
     extracted_at: datetime,
 ) -> Publication:
-    """Publish a day: all three tables, in one step. Repeated, it publishes the same again.
+    """Publish a day: all three tables, in one step; unless it is published from later extracts, and so stays as it is.
+
+    Repeated, it publishes the same again.
 
     Args:
         db: where.
@@ -131,11 +133,10 @@ def publish(
         extracted_at: when that was: see `made_at`.
 
     Returns:
-        The publication of this load. Another load that was extracted no earlier may have taken its place meanwhile.
+        The publication that counts: of this load, or of one that was extracted no earlier.
 
     Raises:
-        PublishingError: the loads do not hold what was staged, or what is published was extracted later; the day is as
-            it was.
+        PublishingError: the loads do not hold what was staged; the day is as it was.
         ClickHouseError: a statement failed; unless it was the last one and no answer came, the day is as it was.
     """
     contents = {table: read_contents(db, staged[table], day, load, _columns(db, table)) for table in TABLES}
@@ -149,7 +150,8 @@ def publish(
             )
     while True:
         last = publication(db, day)
-        _expect_older(last, run, extracted_at)
+        if last and last.load != load and _is_newer(last, extracted_at):
+            return last
         own = Publication(day, last.step + 1 if last else 1, load, run, feed, messages, extracted_at, contents)
         db.write(
             [
@@ -170,17 +172,13 @@ def publish(
         )
         # Where others read the same last step, the row of one of them may count, though its extracts are older.
         now = publication(db, day)
-        if now is not None and (now.load == load or now.extracted_at >= extracted_at):
-            return own
+        if now and (now.load == load or now.extracted_at >= extracted_at):
+            return now
 
 
-def _expect_older(last: Publication | None, run: str, extracted_at: datetime) -> None:
-    """Refuse to put an older load in the place of a newer one; a time far ahead only shows that a clock was wrong."""
-    if last and extracted_at < last.extracted_at < datetime.now(UTC) + timedelta(days=1):
-        raise PublishingError(
-            f"{last.event_date} is published from run {last.run}, extracted later ({last.extracted_at:%F %T} UTC) than "
-            f"run {run} ({extracted_at:%F %T}), and stays so; to publish the day anew, run extract and transform too."
-        )
+def _is_newer(last: Publication, extracted_at: datetime) -> bool:
+    """Whether what is published was extracted later; a time far ahead only shows that a clock was wrong."""
+    return extracted_at < last.extracted_at < datetime.now(UTC) + timedelta(days=1)
 
 
 def made_at(db: ClickHouse, names: Iterable[str]) -> datetime:

@@ -157,10 +157,9 @@ def test_an_older_load_does_not_take_the_place_of_a_newer_one(twice: tuple[Etl, 
     while extracted_at(etl, "after") <= extracted_at(etl, "before"):
         touch(etl, "after")
     etl.run(steps=["load"], run="after")
-    sentence = rf"^{DAY} is published from run after, extracted later .* run extract and transform too\.$"
-    with pytest.raises(publishing.PublishingError, match=sentence):
-        etl.run(steps=["load"], run="before")
+    etl.run(steps=["load"], run="before")
     assert_equal(etl.published(), after)
+    assert etl.db.value("select count() from publications") == 2
     # A clock that was wrong for a while stops nobody for good.
     etl.db.execute(
         "alter table {database:Identifier}.publications update extracted_at = now64(6) + interval 2 day where true"
@@ -215,13 +214,10 @@ def test_two_processes_that_publish_at_once_leave_the_newer_day_whole(twice: tup
                 try:
                     etl.run(steps=["load"], run=run)
                     os._exit(0)
-                except publishing.PublishingError:
-                    os._exit(2)
                 finally:
                     os._exit(1)
             loads.append(process)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in loads]
-        assert codes in ([0, 0], [0, 2])  # the older one may come first, at the same time, or too late
+        assert [os.waitpid(process, 0)[1] for process in loads] == [0, 0]
         assert_equal(etl.published(), after)
         etl.db.execute(
             "alter table {database:Identifier}.publications delete where run = 'after' settings mutations_sync = 1",

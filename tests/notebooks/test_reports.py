@@ -13,6 +13,7 @@ import pytest
 import work
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from notebooks.looks import assert_worth_keeping
 from published import publish
 
 from notebooks.etl import FEED, MESSAGES, STEPS, Etl
@@ -99,6 +100,7 @@ def by_papermill(
     """Run it as Airflow does, and read what the archived notebook hands on."""
     where = {**app.environment, **(environment or {})}
     notebooks.run(FOLDER / f"{notebook}.ipynb", str(path), given, environment=where)
+    assert_worth_keeping(path)
     handed = notebooks.scraps(str(path))
     return Report(handed["text"], handed)
 

@@ -188,7 +188,7 @@ def test_a_result_says_what_the_server_did(db: ClickHouse) -> None:
     db.execute("create or replace table counted (n UInt64) engine = MergeTree order by n")
     done = db.execute("insert into counted select number from numbers(1000)")
     assert (done.written_rows, done.read_rows) == (1000, 1000)
-    assert 0 < done.seconds < 10
+    assert done.seconds > 0
     assert len(done.query_id) == 36
 
 
