@@ -23,7 +23,7 @@ test: install $(SUPERSET)/.installed ## set up, then run all tests (the slowest 
 	@# a file's tests stay together, and the files in their order: the long ones come first
 	pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-prove: install $(SUPERSET)/.installed ## what takes longer than a test may, or needs root or Debian's servers (missing ones are named)
+prove: install $(SUPERSET)/.installed ## what takes longer than a test may: docs/prove.md says what it showed
 	pytest -m prove $(PYTEST_ARGS)
 
 up: install ## the sandbox and Airflow with its UI, on this machine only, until Ctrl-C

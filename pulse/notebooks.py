@@ -317,7 +317,8 @@ def settle(path: str, root: str = "", *, superseded: bool = False) -> None:
     """Say of an attempt that is still `running` what became of it, if it can no longer say so itself.
 
     One whose process is gone was killed. One that still runs on this machine is left alone, or, `superseded` by a later
-    try, ended: it finds that out when it wants to write, stops and fails.
+    try, ended: it finds that out when it wants to write, stops and fails. So does one on another machine, of which
+    nobody here knows whether it still runs.
     """
     _load_backend(path)
     if not _exists(path):
@@ -325,15 +326,16 @@ def settle(path: str, root: str = "", *, superseded: bool = False) -> None:
     with _turn(path):
         node = iorw.load_notebook_node(path)
         about = node.metadata.get("pulse", {})
-        process = about.get("process") if about.get("host") == socket.gethostname() else None
-        alive = bool(process) and _process(about.get("pid")) == process
+        elsewhere = about.get("host") != socket.gethostname()
+        alive = not elsewhere and bool(about.get("process")) and _process(about.get("pid")) == about["process"]
         if about.get("outcome") != "running" or (alive and not superseded):
             return
-        outcome, reason = (
-            ("terminated", "a later try took its place while it still ran")
-            if alive
-            else ("killed", "killed before it could say why")
-        )
+        if alive:
+            outcome, reason = "terminated", "a later try took its place while it still ran"
+        elif superseded and elsewhere:
+            outcome, reason = "terminated", f"a later try took its place before {about.get('host')} said how it ended"
+        else:
+            outcome, reason = "killed", "killed before it could say why"
         cell = _number(node, _running_cell(node))
         about.update(outcome=outcome, error={"cell": cell, "message": reason})
         text = _as_text(node)
@@ -451,7 +453,7 @@ class _Record:
         self.node.metadata["pulse"] = self.about
         text = _as_text(self.node)
         _write(text, self.path, durable)
-        self.mark = _mark(self.path)
+        self.mark = _mark(self.path, text)
         return text
 
     def _clean(self) -> None:
@@ -817,10 +819,10 @@ def _turn(path: str) -> Iterator[None]:
         os.close(number)
 
 
-def _mark(path: str) -> Any:
-    """What tells a file that we wrote from one that somebody put in its place."""
+def _mark(path: str, text: str | None = None) -> Any:
+    """What tells a file that we wrote from one that somebody put in its place; in a store, its text, where known."""
     if _scheme(path):
-        return None
+        return hashlib.sha256((iorw.papermill_io.read(path) if text is None else text).encode()).digest()
     try:
         stat = os.stat(path)
     except OSError:

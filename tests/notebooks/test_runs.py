@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from papermill import iorw
 
 from pulse import PulseError, notebooks, settings
 from pulse.archive import index, manifest, proof, render
@@ -340,6 +341,62 @@ def test_a_try_that_still_runs_is_left_alone_or_gives_its_place_to_a_later_one(m
     assert ends == [("2026-11-22/small.1.ipynb", "terminated"), ("2026-11-22/small.2.ipynb", "succeeded")]
     assert proof.verify(root).problems == []
     assert not _alive(_kernel_pid(kept))
+
+
+def test_a_try_on_another_machine_gives_its_place_to_a_later_one(
+    make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = make("import os\nprint('pid', os.getpid())", "import time\ntime.sleep(3)", "after = 1")
+    process = _run_elsewhere(notebook, kept, stderr=subprocess.PIPE)
+    host = record(kept)["host"]
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    notebooks.settle(str(kept), str(kept.parent.parent), superseded=True)
+    about = record(kept)
+    said = f"a later try took its place before {host} said how it ended"
+    assert (about["outcome"], about["error"]["message"]) == ("terminated", said)
+    _, complaint = process.communicate(timeout=60)
+    assert b"SupersededError: A later try of small" in complaint
+    assert record(kept) == about
+
+
+class Store:
+    """An object store, as papermill writes to one: a text by its address, and nothing else is known of it."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def read(self, path: str) -> str:
+        return self.texts[path]
+
+    def write(self, text: str, path: str) -> None:
+        self.texts[path] = text
+
+    def listdir(self, folder: str) -> list[str]:
+        return [path for path in self.texts if path.startswith(f"{folder}/")]
+
+    def pretty_path(self, path: str) -> str:
+        return path
+
+
+def test_in_a_store_too_a_later_try_takes_the_place_of_one_that_still_runs(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store()
+    monkeypatch.setattr(iorw.papermill_io, "_handlers", [("store://", store), *iorw.papermill_io._handlers])
+    path = "store://bucket/etl/2026-11-22/small.1.ipynb"
+    with pytest.raises(notebooks.SupersededError, match="took the place of this one"):
+        notebooks.run(
+            make("print('first')", "after = 1"), path, {},
+            say=lambda line: notebooks.settle(path, superseded=True),
+        )  # fmt: skip
+    about = json.loads(store.texts[path])["metadata"]["pulse"]
+    assert (about["outcome"], about["error"]["message"]) == (
+        "terminated",
+        "a later try took its place while it still ran",
+    )
+    again = path.replace(".1.", ".2.")
+    notebooks.run(make("x = 1"), again, {})
+    assert json.loads(store.texts[again])["metadata"]["pulse"]["outcome"] == "succeeded"
 
 
 def _run_elsewhere(notebook: Path, kept: Path, stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
