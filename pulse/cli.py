@@ -302,10 +302,12 @@ def dashboards_superset(replace: Replace = False) -> None:
 
 @dashboards.command("redash")
 def dashboards_redash(replace: Replace = False) -> None:
-    """Install data source, queries and dashboard in the Redash of REDASH_URL, or bring them up to date."""
+    """Install the dashboard in the Redash of REDASH_URL, or bring it up to date, and the answers that Redash keeps."""
     from pulse.dashboards import redash
 
-    typer.echo(f"The dashboard is at {redash.install(settings.load(), replace=replace)}")
+    config = settings.load()
+    typer.echo(f"The dashboard is at {redash.install(config, replace=replace)}")
+    redash.refresh(config)
 
 
 @sandbox.command("superset")

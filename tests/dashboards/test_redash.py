@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from dashboards.conftest import COUNTED, Published
 from dashboards.redash import KEY, Redash, run
-from pulse import settings
+from pulse import cli, settings
 from pulse.dashboards import DashboardsError, redash
 
 OWNER = urlsplit(settings.SANDBOX_CLICKHOUSE_URL)
@@ -210,6 +211,23 @@ def test_kept_answers_of_every_day_are_out_of_date_after_a_refresh(
     assert [redash.shown(config, day) for day in days] == right
     assert _without_versions(server) == before
     redash.install(config)  # a refresh is no edit by hand
+
+
+def test_the_command_has_what_was_published_by_hand_shown_too(
+    server: Redash, config: settings.Settings, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"CLICKHOUSE_URL": published.server.url, "CLICKHOUSE_READER_URL": published.server.reader_url}
+    for name, value in (given | {"PULSE_DATABASE": "pulse", "REDASH_URL": server.url, "REDASH_API_KEY": KEY}).items():
+        monkeypatch.setenv(name, value)
+    assert CliRunner().invoke(cli.app, ["dashboards", "redash"]).exit_code == 0
+    right = redash.shown(config, published.day)
+    for kept in server.results.values():
+        for row in kept["data"]["rows"]:
+            row.update({name: 1 for name, value in row.items() if isinstance(value, int | float)})
+    assert redash.shown(config, published.day) != right
+    done = CliRunner().invoke(cli.app, ["dashboards", "redash"])
+    assert done.output == f"The dashboard is at {server.url}/dashboards/{next(iter(server.dashboards))}\n"
+    assert redash.shown(config, published.day) == right
 
 
 def test_a_refresh_keeps_what_somebody_saves_meanwhile(server: Redash, config: settings.Settings) -> None:
