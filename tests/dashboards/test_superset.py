@@ -86,6 +86,21 @@ def test_what_is_installed_is_what_is_in_the_project(installed: tuple[Api, dict[
     assert len(charts) >= len({*HEADLINES, *TRENDS, *SLICES, TABLE, BY_SLICE}) == 23
 
 
+def test_days_weeks_or_months_are_chosen_for_what_is_drawn_over_time_and_nothing_else() -> None:
+    bundle = dashboard.BUNDLE
+    board = yaml.safe_load((bundle / "dashboards" / "Pulse.yaml").read_text())
+    placed = [each["meta"] for each in board["position"].values() if isinstance(each, dict) and "meta" in each]
+    numbers = {each["chartId"]: each["sliceName"] for each in placed if "chartId" in each}
+    (grain,) = [each for each in board["metadata"]["native_filter_configuration"] if each["name"] == "Trends by"]
+    assert grain["targets"][0]["column"]["name"] == "grain"
+    assert grain["defaultDataMask"]["extraFormData"]["filters"] == [{"col": "grain", "op": "IN", "val": ["day"]}]
+    chosen = {name for number, name in numbers.items() if number not in grain["scope"]["excluded"]}
+    charts = [yaml.safe_load(path.read_text()) for path in (bundle / "charts").glob("*.yaml")]
+    lines = {each["slice_name"] for each in charts if each["viz_type"] == "echarts_timeseries_line"}
+    assert chosen == lines
+    assert all(name.endswith(" over time") for name in lines)
+
+
 def test_every_metric_is_described(installed: tuple[Api, dict[str, int]]) -> None:
     for path in sorted(dashboard.BUNDLE.rglob("*.yaml")):
         content = yaml.safe_load(path.read_text())

@@ -153,6 +153,10 @@ class TestReadme:
         command = re.sub(r"\d{4}-\d\d-\d\d", day, command)
         assert home.type(command if command.startswith("make") else f". .venv/bin/activate && {command}")
 
+    def test_every_day_that_the_sandbox_has_is_published_in_the_end(self, home: Home) -> None:
+        db = clickhouse_client.connect()
+        _wait(lambda: db.value("select count() from daily_metrics") >= 34, home, 300)
+
 
 def test_the_checks_pass_in_a_fresh_copy(home: Home) -> None:
     home.type("git add --all && make lint")
