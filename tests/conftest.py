@@ -1,6 +1,7 @@
 """What the tests share: the real parts they run against."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from time import sleep
@@ -25,6 +26,9 @@ QUIET = (
     "--disable-sync",
 )
 QUARTER, SHORT = 900, 5  # seconds
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it puts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else what the tests start would not hear Ctrl-C either
 
 
 @pytest.hookimpl(tryfirst=True)  # before the test's fixtures
