@@ -5,6 +5,7 @@ A notebook that was changed by hand may hold anything: what is not of the kind e
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from html import unescape
 from typing import Any
@@ -91,7 +92,7 @@ def number(value: Any) -> tuple[float, bool] | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, (int, float)):
-        return float(value), False
+        return (float(value), False) if abs(value) <= sys.float_info.max else None
     text = re.sub(r"[\s\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]", "", str(value)).replace("−", "-")
     share = text.endswith("%")
     text = text.removesuffix("%")

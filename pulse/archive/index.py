@@ -349,6 +349,7 @@ class Index:
         state, sha256 = found or ("", "")
         if not archive.is_place(path) or what not in FOLLOWS.get(state, ()):
             return
+        self._db.execute("savepoint entry")
         try:
             if what == "delivered":
                 self._deliver(entry)
@@ -356,8 +357,16 @@ class Index:
                 self._put(path, what, str(entry.get("sha256", "")), str(entry.get("outcome") or ""))
             elif entry["sha256"] == sha256:
                 self._thin(entry)
-        except (AttributeError, KeyError, TypeError, ValueError, sqlite3.InterfaceError, sqlite3.ProgrammingError):
-            log.warning("An entry of the manifest about %s was not written by a run.", path)
+        except sqlite3.OperationalError:  # the disk, not the entry
+            raise
+        except Exception:  # whatever it holds: it may not keep the others from being listed
+            log.warning("An entry of the manifest about %s, or its notebook, was not written by a run.", path)
+            self._db.execute("rollback to entry")
+            if what not in ("delivered", "thinned"):
+                facts = _told({})[1]
+                self._write(
+                    path, what, str(entry.get("sha256", ""))[:64], str(entry.get("outcome") or ""), {}, facts, []
+                )
 
     def _thin(self, entry: manifest.Entry) -> None:
         stays = entry.get("stays") or {}
@@ -464,7 +473,7 @@ def keep_up(root: Path) -> None:
     try:
         with opened(root):
             pass
-    except (ArchiveError, sqlite3.Error, OSError) as error:
+    except Exception as error:  # the run itself is kept, and has its outcome
         log.warning("The archive's index was not brought up to date (%s); the next look does it.", error)
 
 
@@ -588,7 +597,9 @@ def shown(value: Any) -> str:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if isinstance(value, int) or (math.isfinite(value) and value.is_integer()):
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isfinite(value) and value.is_integer():
         return f"{value:,.0f}"
     return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
 

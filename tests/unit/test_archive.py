@@ -667,8 +667,9 @@ def test_a_reference_that_is_not_found_is_not_suggested(root: Path, monkeypatch:
     for typed in ("3f9c2a71b0", "zzzz", "3f"):
         with pytest.raises(PulseError) as caught:
             commands.show(typed)
-        assert str(caught.value).count(typed) == 1
-        assert str(caught.value).endswith(f" The newest run is {sha256[:10]}, newest of 2026-11-23.")
+        said, newest, reference = str(caught.value).partition(" The newest run is ")
+        assert said.count(typed) == 1
+        assert newest + reference == f" The newest run is {sha256[:10]}, newest of 2026-11-23."
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o007, 0o660)])

@@ -247,6 +247,13 @@ def odd(**changed: Any) -> bytes:
     return json.dumps({**json.loads(made(text("# Odd"), code("a = 1"))), **changed}).encode()
 
 
+def glued(name: str, value: Any) -> dict[str, Any]:
+    """A cell that handed a value on."""
+    scrap = {"name": name, "data": value, "encoder": "json", "version": 1}
+    output = {"output_type": "display_data", "data": {"application/scrapbook.scrap.json+json": scrap}, "metadata": {}}
+    return {"cell_type": "code", "source": "glue", "metadata": {}, "execution_count": 1, "outputs": [output]}
+
+
 ODD = {
     "attachment": made(text("# Odd\n\n![a](attachment:a.png)")),
     "no kernel": odd(metadata={"kernelspec": {}, "language_info": {}, "pulse": {"outcome": "succeeded"}}),
@@ -255,6 +262,9 @@ ODD = {
     "odd outputs": odd(cells=[{"cell_type": "code", "source": ["a"], "outputs": 7, "metadata": []}]),
     "odd data": odd(cells=[code("a", png=7, html=["<b>", 1])]),
     "metadata": odd(metadata=7),
+    "large number": odd(cells=[glued("checksum", 2**2000)]),
+    "large seconds": odd(metadata={"pulse": {"outcome": "succeeded", "seconds": 10**30}}),
+    "half a letter": odd(cells=[{"cell_type": "markdown", "source": "# Half \ud83d"}, code("print('\ud83d')")]),
     "no json": b"{",
     "bytes": b"\xff\xfe",
     "nothing": b"",
@@ -272,6 +282,10 @@ def odd_root(root: Path) -> Path:
         kept(root, f"odd/2026-11-22/{name}/odd.1.ipynb", made(text(f"# {name}")))
         (root / f"odd/2026-11-22/{name}/odd.1.ipynb").unlink()
     (root / "odd/2026-11-22/folder/odd.1.ipynb").mkdir()
+    sent = {"report": "odd", "event_date": "2026-11-22"}
+    told = {"chat": "-1", "state": "sent", "did": "sent", "ref": "r", "message_id": 10**30}
+    place = "odd/2026-11-22/no_cells/odd.1.ipynb"
+    by_hand(root, {"what": "delivered", "path": place, **sent, "deliveries": [told]})
     for path in ("odd/2026-11-22/.hidden/odd.1.ipynb", "odd/2026-11-22/a\\b/odd.1.ipynb", "../../outside.1.ipynb"):
         by_hand(root, {"what": "begun", "path": path})
         by_hand(root, {**manifest.ending("succeeded", b"{}"), "path": path})
@@ -306,6 +320,11 @@ def test_one_notebook_that_cannot_be_shown_is_a_line_on_its_own_page(odd_root: P
         shown = pages.run_page(opened, look, "odd/2026-11-22/attachment/odd.1.ipynb")
         assert "the picture a.png is gone" in shown
         assert "a = 1" in re.sub("<[^>]*>", "", pages.run_page(opened, look, "odd/2026-11-22/no_kernel/odd.1.ipynb"))
+        assert opened.search(index.Filter(dag="odd")).total == len(listed)
+    index.keep_up(odd_root)
+    kept(odd_root, "etl/2026-11-23/run/load.1.ipynb", a_load("2026-11-23", 1, "20.0%"))  # the next run is as ever
+    with index.opened(odd_root) as opened:
+        assert opened.search(index.Filter(first="2026-11-23")).total == 1
     problems = "\n".join(proof.verify(odd_root).problems)
     assert "gone/odd.1.ipynb: removed" in problems
     assert "folder/odd.1.ipynb: a folder, put in its place by hand" in problems
