@@ -56,6 +56,8 @@ class _Run:
     run_id: str
     day: date
     daily: bool
+    often: bool
+    """Whether its DAG runs again within the day by itself."""
 
     @property
     def report(self) -> str:
@@ -111,7 +113,7 @@ class _Desk:
         self._tell(
             run.report,
             run.day,
-            messages.failure_notice(run.dag, reasons, self.config.language, day, not run.daily),
+            messages.failure_notice(run.dag, reasons, self.config.language, day, run.often),
             path,
         )
 
@@ -130,26 +132,46 @@ class _Desk:
     def _tell(self, report: str, day: date, text: str, path: str = "") -> None:
         from pulse import telegram
 
-        if self._told_without_ledger(report, day):
+        told = self._told_without_ledger(report, day)
+        chats = [chat for chat in telegram.chat_list(self.config.telegram_alert_chats) if chat not in told]
+        if not chats:
             return
         try:
-            done = deliver(report, day, telegram.Message(text), self.config.telegram_alert_chats, path, self.config)
+            done = deliver(report, day, telegram.Message(text), ",".join(chats), path, self.config)
         except telegram.TelegramError:
             raise
         except PulseError as error:
             self.log.warning("The ledger is not there (%s); the alert chats are told without it.", error)
-            self._remember(report, day)  # before: told too little rather than every quarter of an hour
-            telegram.send_unrecorded(text, self.config.telegram_alert_chats, self.config)
+            self._tell_without_ledger(report, day, text, chats)
         else:
             for each in done:
                 self.log.info("%s of %s to chat %s: %s (%s)", report, day, each.chat, each.did, each.ref)
 
-    def _told_without_ledger(self, report: str, day: date) -> bool:
-        return Variable.get(TOLD, default={}, deserialize_json=True).get(report) == str(day)
+    def _tell_without_ledger(self, report: str, day: date, text: str, chats: list[str]) -> None:
+        from pulse import telegram
 
-    def _remember(self, report: str, day: date) -> None:
-        told = Variable.get(TOLD, default={}, deserialize_json=True)
-        Variable.set(TOLD, json.dumps({**told, report: str(day)}), description="Failures told without the ledger.")
+        missing = []
+        for chat in chats:
+            told = self._told_without_ledger(report, day)
+            self._remember(report, day, [*told, chat])  # before: told too little rather than every quarter of an hour
+            try:
+                telegram.send_unrecorded(text, chat, self.config)
+            except telegram.TelegramError as error:  # it certainly did not get it: the next look tries again
+                self._remember(report, day, told)
+                missing.append(f"{error}")
+        if missing:
+            raise telegram.TelegramError("\n".join(missing))
+
+    def _told_without_ledger(self, report: str, day: date) -> list[str]:
+        """The chats that were."""
+        return list(Variable.get(TOLD, default={}, deserialize_json=True).get(f"{report} {day}", []))
+
+    def _remember(self, report: str, day: date, chats: list[str]) -> None:
+        known = Variable.get(TOLD, default={}, deserialize_json=True)
+        last = str(_today(self.config) - LOOK_BACK - timedelta(days=2))  # of older ones nobody asks any more
+        kept = {key: value for key, value in known.items() if key.rpartition(" ")[2] >= last}
+        told = json.dumps({**kept, f"{report} {day}": chats})
+        Variable.set(TOLD, told, description="Failures told without the ledger: to which chats.")
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -158,7 +180,10 @@ class _Desk:
         self._settle()
         now = datetime.now(UTC)
         told = self._told(now)
-        for dag in _dags():
+        dags, unreadable = _dags()
+        for name, reason in unreadable.items():
+            self._tell_unreadable(name, reason, told)
+        for dag in dags:
             if not self._asked_to_run(dag.dag_id):
                 continue
             for run in self._failed(dag, now):
@@ -166,6 +191,15 @@ class _Desk:
                     self.tell_failures(run, broken_off=True)
                     told.add((run.report, run.day))
             self._look_for_missing(dag, now, told)
+
+    def _tell_unreadable(self, name: str, reason: str, told: set[tuple[str, date]]) -> None:
+        """Tell of a DAG whose file cannot be read, so that it does not run: once a day."""
+        from pulse import messages
+
+        report, today = f"failure of {name}", _today(self.config)
+        if (report, today) not in told:
+            said = {"": f"dags/{name}.py cannot be read: {self._masked(reason)}"}
+            self._tell(report, today, messages.failure_notice(name, said, self.config.language))
 
     def _settle(self) -> None:
         """Say of attempts that the archive takes for running, and whose task is over, that they were killed."""
@@ -231,7 +265,8 @@ class _Desk:
                 self._tell(report, today, text)
             return
         there = [self._count(dag.dag_id, each.logical_date) > 0 for each in expected]
-        first = there.index(True) if True in there else len(there)
+        began = bool(expected) and self._before(dag.dag_id, expected[0].logical_date) is not None
+        first = 0 if began else there.index(True) if True in there else len(there)  # none is missing of before it began
         for each, is_there in zip(expected[first:], there[first:], strict=True):
             day = date.fromisoformat(event_date(each, {}, self.config.zone))
             if not is_there and (report, day) not in told and not self._done_otherwise(dag.dag_id, day):
@@ -293,15 +328,17 @@ def _is_daily(dag: Any) -> bool:
 def _run(dag: Any, dag_run: Any) -> _Run:
     daily = _is_daily(dag)
     day = date.fromisoformat(event_date(dag_run, dag_run.conf or {})) if daily else as_of(dag_run).date()
-    return _Run(dag.dag_id, dag_run.run_id, day, daily)
+    often = not daily and len(_expected(dag, datetime.now(UTC))) > 1  # of the last 24 hours
+    return _Run(dag.dag_id, dag_run.run_id, day, daily, often)
 
 
-def _dags() -> list[DAG]:
-    """The project's DAGs that run by a schedule; one that cannot be read is told by Airflow's own page."""
+def _dags() -> tuple[list[DAG], dict[str, str]]:
+    """The project's DAGs that run by a schedule; and the files that cannot be read, by name, each with the reason."""
     from airflow.dag_processing.dagbag import DagBag
 
-    found = DagBag(dag_folder=str(settings.ROOT / "dags")).dags.values()
-    return [dag for dag in found if dag.timetable.can_be_scheduled]
+    bag = DagBag(dag_folder=str(settings.ROOT / "dags"))
+    errors = {Path(path).stem: error.strip().splitlines()[-1] for path, error in bag.import_errors.items()}
+    return [dag for dag in bag.dags.values() if dag.timetable.can_be_scheduled], errors
 
 
 def _expected(dag: DAG, now: datetime) -> list[Any]:

@@ -1,6 +1,7 @@
 """What the last task of a DAG tells: of its own run, of runs that could not tell, and of those that never were."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -146,6 +147,73 @@ def test_a_failure_is_told_when_the_ledger_is_what_failed(
     assert "hush" not in told["text"]
     _look()  # the ledger is back, and does not know that it was told
     assert len(chats.messages(on_call)) == 1
+
+
+def test_neither_the_ledger_nor_telegram_is_there_for_a_while(
+    on_call: str, chats: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the network is gone: it is told once it is back, to each chat once, and each of several days."""
+    other = chats.new_chat()
+    yesterday = settings.load().event_day("yesterday")
+    days = [yesterday - timedelta(days=n) for n in (1, 0)]
+    with socket.socket() as taken, pytest.MonkeyPatch.context() as patch:
+        taken.bind(("127.0.0.1", 0))  # nothing answers here
+        patch.setenv("CLICKHOUSE_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        patch.setenv("TELEGRAM_ALERT_CHATS", f"{on_call},{other}")
+        for day in days:
+            with pytest.MonkeyPatch.context() as cut:
+                cut.setenv("TELEGRAM_API_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+                run = _dag("etl").test(run_conf={"event_date": str(day)})
+                assert {each.task_id: str(each.state) for each in run.get_task_instances()}["tell"] == "failed"
+        patch.setenv("TELEGRAM_ALERT_CHATS", f"{on_call},-4242")  # one of which there is not
+        for day in days:
+            _dag("etl").test(run_conf={"event_date": str(day)})
+        patch.setenv("TELEGRAM_ALERT_CHATS", f"{on_call},{other}")
+        for day in days * 2:
+            run = _dag("etl").test(run_conf={"event_date": str(day)})
+            assert {each.task_id: str(each.state) for each in run.get_task_instances()}["tell"] == "success"
+    monkeypatch.setenv("TELEGRAM_ALERT_CHATS", f"{on_call},{other}")
+    _look()  # the ledger is back, and does not know that they were told
+    for chat in (on_call, other):
+        told = [message["text"].partition("\n")[0] for message in chats.messages(chat)]
+        assert told == [f"etl failed for {day:%-d %B}" for day in days]
+
+
+def test_a_dag_whose_file_cannot_be_read_is_told_once_a_day(
+    on_call: str, chats: Telegram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(settings.ROOT / "dags", tmp_path / "dags")
+    broken = tmp_path / "dags" / "live_metrics.py"
+    broken.write_text(broken.read_text() + "\n<<<<<<< ours\n")
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    for _ in range(2):
+        _look()
+    (told,) = chats.messages(on_call)
+    assert told["text"].startswith("live_metrics failed: dags/live_metrics.py cannot be read: SyntaxError: invalid syn")
+
+
+def test_the_night_run_is_not_said_to_be_tried_again_today(on_call: str, chats: Telegram) -> None:
+    manifest = Path(settings.load().output) / "manifest.jsonl"
+    before = manifest.read_bytes() if manifest.exists() else None
+    manifest.write_text('{"forged": 1}\n')
+    try:
+        assert str(_dag("retention").test().state) == "failed"
+    finally:
+        manifest.unlink() if before is None else manifest.write_bytes(before)
+    (told,) = chats.messages(on_call)
+    assert told["text"].startswith("retention")
+    assert "What to do: mend that" in told["text"]
+    assert "next run tries again" not in told["text"]
+
+
+def test_after_more_days_than_the_look_goes_back_all_of_them_are_told(on_call: str, chats: Telegram) -> None:
+    yesterday = settings.load().event_day("yesterday")
+    _etl_of(yesterday - timedelta(days=12))
+    _look()
+    told = [message["text"] for message in chats.messages(on_call)]
+    for back in range(1, 6):
+        assert any(f"etl did not run for {yesterday - timedelta(days=back):%-d %B}:" in text for text in told)
+    assert len(told) <= 7
 
 
 def test_a_failure_that_could_not_be_told_is_told_by_the_next_run_of_another_dag(
