@@ -164,12 +164,16 @@ class Lives:
             if not each.keys() >= DELIVERED:
                 raise KeyError(*DELIVERED - each.keys())
             life.sent = life.sent or each["state"] != "failed"
+            if not each["ref"] and (each["did"] != "nothing" or each["message_id"]):
+                return "delivered by hand: without the reference that whatever is sent has"
             if each["ref"] and each["did"] in ("sent", "edited"):
                 other = self._claims.setdefault(each["ref"], life.place)
                 if other != life.place:
                     return f"delivered by hand: delivery {each['ref']} was made from {other}"
-        if entry["report"] and moment(entry["event_date"]):
-            self.deliveries.append((number, entry))
+        if not entry["report"]:
+            return "delivered by hand: of no report"
+        moment(entry["event_date"])  # or it was not written by a run
+        self.deliveries.append((number, entry))
         return ""
 
 

@@ -12,7 +12,8 @@ What `verify` finds:
   went to the alert chat one night and that the chain does not pass through any more.
 
 What it cannot find: whoever may write in the archive's folder may also run a notebook there, and nothing tells that
-run from another. It cannot be dated back, though, and can neither replace nor remove one that was there before.
+run from another. It cannot be dated back by more than a day past a head that the ledger knows, though, and can neither
+replace nor remove one that was there before.
 """
 
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 NOTICE = "archive"
 """The report under which the ledger keeps the nightly line with the chain's head."""
 
+_NOTED = timedelta(days=1)  # by how much the clocks of the archive and of the ledger may differ, and be set back
 _CLOCKS = timedelta(minutes=10)  # by how much a notebook and the manifest may differ about the time
 
 
@@ -59,6 +61,7 @@ class _Known:
     """What the manifest says as a whole."""
 
     lives: Lives = field(default_factory=Lives)
+    times: list[datetime | None] = field(default_factory=list)  # of the entries, in their order
     hashes: dict[str, tuple[int, datetime | None]] = field(default_factory=lambda: {manifest.GENESIS: (0, None)})
     head: str = manifest.GENESIS
     entries: int = 0
@@ -96,6 +99,7 @@ def verify(root: Path, earlier: str = "", outside: Outside | None = None, last_o
         verdict.remarks += [f"{place}: {remark}"] if remark else []
     if outside:
         _compare(known, outside, root, verdict)
+        verdict.problems += _dated_back(known, outside)
     noted = [(f"noted on {at}", head) for at, head in (outside.heads if outside else [])]
     for when, head in [*(noted[-1:] if last_only else noted), *([("noted earlier", earlier)] if earlier else [])]:
         if not any(each.startswith(head.lower()) for each in known.hashes):
@@ -170,6 +174,7 @@ def _read(root: Path) -> _Known:
         known.remarks += [f"{where}: {remark}"] if remark else []
         known.head = str(entry.get("hash"))
         known.entries += 1
+        known.times.append(known.lives.latest)
         known.hashes[known.head] = (number, known.lives.latest)
     return known
 
@@ -249,6 +254,20 @@ def _compare(known: _Known, outside: Outside, root: Path, verdict: Verdict) -> N
         verdict.remarks.append(f"{older} deliveries are older than the ledger, and were not compared with it")
 
 
+def _dated_back(known: _Known, outside: Outside) -> Iterable[str]:
+    """The entries that came after a head that the ledger knows, and say that they are older than it."""
+    noted = sorted((known.hashes[head][0], moment(at)) for at, head in outside.heads if head in known.hashes)
+    latest: datetime | None = None
+    for number, at in enumerate(known.times, 1):
+        while noted and noted[0][0] < number:
+            latest = max(filter(None, (latest, noted.pop(0)[1])))
+        if latest and at and at < latest - _NOTED:
+            yield (
+                f"{manifest.NAME}, line {number}: dated {at:%Y-%m-%d %H:%M}, though the head before it was noted on "
+                f"{latest:%Y-%m-%d %H:%M}: dated back by hand"
+            )
+
+
 def _difference(entry: Entry, told: Entry, claim: dict[str, Any] | None, root: Path) -> str:
     """Where the manifest and the ledger do not say the same of a delivery."""
     if claim is None:
@@ -260,12 +279,12 @@ def _difference(entry: Entry, told: Entry, claim: dict[str, Any] | None, root: P
     ):
         if said != kept:
             return f"has the {name} {said}, in the ledger {kept}"
-    if told["did"] not in ("sent", "edited"):
-        return ""
     if told["state"] == "sent" and not claim["sent"]:
         return "was sent by the manifest's word, not by the ledger's"
     if told["state"] == "sent" and str(told["message_id"]) not in claim["message_ids"].split():
         return f"is message {told['message_id']}, in the ledger another"
+    if told["did"] not in ("sent", "edited"):
+        return ""  # it was sent by another run
     run = executed.about(executed.read(_content(root / entry["path"]))).get("run_id")
     if claim["made_by"] and run and run != claim["made_by"]:
         return f"was made by the run {claim['made_by']}, not by {run}"

@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,6 +114,10 @@ def test_a_changed_notebook_is_told_and_the_head_stays_where_it_was(root: Path, 
         ({"message_id": 4711}, "is message 4711, in the ledger another"),
         ({"report": "other"}, "has the report other, in the ledger report"),
         ({"event_date": "2026-11-21"}, "has the event date 2026-11-21, in the ledger 2026-11-22"),
+        ({"ref": ""}, "delivered by hand: without the reference that whatever is sent has"),
+        ({"ref": "", "did": "nothing"}, "delivered by hand: without the reference that whatever is sent has"),
+        ({"report": "", "ref": "0000000000"}, "delivered by hand: of no report"),
+        ({"did": "nothing", "message_id": 4711}, "is message 4711, in the ledger another"),
     ],
 )
 def test_a_forged_delivery_contradicts_the_ledger(root: Path, forged: dict[str, Any], said: str) -> None:
@@ -124,6 +128,30 @@ def test_a_forged_delivery_contradicts_the_ledger(root: Path, forged: dict[str, 
     entry = {"what": "delivered", "path": place("report"), "report": "report", "event_date": DAY, **told}
     manifest.append(root, {**entry, "at": now(), "deliveries": [each]})
     assert said in problems(root)
+
+
+def test_what_did_not_arrive_was_not_sent_before_either(root: Path) -> None:
+    """The ledger knows the delivery as failed; a line by hand says that an earlier run had sent it."""
+    keep(root, place("failing"), text="<b>1</b>", numbers=[])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TELEGRAM_REPORT_CHATS", "-4242")  # there is no such chat
+        with pytest.raises(AirflowException):
+            deliver(root, "failing")
+    *_, entry = (entry for entry, _ in manifest.read(root) if entry["what"] == "delivered")
+    assert problems(root) == ""
+    each = {**entry["deliveries"][0], "state": "sent", "did": "nothing"}
+    kept = {name: entry[name] for name in ("what", "path", "report", "event_date")}
+    manifest.append(root, {**kept, "at": now(), "deliveries": [each]})
+    assert "was sent by the manifest's word, not by the ledger's" in problems(root)
+
+
+def test_a_run_that_is_planted_and_dated_back_contradicts_the_head_before_it(root: Path) -> None:
+    tonight()
+    then = (datetime.now(UTC) - timedelta(days=60)).isoformat(timespec="seconds")
+    keep(root, place("planted"), started=then)
+    (first, second) = [line for line in problems(root).splitlines() if "dated back by hand" in line]
+    assert re.match(rf"manifest\.jsonl, line \d+: dated {then:.10}.*, though the head before it was noted on", first)
+    assert first != second
 
 
 def test_a_delivery_that_another_run_made_contradicts_the_ledger(root: Path) -> None:
