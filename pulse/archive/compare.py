@@ -1,6 +1,7 @@
 """What differs between two runs of a notebook: parameters, code, numbers, tables and charts.
 
-nbdime says which cell of the one is which of the other and whose code changed; what came out is compared cell by cell.
+Cells are the same by their ids, which an executed notebook has from the one that was run, or else by their code; what
+came out is compared cell by cell. Time grows with the lines, whatever changed in them: a page does not wait for it.
 """
 
 import difflib
@@ -14,7 +15,6 @@ from typing import Any
 
 import nbformat
 from markupsafe import Markup
-from nbdime.diffing.notebooks import diff_notebooks
 
 from pulse.archive import executed, render
 from pulse.archive.executed import number
@@ -153,32 +153,29 @@ def _change(name: str, left: Any, right: Any) -> Change:
 
 
 def _aligned(left: Any, right: Any) -> Iterator[tuple[Cell | None, Cell | None, str]]:
-    """The cells of both notebooks side by side, as nbdime pairs them, each with the heading it stands under."""
-    bare = [_bare(node) for node in (left, right)]
-    operations = next((each["diff"] for each in diff_notebooks(*bare) if each["key"] == "cells"), [])
+    """The cells of both notebooks side by side, each with the heading it stands under."""
     lefts, rights = _cells(left), _cells(right)
-    at, across, title = 0, 0, ""
-    for kind, count in _steps(operations, len(lefts)):
-        for _ in range(count):
-            one = lefts[at] if kind != "added" else None
-            other = rights[across] if kind != "removed" else None
-            at, across = at + (one is not None), across + (other is not None)
+    ids = {cell.get("id") for cell in lefts} & {cell.get("id") for cell in rights} - {None}
+    keys = [[cell["id"] if cell.get("id") in ids else _source(cell) for cell in cells] for cells in (lefts, rights)]
+    title = ""
+    for _, start, end, first, last in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+        for one, other in _paired(lefts[start:end], rights[first:last]):
             title = _heading(other or one) or title
             yield one, other, title
 
 
-def _steps(operations: Sequence[Mapping[str, Any]], length: int) -> Iterator[tuple[str, int]]:
-    """How many cells are `both`, `added` or `removed`, one after the other."""
-    at = 0
-    for each in operations:
-        yield "both", each["key"] - at
-        at = each["key"]
-        if each["op"] == "addrange":
-            yield "added", len(each["valuelist"])
-        elif each["op"] == "removerange":
-            yield "removed", each["length"]
-            at += each["length"]
-    yield "both", length - at
+def _paired(ones: Sequence[Cell], others: Sequence[Cell]) -> Iterator[tuple[Cell | None, Cell | None]]:
+    """Cells that stand in the same place: one after the other, each with one of its own kind."""
+    rest = list(others)
+    for one in ones:
+        at = next((at for at, other in enumerate(rest) if other["cell_type"] == one["cell_type"]), None)
+        if at is None:
+            yield one, None
+            continue
+        yield from ((None, other) for other in rest[:at])
+        yield one, rest[at]
+        rest = rest[at + 1 :]
+    yield from ((None, other) for other in rest)
 
 
 def _cells(node: Any) -> list[Cell]:
@@ -186,20 +183,12 @@ def _cells(node: Any) -> list[Cell]:
     return [cell for cell in node["cells"] if not {"injected-parameters", "papermill-error-cell-tag"} & _tags(cell)]
 
 
-def _bare(node: Any) -> Any:
-    """The cells' code and text alone: what came out is compared elsewhere, and when it ran is of no interest."""
-    cells = [
-        {"cell_type": "code", "source": cell["source"], "metadata": {}, "outputs": [], "execution_count": None}
-        if cell["cell_type"] == "code"
-        else {"cell_type": cell["cell_type"], "source": cell["source"], "metadata": {}}
-        for cell in _cells(node)
-    ]
-    return nbformat.from_dict({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
-
-
 def _code(left: Cell | None, right: Cell | None, title: str) -> Code:
-    lines = difflib.ndiff(_source(left).splitlines(), _source(right).splitlines())
-    return Code(title, [(line[0], line[2:]) for line in lines if line[0] != "?"])
+    ones, others = _source(left).splitlines(), _source(right).splitlines()
+    lines = difflib.unified_diff(ones, others, n=len(ones) + len(others), lineterm="")
+    return Code(
+        title, [(line[0], line[1:]) for line in itertools.islice(lines, 3, None)]
+    )  # without the three of a patch
 
 
 def _outputs(left: Cell | None, right: Cell | None, title: str, kind: Any) -> Iterator[Pair]:

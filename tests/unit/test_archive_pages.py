@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -237,6 +238,44 @@ def test_the_site_is_made_of_what_changed_and_leaves_other_folders_alone(root: P
     with pytest.raises(ArchiveError, match="is in the archive"):
         site.write(root, root / "site", settings.load())
     assert proof.verify(root).problems == []
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def sources(*cells: str, ids: Sequence[str] = ()) -> bytes:
+    """A notebook of these code cells; without ids it is of the format before there were any."""
+    listed = [
+        {"cell_type": "code", "source": each, "outputs": [], "metadata": {}, "execution_count": 1} for each in cells
+    ]
+    for cell, name in zip(listed, ids, strict=False):
+        cell["id"] = name
+    node = {"cells": listed, "metadata": {}, "nbformat": 4, "nbformat_minor": 5 if ids else 4}
+    return json.dumps(node).encode()
+
+
+def changed_code(left: bytes, right: bytes) -> list[list[str]]:
+    return [["".join(line) for line in each.lines] for each in compare(left, right).code]
+
+
+def test_a_cell_is_known_by_its_id_wherever_it_stands_and_whatever_it_says_now() -> None:
+    before = sources("a = 1", "b = 2", "c = 3", ids=["one", "two", "three"])
+    after = sources("a = 1", "new = 0", "b = 20\nd = 4", "c = 3", ids=["one", "new", "two", "three"])
+    assert changed_code(before, after) == [["+new = 0"], ["-b = 2", "+b = 20", "+d = 4"]]
+    assert changed_code(after, before) == [["-new = 0"], ["-b = 20", "-d = 4", "+b = 2"]]
+
+
+def test_without_ids_cells_are_known_by_their_code_and_their_places() -> None:
+    before, after = sources("a = 1", "b = 2", "c = 3"), sources("a = 1", "b = 20", "c = 3", "d = 4")
+    assert changed_code(before, after) == [["-b = 2", "+b = 20"], ["+d = 4"]]
+    assert changed_code(before, before) == []
+
+
+def test_many_lines_that_all_changed_a_little_are_compared_at_once() -> None:
+    """Not timed: where the time of a line grew with the lines, this would take longer than anybody waits."""
+    before, after = ("\n".join(f"value_{n} = compute({n}, limit={limit})" for n in range(5_000)) for limit in (10, 11))
+    ((lines),) = changed_code(sources(before, "b = 2"), sources(after, "b = 2"))
+    assert len(lines) == 10_000
 
 
 # --- what cannot be shown --------------------------------------------------------------------------------------------
