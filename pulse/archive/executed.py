@@ -138,7 +138,7 @@ def links(node: Node) -> list[tuple[str, str]]:
 # --- words to find a notebook by --------------------------------------------------------------------------------------
 
 _GAP = "[ \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]"
-_GROUPED = re.compile(rf"(?<![\w.,])(\d{{1,3}}(?:{_GAP}\d{{3}})+)(?!\d)")
+_GROUPED = re.compile(rf"(?<![\w.,])([-+]?\d{{1,3}}(?:{_GAP}\d{{3}})+(?:[.,]\d+)?)(?!\d)")
 _TOKEN = re.compile(r"[-+]?[\w@][\w.,:/@+-]*")
 _TAG = re.compile(r"<[^>]*>")
 MOST_WORDS = 20_000  # of one notebook, against outputs without end

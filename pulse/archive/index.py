@@ -25,7 +25,7 @@ from pulse.archive.lives import FOLLOWS
 NAME = "index.sqlite"
 PAGE = 200  # attempts on one page of the list
 # The index of a version that made other rows is made anew.
-VERSION = 5
+VERSION = 6
 
 SCHEMA = """
 create table position (offset integer, head text);
@@ -387,7 +387,7 @@ class Index:
         node = _notebook(self.root, path)
         cells = executed.cells(node)
         handed = json.dumps(executed.scraps(cells), ensure_ascii=False)  # also the text that readers got
-        texts = itertools.chain([handed], executed.visible(cells))
+        texts = itertools.chain([handed], _asked(node), executed.visible(cells))
         self._write(path, state, sha256, outcome, *_told(node), texts)
         self._db.execute("delete from links where path = ?", (path,))
         self._db.executemany(
@@ -582,6 +582,13 @@ def _written(event_date: str, facts: Mapping[str, Any]) -> Iterator[str]:
     yield day(event_date)
     yield from map(shown, values)
     yield from map(str, values)
+
+
+def _asked(node: executed.Node) -> Iterator[str]:
+    """What the page says of the statements that were sent: their ids and counts."""
+    queries = executed.about(node).get("queries")
+    for each in queries if isinstance(queries, list) else []:
+        yield from map(shown, each.values() if isinstance(each, dict) else ())
 
 
 def _whose(attempt: Attempt) -> tuple[str, str]:

@@ -517,7 +517,7 @@ def test_the_index_finds_by_day_notebook_outcome_and_words(root: Path) -> None:
         "13,806", "13806", "13 806", "13\N{NO-BREAK SPACE}806", "1380", "0.1977", "0,1977", "19.8%", "-1001234",
         "1001234567890",
         "чел", "TYPO", "18.8", "sunday", "22 November", "scheduled__1", "c0ffee", "not_enough", "enough", "a b", "1,5",
-        "4711", "app/2026",
+        "4711", "app/2026", "-5000", "−5 000", "1 234,56", "1234.56", "1234,56", "0d6c7b1e-query", "98,765", "98765",
     ],
 )  # fmt: skip
 def test_what_a_page_shows_is_found_however_it_is_written(root: Path, asked: str) -> None:
@@ -535,10 +535,11 @@ def test_what_a_page_shows_is_found_however_it_is_written(root: Path, asked: str
             "cell_type": "code", "metadata": {}, "source": "x = not_enough", "execution_count": 2,
             "outputs": [
                 {"output_type": "display_data", "metadata": {}, "data": {"text/html": [html]}},
-                {"output_type": "stream", "name": "stdout", "text": ["app/2026 1,5"]},
+                {"output_type": "stream", "name": "stdout", "text": ["app/2026 1,5; −5 000; 1 234,56"]},
             ],
         },
     ]  # fmt: skip
+    node["metadata"]["pulse"]["queries"] = [{"id": "0d6c7b1e-query", "read_rows": 98_765}, 7]
     begin(root, place("cells"))
     end(root, place("cells"), "failed", json.dumps(node))
     found = paths(root, text=asked)

@@ -28,7 +28,7 @@ function spellings(word) {
 }
 function asked(text) {
   text = text.toLowerCase().replaceAll("−", "-");
-  text = text.replace(new RegExp(`(?<![\\w.,])(\\d{1,3}(?:${GAP}\\d{3})+)(?!\\d)`, "g"), number => number.replace(new RegExp(GAP, "g"), ""));
+  text = text.replace(new RegExp(`(?<![\\w.,])([-+]?\\d{1,3}(?:${GAP}\\d{3})+(?:[.,]\\d+)?)(?!\\d)`, "g"), number => number.replace(new RegExp(GAP, "g"), ""));
   return (text.match(/[-+]?[\p{L}\p{N}_@][\p{L}\p{N}_.,:/@+-]*/gu) ?? []).map(spellings).filter(found => found.length);
 }
 function decode(text) {
