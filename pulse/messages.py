@@ -357,6 +357,36 @@ REASONS = {
     "запись или задайте PULSE_OUTPUT.",
     r"killed before it could say why": "задачу прервали извне или ей не хватило памяти: сама она ничего не сказала.",
     r"it took longer than it may, or was broken off by hand": "запуск шёл дольше положенного или прерван вручную.",
+    **dict.fromkeys(
+        (
+            r"No feed actions on (?P<day>\S+) in (?P<table>\S+);",
+            r"No messages on (?P<day>\S+) in (?P<table>\S+);",
+        ),
+        "в {table} нет строк за {day}: спросите владельца источника, затем перезапустите задачу. Если день и правда "
+        "пуст, запустите его с allow_empty.",
+    ),
+    r"The totals of (?P<day>\S+) differ between users and slices": (
+        "итоги за {day} не сходятся: источник изменился, пока его читали. Перезапустите весь запуск."
+    ),
+    r"of (?P<day>\S+) are not what": (
+        "числа за {day} не прошли проверку: в transform ошибка. Исправьте ноутбук и перезапустите весь запуск."
+    ),
+    **dict.fromkeys(
+        (
+            r"are not there; run extract and transform for (?P<day>\S+)",
+            r"are not there; run both extracts for (?P<day>\S+)",
+        ),
+        "промежуточных таблиц за {day} уже нет: перезапустите весь запуск, а не одну задачу.",
+    ),
+    r"The tables in (?P<db>\S+) are of schema version": (
+        "у таблиц в {db} другая версия схемы: выполните pulse upgrade или обновите код."
+    ),
+    r"The view (?P<view>\S+) in (?P<db>\S+) reads the source otherwise": (
+        "{view} в {db} читает источник не так, как pulse/sources.sql: если это намеренно, выполните pulse upgrade."
+    ),
+    r"The archive is not as it was kept: (?P<rest>.*)": (
+        "архив изменён: {rest} Выясните, кто это сделал, и восстановите его из резервной копии."
+    ),
     r"There is nothing to watch": "Следить не за чем: источник пуст, или время в нём другого часового пояса.",
 }
 

@@ -383,6 +383,29 @@ def test_common_reasons_are_told_in_russian() -> None:
     assert messages.reason_in("it broke: {x}", "en") == "it broke: {x}"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "No feed actions on 2026-11-22 in app.feed_actions; wait for the source and run again, or set allow_empty if …",
+        "No messages on 2026-11-22 in app.message_actions; wait for the source and run again, or set allow_empty if …",
+        "The totals of 2026-11-22 differ between users and slices; nothing is published: …",
+        "Users of 2026-11-22 are not what was extracted, by their age; nothing is published",
+        "Slices of 2026-11-22 are not what their users did; nothing is published: …",
+        "The metrics of 2026-11-22 are not what was extracted; nothing is published: …",
+        "users__x of run x are not there; run extract and transform for 2026-11-22 first (staging goes a day after …)",
+        "feed_users__x are not there; run both extracts for 2026-11-22 first (staging goes a day after it was made)",
+        "The tables in pulse are of schema version 5, and this checkout's is 6; run `pulse upgrade` (…).",
+        "The view feed_events in pulse reads the source otherwise than pulse/sources.sql and PULSE_SOURCE_DATABASE …",
+        "The archive is not as it was kept: etl/…/load.1.ipynb: changed. `pulse archive verify` lists all of it.",
+    ],
+)
+def test_what_the_dags_pages_list_is_told_in_russian(said: str) -> None:
+    told = messages.reason_in(f"CheckError: {said}", "ru")
+    assert re.search("[а-я]{4}", told)
+    assert not told.startswith("дословно из журнала")
+    assert not re.search("nothing is published|first|run `", told)
+
+
 def test_the_reasons_are_those_that_the_project_gives() -> None:
     given = "\n".join(path.read_text() for path in (ROOT / "pulse").glob("**/*.py") if path.name != "messages.py")
     given += "\n".join(path.read_text() for path in (ROOT / "notebooks").glob("**/*.ipynb"))
