@@ -9,7 +9,7 @@ import base64
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -149,6 +149,9 @@ def compare_page(opened: Index, look: Look, left: str, right: str) -> str:
         comparison = compare(*(content for content, _ in contents))
     except ValueError as error:
         raise ArchiveError(f"{left} and {right} cannot be compared: {error}.") from None
+    comparison = replace(
+        comparison, outcomes=(one.outcome, other.outcome)
+    )  # a notebook does not say that it has no end
     return _page(
         "compare.html.j2",
         look,

@@ -214,31 +214,52 @@ def test_nothing_stays_when_it_is_killed_itself(tmp_path_factory: pytest.TempPat
             time.sleep(0.3)
 
 
-def test_a_part_that_keeps_ending_ends_all_with_a_sentence(tmp_path: Path) -> None:
-    """Airflow's command is there, and its scheduler ends at once, as with a database that it cannot read."""
+@contextmanager
+def only_its_command(folder: Path, others: str, seconds: int = 0) -> Iterator[dict[str, str]]:
+    """Airflow's command without Airflow: an API server that answers after so long, and what all other parts do."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = tmp_path / "bin" / "airflow"
+    command = folder / "bin" / "airflow"
     command.parent.mkdir()
     command.write_text(
         "#!/bin/sh\ncase $1 in db) exit 0;; api-server) "
-        f"exec python3 -c 'import http.server, io\n"
+        f"sleep {seconds}; date +%s.%N > {folder}/answers; exec python3 -c 'import http.server, io\n"
         "class H(http.server.BaseHTTPRequestHandler):\n"
         ' def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b"{\\"version\\": 1}")\n'
         f'http.server.HTTPServer(("127.0.0.1", {port}), H).serve_forever()\';; '
-        "*) echo 'database is locked' >&2; exit 1;; esac\n"
+        f"*) {others};; esac\n"
     )
     command.chmod(0o755)
     path = f"{command.parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__API__PORT": str(port)}
-    done = subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, text=True, timeout=120)
+    yield {**os.environ, "PATH": path, "AIRFLOW_HOME": str(folder), "AIRFLOW__API__PORT": str(port)}
+
+
+def test_a_part_that_keeps_ending_ends_all_with_a_sentence(tmp_path: Path) -> None:
+    """As with a database that the scheduler cannot read."""
+    with only_its_command(tmp_path, "echo 'database is locked' >&2; exit 1") as environment:
+        done = subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert re.search(
         r"^Airflow's \S+ ended \(exit code 1: database is locked\) for the 6th time, so all of it is stopped; see /",
         done.stderr,
     )
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_part_starts_before_the_api_answers_and_a_busy_one_fails_no_task(tmp_path: Path) -> None:
+    others = f"date +%s.%N > {tmp_path}/$1; env > {tmp_path}/$1.env; exit 1"
+    with only_its_command(tmp_path, others, seconds=3) as environment:
+        for name in [*environment]:
+            if "EXECUTION_API" in name:
+                del environment[name]  # those of the tests
+        subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, timeout=120)
+    answers = float((tmp_path / "answers").read_text())
+    for part in ("scheduler", "dag-processor", "triggerer"):
+        assert float((tmp_path / part).read_text()) > answers
+        said = dict(line.partition("=")[::2] for line in (tmp_path / f"{part}.env").read_text().splitlines())
+        assert int(said["AIRFLOW__WORKERS__EXECUTION_API_RETRIES"]) > 5  # which is Airflow's own
+        assert float(said["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"]) > 5.0
 
 
 def test_sigterm_to_the_sandbox_ends_what_it_runs(tmp_path: Path) -> None:

@@ -278,6 +278,16 @@ def test_many_lines_that_all_changed_a_little_are_compared_at_once() -> None:
     assert len(lines) == 10_000
 
 
+def test_a_run_without_an_end_is_compared_as_one(root: Path) -> None:
+    path = "etl/2026-11-23/run/load.1.ipynb"
+    (root / path).parent.mkdir(parents=True)
+    (root / path).write_bytes(a_load("2026-11-23", 1, "20.0%").replace(b'"succeeded"', b'"running"'))
+    manifest.append(root, {"what": "begun", "path": path})
+    with index.opened(root) as opened:
+        html = pages.compare_page(opened, pages.Look(settings.load()), "etl/2026-11-22/run/load.1.ipynb", path)
+    assert "succeeded → no end recorded" in html
+
+
 # --- what cannot be shown --------------------------------------------------------------------------------------------
 
 
