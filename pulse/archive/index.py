@@ -11,7 +11,7 @@ import logging
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
@@ -492,6 +492,8 @@ def rebuild(root: Path) -> int:
 
 
 def _up_to_date(root: Path, anew: bool = False) -> sqlite3.Connection:
+    with suppress(OSError):  # where nothing can be written, SQLite says so
+        (root / NAME).open("a").close()  # with the mode that the umask leaves: SQLite itself lets no group write
     connection = sqlite3.connect(root / NAME, timeout=30, isolation_level=None)
     try:
         if not anew and _position(connection) == _end(root):
