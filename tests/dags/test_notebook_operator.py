@@ -1,9 +1,12 @@
-"""NotebookOperator refuses what would have no effect."""
+"""NotebookOperator refuses what would have no effect; what it takes has one."""
 
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import nbformat
 import pytest
 
 
@@ -34,3 +37,24 @@ def test_an_argument_without_effect_is_refused_wherever_it_is_given(given: dict[
         pytest.raises(ValueError, match=said),
     ):
         NotebookOperator(task_id="t", notebook="etl/load")
+
+
+@pytest.mark.parametrize("log_output", [True, False])
+def test_what_a_notebook_prints_is_in_the_tasks_log_unless_that_is_not_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], log_output: bool
+) -> None:
+    from pulse.airflow import NotebookOperator
+
+    parameters = nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]})
+    cells = [parameters, nbformat.v4.new_code_cell("print('seven rows')")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "talks.ipynb")
+    monkeypatch.setenv("PULSE_OUTPUT", str(tmp_path / "archive"))
+    operator = NotebookOperator(task_id="t", notebook="etl/load", log_output=log_output)
+    operator.input_nb = str(tmp_path / "talks.ipynb")
+    instance = SimpleNamespace(dag_id="d", task_id="t", try_number=1, xcom_push=lambda *_: None)
+    dag_run = SimpleNamespace(run_id="by hand", run_type="manual", run_after=datetime.now(UTC))
+    path = operator.execute({"ti": instance, "dag_run": dag_run})
+    assert "seven rows" in Path(path).read_text()
+    said = capfd.readouterr()
+    assert ("seven rows" in said.out + said.err) is log_output

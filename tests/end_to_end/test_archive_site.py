@@ -85,3 +85,29 @@ def test_filters_reach_every_page_and_let_go_again(page: Page) -> None:
     count(page, 1)
     page.get_by_label("Find").fill("***")
     count(page, 0)
+
+
+def test_the_outcomes_of_a_list_stand_in_one_column(page: Page) -> None:
+    count(page, 450)
+    lefts = page.locator(".run .outcome").evaluate_all("all => all.map(each => each.getBoundingClientRect().left)")
+    assert len(lefts) == 200
+    assert len(set(lefts)) == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_are_as_light_or_dark_as_the_readers_screen(browser: Browser, folder: Path, scheme: str) -> None:
+    colors = """element => ["backgroundColor", "color"].map((which) => {
+      const [red, green, blue] = getComputedStyle(element)[which].match(/\\d+/g).map(Number);
+      return (red + green + blue) / 3;
+    })"""
+    with browser.new_context(color_scheme="dark" if scheme == "dark" else "light") as context:
+        page = context.new_page()
+        page.goto((folder / "index.html").as_uri())
+        seen = [page.locator(name).first.evaluate(colors) for name in ("body", ".filter", ".group")]
+        page.locator(".run a").first.click()
+        expect(page.get_by_text("What it is for.")).to_be_visible()
+        seen.append(page.locator("body").evaluate(colors))
+    for behind, words in seen:
+        darker, lighter = (behind, words) if scheme == "dark" else (words, behind)
+        assert darker < 90
+        assert lighter > 170
