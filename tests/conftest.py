@@ -15,6 +15,8 @@ from pulse.sandbox import clickhouse, telegram
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # As root it has no sandbox, and without a network it would go on asking its maker for updates.
@@ -29,6 +31,25 @@ QUARTER, SHORT = 900, 5  # seconds
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it puts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else what the tests start would not hear Ctrl-C either
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Scheduling | None":
+    """A file's tests stay together, as `--dist loadfile` has it, and so do the files of `dashboards`.
+
+    They share a Superset, which takes half a minute to set up.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getoption("dist") != "loadfile":
+        return None
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "dashboards" if "/dashboards/" in file else file
+
+    return Together(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)  # before the test's fixtures
