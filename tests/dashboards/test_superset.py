@@ -257,6 +257,7 @@ def test_the_table_shows_every_slice_of_the_day(installed: tuple[Api, dict[str, 
     _reads_little(answer, published)
 
 
+@pytest.mark.prove
 def test_the_trend_by_slice_shows_the_ten_largest(installed: tuple[Api, dict[str, int]], published: Published) -> None:
     api, charts = installed
     day = published.day
@@ -278,6 +279,7 @@ def test_the_trend_by_slice_shows_the_ten_largest(installed: tuple[Api, dict[str
         _reads_little(answer, published)
 
 
+@pytest.mark.prove
 def test_the_link_of_the_report_opens_the_day_with_every_chart_drawn(
     browser: "Browser", installed: tuple[Api, dict[str, int]], published: Published, superset: Server,
     config: settings.Settings,
@@ -309,6 +311,7 @@ def test_the_link_of_the_report_opens_the_day_with_every_chart_drawn(
     dashboard.install(config)  # it was looked at, which is not editing
 
 
+@pytest.mark.prove
 def test_a_chart_is_added_as_the_readme_says(
     installed: tuple[Api, dict[str, int]], published: Published, config: settings.Settings, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -92,6 +92,10 @@ class Airflow:
             assert time.monotonic() < deadline, f"{what} did not happen:\n{self.log()}"
             time.sleep(0.1)  # a task that is to be killed may run for a second
 
+    def switch_on(self, dag: str) -> None:
+        with closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as connection, connection:
+            connection.execute("update dag set is_paused = 0 where dag_id = ?", (dag,))
+
     def states(self, kind: str) -> list[str]:
         return [row[0] for row in self.query("select state from dag_run where dag_id = 'etl' and run_type = ?", kind)]
 
@@ -112,6 +116,7 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         **os.environ,
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API__PORT": str(api),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # no DAG runs beside a test that is about another
         "AIRFLOW_CONN_CLICKHOUSE_DEFAULT": clickhouse_server.url,
         "CLICKHOUSE_URL": "http://nobody:nothing-here@127.0.0.1:9",
         "PULSE_DATABASE": "scheduled",
@@ -138,17 +143,21 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
 
 @pytest.fixture(scope="module")
 def scheduled(airflow: Airflow) -> Airflow:
-    """The run that the scheduler makes by itself is over."""
+    """The run of `etl` that the scheduler makes by itself is over."""
 
-    def over() -> bool:
+    def known() -> bool:
         if not (airflow.home / "airflow.db").exists():
             return False
         try:
-            return any(state in ("success", "failed") for state in airflow.states("scheduled"))
+            return bool(airflow.query("select 1 from dag where dag_id = 'etl'"))
         except sqlite3.OperationalError:  # the tables are still being made
             return False
 
-    airflow.wait(over, "a scheduled run of etl", 500)
+    airflow.wait(known, "the DAG etl", 300)
+    airflow.switch_on("etl")
+    airflow.wait(
+        lambda: any(state in ("success", "failed") for state in airflow.states("scheduled")), "a scheduled run of etl"
+    )
     return airflow
 
 
@@ -158,6 +167,14 @@ def test_the_scheduler_runs_the_last_interval_by_itself(scheduled: Airflow) -> N
     published = scheduled.db.read("select toString(event_date) as day from daily_metrics")["day"].tolist()
     # Before 05:00 the last interval ended yesterday, and was about the day before.
     assert published in ([str(scheduled.yesterday)], [str(scheduled.yesterday - timedelta(days=1))])
+
+
+def test_the_password_is_the_last_thing_it_says_and_it_says_little(scheduled: Airflow) -> None:
+    said = (scheduled.home / "standalone.log").read_text()
+    *_, address, password = said.splitlines()
+    assert address == f"Airflow is at {scheduled.url}"
+    assert re.fullmatch(r"Password for user 'admin': \S{8,}", password)
+    assert len(said) < 2000
 
 
 def test_the_extracts_ran_side_by_side(scheduled: Airflow) -> None:
@@ -197,12 +214,19 @@ def test_what_a_notebook_prints_is_in_the_tasks_log(scheduled: Airflow) -> None:
     assert "Passed unknown parameter" not in log
 
 
-def test_a_report_waits_in_no_slot_until_a_backfill_backwards_has_published_its_day(scheduled: Airflow) -> None:
-    first, last = scheduled.yesterday - timedelta(days=4), scheduled.yesterday - timedelta(days=3)
-    conf = json.dumps({"event_date": str(first)})
-    scheduled.command("dags", "trigger", "daily_report", "--run-id", "early", "--conf", conf)
-    gate = "select state from task_instance where run_id = 'early' and task_id = 'wait_for_day'"
-    scheduled.wait(lambda: scheduled.query(gate) == [("deferred",)], "the gate")
+@pytest.mark.parametrize(("ago", "days"), [(1, 1), pytest.param(3, 2, marks=pytest.mark.prove)])
+def test_a_report_waits_in_no_slot_until_a_backfill_backwards_has_published_its_day(
+    scheduled: Airflow, ago: int, days: int
+) -> None:
+    newest = date.fromisoformat(scheduled.db.value("select toString(max(event_date)) from daily_metrics"))
+    first = newest - timedelta(days=ago)
+    last = first + timedelta(days=days - 1)
+    scheduled.switch_on("daily_report")
+    run, conf = f"early_{days}", json.dumps({"event_date": str(first)})
+    scheduled.command("dags", "trigger", "daily_report", "--run-id", run, "--conf", conf)
+    gate = "select state from task_instance where run_id = ? and task_id = 'wait_for_day'"
+    scheduled.wait(lambda: scheduled.query(gate, run) == [("deferred",)], "the gate")
+    before = len(scheduled.states("backfill"))
     scheduled.command(
         "backfill", "create", "--dag-id", "etl", "--from-date", str(first), "--to-date", f"{last}T23:59:59",
         "--max-active-runs", "2", "--run-backwards", "--reprocess-behavior", "completed",
@@ -210,16 +234,16 @@ def test_a_report_waits_in_no_slot_until_a_backfill_backwards_has_published_its_
 
     def over() -> bool:
         states = scheduled.states("backfill")
-        return len(states) >= 2 and all(state in ("success", "failed") for state in states)
+        return len(states) >= before + days and all(state in ("success", "failed") for state in states)
 
     scheduled.wait(over, "the backfill")
     assert set(scheduled.states("backfill")) == {"success"}
-    for day in (first, last):
-        _is_what_happened(scheduled, str(day))
+    for each in {first, last}:
+        _is_what_happened(scheduled, str(each))
 
-    report = "select state from dag_run where run_id = 'early'"
-    scheduled.wait(lambda: scheduled.query(report) in ([("success",)], [("failed",)]), "the report's run")
-    assert scheduled.query(report) == [("success",)], scheduled.log()
+    report = "select state from dag_run where run_id = ?"
+    scheduled.wait(lambda: scheduled.query(report, run) in ([("success",)], [("failed",)]), "the report's run")
+    assert scheduled.query(report, run) == [("success",)], scheduled.log()
     (sent,) = [each for each in scheduled.chats.messages(scheduled.readers) if f"{first:%-d %B %Y}" in each["text"]]
     assert sent["photo"]
     users = scheduled.db.value("select app_users from daily_metrics where event_date = {day:Date}", day=first)
@@ -247,6 +271,7 @@ def test_a_day_to_come_is_refused_by_the_form(scheduled: Airflow) -> None:
     assert scheduled.query("select state from dag_run where run_id = 'ahead'") == []
 
 
+@pytest.mark.prove  # test_telling.py has it without a server
 def test_a_key_that_no_parameter_has_is_refused_in_the_last_lines_of_the_log(scheduled: Airflow) -> None:
     conf = json.dumps({"event_dat": str(scheduled.yesterday)})
     scheduled.command("dags", "trigger", "etl", "--run-id", "wrong", "--conf", conf)
@@ -264,6 +289,7 @@ def test_a_key_that_no_parameter_has_is_refused_in_the_last_lines_of_the_log(sch
 def _kill_in_the_last_try(airflow: Airflow, dag: str, task: str, conf: dict[str, str]) -> str:
     """Trigger a run, kill a task of it with SIGKILL, wait for the run's end; gives the name of the run."""
     run = f"killed_{dag}"
+    airflow.switch_on(dag)
     airflow.command("dags", "trigger", dag, "--run-id", run, "--conf", json.dumps(conf))
     running = "select pid from task_instance where run_id = ? and task_id = ? and state = 'running' and pid is not null"
     airflow.wait(lambda: bool(airflow.query(running, run, task)), f"{task} of {run}")
@@ -428,7 +454,7 @@ def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflo
     page.get_by_role("heading", name="Does it add up?").wait_for()
     expect(page.get_by_text(run_id)).to_be_visible()
 
-    (kept,) = scheduled.archive.glob("daily_report/*/early_*/daily_report.1.ipynb")
+    (kept,) = scheduled.archive.glob("daily_report/*/early_1_*/daily_report.1.ipynb")
     day = kept.parent.parent.name
     (sent,) = [
         each for each in scheduled.chats.messages(scheduled.readers) if digest(kept.read_bytes())[:10] in each["text"]

@@ -21,6 +21,8 @@ from pulse import settings
 from pulse.airflow_server import CLEAN_LOG
 from pulse.keeping import LOG_DAYS
 
+own_airflow = pytest.mark.prove  # it takes half a minute to start; test_airflow.py has one in `make test`
+
 
 @dataclass
 class Watched:
@@ -102,6 +104,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield started
 
 
+@own_airflow
 def test_the_password_is_the_last_thing_it_says_and_it_says_little(watched: Watched) -> None:
     *_, address, password = watched.said().splitlines()
     assert address == f"Airflow is at http://127.0.0.1:{watched.port}"
@@ -110,6 +113,7 @@ def test_the_password_is_the_last_thing_it_says_and_it_says_little(watched: Watc
     assert watched.health()["scheduler"]["status"] == "healthy"
 
 
+@own_airflow
 def test_nothing_listens_but_the_api_server_on_this_machine(watched: Watched) -> None:
     groups = {pid: _group(pid) for pid in watched.parts().values()}
     ours = set().union(*groups.values())
@@ -121,11 +125,13 @@ def test_nothing_listens_but_the_api_server_on_this_machine(watched: Watched) ->
     assert listening == {f"127.0.0.1:{watched.port}"}
 
 
+@own_airflow
 def test_no_more_workers_than_a_laptop_needs(watched: Watched) -> None:
     workers = [words for words in map(_words, _group(watched.parts()["scheduler"])) if "LocalExecutor" in words[0]]
     assert len(workers) == 4
 
 
+@own_airflow
 def test_the_database_waits_for_another_writer(watched: Watched) -> None:
     before = watched.parts()["scheduler"]
     beats = "select latest_heartbeat from job where job_type = 'SchedulerJob' and state = 'running'"
@@ -140,7 +146,7 @@ def test_the_database_waits_for_another_writer(watched: Watched) -> None:
     assert "ended" not in watched.said()
 
 
-@pytest.mark.prove
+@own_airflow
 def test_its_database_forgets_what_is_older_than_it_keeps(watched: Watched) -> None:
     insert = "insert into log (dttm, event, owner) values (?, 'seen', ?)"
     with closing(sqlite3.connect(watched.home / "airflow.db", timeout=60)) as connection:
@@ -156,6 +162,7 @@ def test_its_database_forgets_what_is_older_than_it_keeps(watched: Watched) -> N
     assert "not cleaned" not in watched.said()
 
 
+@own_airflow
 def test_a_part_that_dies_is_started_again_with_what_it_started_gone(watched: Watched) -> None:
     before = watched.parts()
     assert sorted(before) == ["api-server", "dag-processor", "scheduler", "triggerer"]
@@ -174,7 +181,7 @@ def test_a_part_that_dies_is_started_again_with_what_it_started_gone(watched: Wa
     )
 
 
-@pytest.mark.prove
+@own_airflow
 def test_a_part_that_hangs_is_ended_and_started_again(watched: Watched) -> None:
     before = watched.parts()["scheduler"]
     os.kill(before, signal.SIGSTOP)
@@ -184,6 +191,7 @@ def test_a_part_that_hangs_is_ended_and_started_again(watched: Watched) -> None:
     watched.wait(lambda: watched.health().get("scheduler", {}).get("status") == "healthy", "its health", 60)
 
 
+@own_airflow
 def test_a_port_in_use_is_one_sentence(watched: Watched, tmp_path: Path) -> None:
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__API__PORT": str(watched.port)}
     done = subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, text=True, timeout=120)
@@ -194,6 +202,7 @@ def test_a_port_in_use_is_one_sentence(watched: Watched, tmp_path: Path) -> None
     )
 
 
+@own_airflow
 def test_sigterm_ends_all_of_it(watched: Watched) -> None:
     groups = set(watched.parts().values())
     watched.process.terminate()
@@ -202,6 +211,7 @@ def test_sigterm_ends_all_of_it(watched: Watched) -> None:
     assert watched.said().splitlines()[-1] == "Airflow stops."
 
 
+@own_airflow
 def test_nothing_stays_when_it_is_killed_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
     with _running(tmp_path_factory.mktemp("killed")) as started:
         started.wait(lambda: "api-server" in started.parts(), "the API server")

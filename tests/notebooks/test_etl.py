@@ -303,8 +303,10 @@ LOOKBACK = {
     [
         (30, ["yesterday", "in the messenger", "in the feed", "30 days before", "unknown", "unknown", "before"]),
         (31, ["yesterday", "in the messenger", "in the feed", "30 days before", "31 days before", "unknown", "before"]),
-        (1, ["yesterday", "in the messenger", "unknown", "unknown", "unknown", "unknown", "before"]),
-        (0, ["unknown"] * 7),
+        pytest.param(
+            1, ["yesterday", "in the messenger", "unknown", "unknown", "unknown", "unknown", "before"], marks=PROVE
+        ),
+        pytest.param(0, ["unknown"] * 7, marks=PROVE),
     ],
 )
 def test_earlier_attributes_come_from_whole_days_before(etl: Etl, lookback_days: int, found: list[str]) -> None:
@@ -765,6 +767,7 @@ def test_a_rerun_gives_the_same_rows_and_each_once(etl: Etl) -> None:
         assert_equal(etl.published(day), etl.expected(day))
 
 
+@PROVE
 def test_the_order_of_days_makes_no_difference(clickhouse_server: Server) -> None:
     contents = []
     for order in ([0, 1, 2], [2, 0, 1]):
@@ -826,6 +829,7 @@ def test_two_runs_of_a_day_whose_steps_alternate_do_not_mix(etl: Etl) -> None:
     assert_equal(etl.published(), late)
 
 
+@pytest.mark.prove  # test_tries.py has it with kernels
 def test_runs_in_two_processes_at_once(etl: Etl) -> None:
     """Of the same day first, with the project's tables not there yet; then of the days around it."""
     yesterday, today, tomorrow = write_three_days(etl)

@@ -224,7 +224,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(db: ClickHouse) -> N
     pd.testing.assert_frame_equal(shape(db), before)
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.prove), 5])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.prove), 9])
 def test_an_upgrade_that_was_cut_off_anywhere_is_completed_by_the_next(
     db: ClickHouse, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
