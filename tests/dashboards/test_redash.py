@@ -196,6 +196,7 @@ def test_what_the_dashboards_own_widgets_show_is_what_counts(
     assert "Our views" not in dict(redash.shown(config, published.day))
 
 
+@pytest.mark.prove
 def test_kept_answers_of_every_day_are_out_of_date_after_a_refresh(
     server: Redash, config: settings.Settings, published: Published
 ) -> None:

@@ -53,7 +53,7 @@ HEADLINES = {
     "sent_per_received": "Sent / received",
 }
 TRENDS = {"messages_trend" if name == "messages_sent" else f"{name}_trend": HEADLINES[name] for name in HEADLINES}
-SOME = ("ctr_trend", "in_both_trend")  # a ratio, and people, who count once in a week
+SOME = ("in_both_trend",)  # people, who count once in a week
 SLICES = {"by_os": "os", "by_gender": "gender", "by_age": "age"}
 TABLE, BY_SLICE = "slices", "slices_trend"
 FILES = {path.stem: yaml.safe_load(path.read_text()) for path in (dashboard.BUNDLE / "charts").glob("*.yaml")}

@@ -52,7 +52,7 @@ def test_the_list_is_in_pages_and_can_be_turned(page: Page, folder: Path) -> Non
 
 @pytest.mark.parametrize(
     "asked",
-    ["13,806", "13806", "13 806", "0.1977", "0,1977", "-1001234567890", "1001234567890", "4711", "DAILY_report"],
+    ["13,806", "13806", "0,1977", "-1001234567890", "DAILY_report"],
 )
 def test_search_finds_what_a_page_shows_from_any_page(page: Page, asked: str) -> None:
     page.keyboard.press("/")

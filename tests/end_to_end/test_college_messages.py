@@ -19,7 +19,7 @@ DAYS = [date(2004, 4, 15) + timedelta(days=number) for number in range(195)]
 QUIET = [date(2004, 4, 17), date(2004, 4, 18)]  # a weekend on which nobody in California wrote
 BUSY = [day for day in DAYS if day not in QUIET]
 BUSIEST = date(2004, 5, 26)
-SOME = sorted({*BUSY[::50], BUSIEST})  # some of them
+SOME = sorted({*BUSY[::50], BUSIEST})
 
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="college_messages.csv.gz is not beside the project")
 

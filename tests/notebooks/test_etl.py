@@ -414,8 +414,8 @@ def test_a_day_is_from_midnight_to_midnight_on_the_local_clock(etl: Etl) -> None
     ("timezone", "day", "hours"),
     [
         pytest.param(*("Europe/Moscow", date(2025, 3, 12), 24), marks=PROVE),
-        ("Europe/Berlin", date(2026, 3, 29), 23),
-        ("Europe/Berlin", date(2025, 10, 26), 25),
+        pytest.param(*("Europe/Berlin", date(2026, 3, 29), 23), marks=PROVE),
+        pytest.param(*("Europe/Berlin", date(2025, 10, 26), 25), marks=PROVE),
         ("Africa/Cairo", date(2025, 4, 25), 23),  # it begins at one o'clock: the clocks go forward at midnight
         pytest.param(*("America/Havana", date(2025, 11, 2), 25), marks=PROVE),  # it has two midnights
         pytest.param(*("Asia/Kathmandu", date(2025, 3, 12), 24), marks=PROVE),  # 5:45 ahead of UTC
@@ -494,12 +494,12 @@ GENDER_ENUM = "Enum8('female' = 0, 'male' = 1)"
         pytest.param(
             {"os": "String", "gender": "Nullable(String)"}, {"os": "LowCardinality(String)"}, id="strings", marks=PROVE
         ),
-        pytest.param({"os": OS_ENUM}, {"os": OS_ENUM}, id="enums"),
+        pytest.param({"os": OS_ENUM}, {"os": OS_ENUM}, id="enums", marks=PROVE),
         pytest.param({"os": f"Nullable({OS_ENUM})"}, {}, id="nullable enum", marks=PROVE),
         pytest.param({"gender": GENDER_ENUM}, {"gender": "String"}, id="gender enum", marks=PROVE),
         pytest.param({"age": "Int16"}, {"age": "Nullable(Int16)"}, id="age signed", marks=PROVE),
         pytest.param({"age": "UInt64"}, {"age": "String"}, id="age text", marks=PROVE),
-        pytest.param({"time": "DateTime64(3)"}, {"time": "DateTime64(6, 'UTC')"}, id="fractions of seconds"),
+        pytest.param({"time": "DateTime64(3)"}, {"time": "DateTime64(6, 'UTC')"}, id="fractions", marks=PROVE),
         pytest.param({"time": "DateTime('Asia/Tokyo')"}, {"time": "DateTime64(3, 'America/New_York')"}, id="zones"),
     ],
 )
@@ -560,7 +560,7 @@ UUIDS = ["61f0c404-5cb3-11e7-907b-a6006ad3dba0", "00000000-0000-0000-0000-000000
     ("feed", "sender", "receiver", "ids"),
     [
         pytest.param(*("Int8", "Int8", "Int8", [-5, 5, -128]), marks=PROVE),
-        ("Int32", "UInt32", "Int16", [-5, 5, 7]),
+        pytest.param(*("Int32", "UInt32", "Int16", [-5, 5, 7]), marks=PROVE),
         pytest.param(*("Int64", "UInt64", "Nullable(Int64)", [-(2**63), 5, 2**63 - 1]), marks=PROVE),
         pytest.param(*("UInt8", "UInt256", "UInt16", [0, 5, 255]), marks=PROVE),
         pytest.param(*("Int256", "Int128", "Int64", [-(2**63), -5, 5]), marks=PROVE),
@@ -568,7 +568,7 @@ UUIDS = ["61f0c404-5cb3-11e7-907b-a6006ad3dba0", "00000000-0000-0000-0000-000000
         pytest.param(*("String", "String", "LowCardinality(String)", ["-5", "5", "Ünal \t'"]), marks=PROVE),
         ("String", "UInt32", "UInt32", ["4", "5", "05"]),
         pytest.param(*("UUID", "UUID", "UUID", [*UUIDS, "ffffffff-ffff-ffff-ffff-ffffffffffff"]), marks=PROVE),
-        ("Nullable(UUID)", "String", "String", UUIDS),
+        pytest.param(*("Nullable(UUID)", "String", "String", UUIDS), marks=PROVE),
     ],
 )
 def test_no_two_users_become_one_and_none_two_whatever_their_ids_are(
@@ -594,7 +594,7 @@ def test_an_id_that_is_no_id_is_refused(etl: Etl) -> None:
         etl.run(steps=["extract_feed"])
 
 
-@pytest.mark.parametrize("digits", [3, 6, 9])
+@pytest.mark.parametrize("digits", [pytest.param(3, marks=PROVE), 6, pytest.param(9, marks=PROVE)])
 def test_later_within_the_same_second_is_later(etl: Etl, digits: int) -> None:
     earlier, later = (f"2025-03-12T09:00:00.{fraction[:digits]}Z" for fraction in ("123123123", "124124124"))
     if digits == 9:
@@ -829,7 +829,7 @@ def test_two_runs_of_a_day_whose_steps_alternate_do_not_mix(etl: Etl) -> None:
     assert_equal(etl.published(), late)
 
 
-@pytest.mark.prove  # test_tries.py has it with kernels
+@PROVE
 def test_runs_in_two_processes_at_once(etl: Etl) -> None:
     """Of the same day first, with the project's tables not there yet; then of the days around it."""
     yesterday, today, tomorrow = write_three_days(etl)

@@ -313,6 +313,7 @@ def test_overlapping_repeated_and_late_ticks_give_the_same_incidents(watcher: Wa
     ClickHouse(watcher.server.url, "default", ZONE).execute("drop database {name:Identifier}", name=other.name)
 
 
+@pytest.mark.prove
 def test_a_tick_reads_no_more_for_history_nor_for_what_has_been_open_for_weeks(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

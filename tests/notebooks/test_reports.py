@@ -139,6 +139,7 @@ def test_the_numbers_and_changes_are_those_of_pandas(etl: Etl, tmp_path: Path) -
     assert chart.shape[0] / chart.shape[1] < 1.3
 
 
+@pytest.mark.prove  # test_airflow.py clicks through it
 def test_the_archive_leads_from_the_report_to_the_load_that_published_its_numbers(etl: Etl, tmp_path: Path) -> None:
     """By what the real notebooks wrote down: of three loads of the day, the second is published when it is reported."""
     etl.feed((1, "view", "11:00", "iOS", "male", 25))

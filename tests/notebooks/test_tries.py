@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import pytest
 
 from notebooks.etl import Etl, assert_equal
 from pulse import notebooks
@@ -32,6 +33,7 @@ def test_each_try_writes_tables_of_its_own_and_the_next_step_is_told_whose(etl: 
     assert_equal(etl.published(), etl.expected())
 
 
+@pytest.mark.prove
 def test_two_tries_of_every_step_at_the_same_time_publish_the_day_once(etl: Etl, tmp_path: Path) -> None:
     write_a_day(etl)
     expected = etl.expected()
