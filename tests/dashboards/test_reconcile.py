@@ -111,6 +111,7 @@ def test_a_table_that_differs_is_told_for_every_surface_that_shows_it(
         _set(published, day, views)
 
 
+@pytest.mark.prove
 def test_a_superset_that_shows_something_else_is_told(
     only_superset: settings.Settings, day: date, published: Published
 ) -> None:

@@ -361,6 +361,7 @@ def page(scheduled: Airflow, browser: Browser) -> Iterator[Page]:
     page.close()
 
 
+@pytest.mark.prove
 def test_airflows_own_pages_show_the_projects_time_until_a_reader_chooses_another(
     scheduled: Airflow, page: Page
 ) -> None:
@@ -589,6 +590,7 @@ def test_many_runs_are_listed_in_pages(scheduled: Airflow, page: Page, tmp_path:
         expect(page.get_by_text("page 2 of 5", exact=True)).to_be_visible()
 
 
+@pytest.mark.prove
 def test_the_static_site_opens_from_disk_and_filters(scheduled: Airflow, browser: Browser, tmp_path: Path) -> None:
     # As it is at one moment: the scheduler goes on meanwhile.
     shutil.copytree(scheduled.archive, tmp_path / "archive", ignore=shutil.ignore_patterns(".*", "index.sqlite*"))

@@ -20,6 +20,7 @@ order by day
 
 
 @pytest.mark.not_across("00:00", seconds=30)
+@pytest.mark.prove
 def test_days_are_published_where_they_are_missing(clickhouse_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
     monkeypatch.setenv("PULSE_DATABASE", "history")

@@ -205,6 +205,7 @@ def test_of_two_loads_that_take_the_same_step_the_newer_one_stays(
     ]
 
 
+@pytest.mark.prove
 def test_two_processes_that_publish_at_once_leave_the_newer_day_whole(twice: tuple[Etl, Tables, Tables]) -> None:
     etl, before, after = twice
     while extracted_at(etl, "after") <= extracted_at(etl, "before"):

@@ -19,7 +19,7 @@ from pulse import PulseError
 from pulse.masking import MASK, Mask
 
 ALPHABET = string.ascii_letters + string.digits + string.punctuation * 2 + " " + "éßЖ漢💬\t\n\\\\''\"\"&<>%+/"
-SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(2, 30))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(1, 30))]
 
 ESCAPINGS: dict[str, Callable[[str], str]] = {
     "as it is": str,
