@@ -71,6 +71,15 @@ def test_an_outage_is_told_once_edited_and_answered(outside: ClickHouse, chats: 
     assert alert["text"].startswith("🔴 ")
     assert "since 13:00" in alert["text"]
 
+    assert _tick("13:20") == "success"  # again: nothing new
+    (same,) = chats.messages(on_call)
+    assert same["text"] == alert["text"]
+
+    assert _tick("13:50") == "success"
+    (edited,) = chats.messages(on_call)
+    assert edited["id"] == alert["id"]
+    assert "to 13:45" in edited["text"]
+
     assert _tick("15:35", late_hours=3.0) == "success"
     over, reply = chats.messages(on_call)
     assert over["id"] == alert["id"]

@@ -160,8 +160,7 @@ def test_a_failure_is_told_when_the_ledger_is_what_failed(
     assert len(chats.messages(on_call)) == 1
 
 
-@pytest.mark.prove
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.prove)])
 def test_neither_the_ledger_nor_telegram_is_there_for_a_while(
     on_call: str, chats: Telegram, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

@@ -21,10 +21,7 @@ BUSY = [day for day in DAYS if day not in QUIET]
 BUSIEST = date(2004, 5, 26)
 SOME = sorted({*BUSY[::50], BUSIEST})
 
-pytestmark = [
-    pytest.mark.prove,
-    pytest.mark.skipif(not FILE.is_file(), reason="college_messages.csv.gz is not beside the project"),
-]
+pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="college_messages.csv.gz is not beside the project")
 
 
 def sender_attributes(user: int, month: int) -> tuple[str | None, str | None, int]:
@@ -58,7 +55,7 @@ def college(clickhouse_server: Server, raw: pd.DataFrame) -> Iterator[Etl]:
         yield etl
 
 
-@pytest.fixture(scope="module", params=[SOME, BUSY], ids=["some", "all"])
+@pytest.fixture(scope="module", params=[SOME, pytest.param(BUSY, marks=pytest.mark.prove)], ids=["some", "all"])
 def days(request: pytest.FixtureRequest) -> list[date]:
     """Which days are computed: all of them take some three minutes."""
     return list(request.param)

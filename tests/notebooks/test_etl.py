@@ -755,7 +755,7 @@ def write_three_days(etl: Etl) -> list[date]:
     return days
 
 
-@pytest.mark.prove
+@PROVE
 def test_a_rerun_gives_the_same_rows_and_each_once(etl: Etl) -> None:
     days = write_three_days(etl)
     for day in days:
