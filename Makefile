@@ -52,7 +52,7 @@ lint: install ## the checks that a commit must pass
 
 lock: install ## pin the newest versions that pyproject.toml allows
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header --no-annotate \
-	    --output-file requirements.lock pyproject.toml
+	    --no-emit-package pulse --output-file requirements.lock pyproject.toml sandbox/pyproject.toml
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate \
 	    --output-file dashboards/superset/requirements.lock dashboards/superset/requirements.in
 
@@ -66,10 +66,10 @@ $(SUPERSET)/.installed: dashboards/superset/requirements.lock | $(VENV)/.install
 	$(call into,$(SUPERSET)/venv) -r dashboards/superset/requirements.lock
 	touch $@
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: requirements.lock pyproject.toml sandbox/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Pulse needs Python 3.11 or newer, and $(PYTHON) is %d.%d: run make with PYTHON=python3.11." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
 	$(call into,$(VENV)) -r requirements.lock
-	$(VENV)/bin/uv pip install --quiet --python $(VENV) --no-deps -e .
+	$(VENV)/bin/uv pip install --quiet --python $(VENV) --no-deps -e . -e sandbox
 	touch $@

@@ -22,8 +22,8 @@ import pandas as pd
 from benchmarks import metrics
 from benchmarks.metrics import App
 from benchmarks.tables import Figure, goals, progress, table
-from pulse import anomalies
-from pulse.anomalies import ALL, Parts
+from pulse.monitoring import detector
+from pulse.monitoring.detector import ALL, Parts
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -86,7 +86,7 @@ class Score:
 # --- the rules --------------------------------------------------------------------------------------------------------
 
 
-def detector(app: App, score: Score, parts: Parts) -> Bools:
+def detected(app: App, score: Score, parts: Parts) -> Bools:
     """Alerts of the detector by scored bucket and series, tick by tick; and how it took late data."""
     history, denominators = app.history(), app.denominators()
     kinds = dict.fromkeys(app.bottom, "ratio")
@@ -99,7 +99,7 @@ def detector(app: App, score: Score, parts: Parts) -> Bools:
         for event in (event for event in late if event.start <= tick < event.end):
             seen, lags[event.series] = behind(seen, event, tick)
         started = time.perf_counter()
-        verdicts = anomalies.judge_tick(
+        verdicts = detector.judge_tick(
             seen,
             denominators=denominators.iloc[part],
             kinds=kinds,
@@ -195,7 +195,7 @@ def count(app: App, alerts: Bools, score: Score) -> None:
 def measure(app: App, parts: Parts = ALONE) -> Score:
     """The detector's score on one app."""
     score = Score()
-    count(app, detector(app, score, parts), score)
+    count(app, detected(app, score, parts), score)
     return score
 
 
@@ -282,7 +282,7 @@ def judge_taxis(rides: pd.Series, parts: Parts = ALL) -> Taxis:
     found, others = set(), []
     for end in range(first + 1, len(rides) + 1):
         seen = history.iloc[max(0, end - 2400) : end]
-        if not anomalies.judge_tick(seen, is_holiday=TAXI_HOLIDAYS, parts=parts)["rides"].is_anomaly:
+        if not detector.judge_tick(seen, is_holiday=TAXI_HOLIDAYS, parts=parts)["rides"].is_anomaly:
             continue
         alert = seen.index[-1]
         of = [name for name, (start, end) in TAXI_EVENTS.items() if start <= alert.date() <= end]
@@ -342,7 +342,7 @@ def tick_seconds(series: int) -> float:
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        anomalies.judge_tick(history)
+        detector.judge_tick(history)
         seconds.append(time.perf_counter() - started)
     return min(seconds)
 
@@ -354,7 +354,7 @@ def judge_milliseconds() -> float:
     taken = []
     for end in range(len(history) - 100, len(history)):
         started = time.process_time()
-        anomalies.judge(history.iloc[:end])
+        detector.judge(history.iloc[:end])
         taken.append(1000 * (time.process_time() - started))
     return float(np.median(taken))
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import Figure, goals, progress
-from pulse import notebooks, settings
+from pulse import settings
 from pulse.archive import index, manifest, pages, proof
+from pulse.execution import notebooks
 
 RUNS = 10_000
 LAST = datetime(2026, 11, 22, 12, tzinfo=UTC)

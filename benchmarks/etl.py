@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from pulse_sandbox import clickhouse as sandbox
+from pulse_sandbox import process
 
 from benchmarks import small_server, ways
 from benchmarks.tables import Figure, goals, progress
 from pulse import clickhouse, settings
-from pulse.sandbox import clickhouse as sandbox
-from pulse.sandbox import process
 
 FEED, MESSAGES, USERS = 20_000_000, 5_000_000, 2_000_000
 NOTEBOOKS = ("extract_feed", "extract_messages", "transform", "load")
@@ -39,7 +39,7 @@ GB = 1e9
 COLD = """
 import json, sys
 from pathlib import Path
-from pulse import notebooks
+from pulse.execution import notebooks
 done = notebooks.run(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
 print(json.dumps(done.queries))
 """

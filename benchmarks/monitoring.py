@@ -17,13 +17,14 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
+from pulse_sandbox import clickhouse as sandbox
+from pulse_sandbox.events import App, fill
 
 from benchmarks.etl import COLD, run
 from benchmarks.tables import Figure, goals, progress
-from pulse import incidents, schema, settings
+from pulse import schema, settings
 from pulse.clickhouse import ClickHouse
-from pulse.sandbox import clickhouse as sandbox
-from pulse.sandbox.events import App, fill
+from pulse.monitoring import incidents
 
 NOTEBOOK = settings.ROOT / "notebooks" / "monitoring" / "anomalies.ipynb"
 SLICES, DAYS = 143, 46

@@ -2,7 +2,7 @@
 
 import sys
 
-from pulse.sandbox import clickhouse, clickhouse_engine, process
+from pulse_sandbox import clickhouse, clickhouse_engine, process
 
 MODULE = "benchmarks.small_server"
 MEMORY = 2_000_000_000

@@ -14,8 +14,9 @@ from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pulse_sandbox.events import TABLES
+
 from pulse.clickhouse import ClickHouse
-from pulse.sandbox.events import TABLES
 from pulse.settings import day_bounds
 
 DIMENSIONS = ("os", "gender", "age")

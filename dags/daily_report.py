@@ -26,7 +26,8 @@ from datetime import datetime, time, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
-from pulse.airflow import (
+from pulse.orchestration.failures import tell_in_the_end
+from pulse.orchestration.operators import (
     EVENT_DATE,
     MACROS,
     DeliverOperator,
@@ -36,7 +37,6 @@ from pulse.airflow import (
     WaitForDay,
     event_date_param,
 )
-from pulse.airflow_tell import tell_in_the_end
 
 config = settings.load()
 

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
-from pulse.airflow import AS_OF, MACROS, TODAY, DeliverOperator, NotebookOperator
-from pulse.airflow_tell import tell_in_the_end
+from pulse.orchestration.failures import tell_in_the_end
+from pulse.orchestration.operators import AS_OF, MACROS, TODAY, DeliverOperator, NotebookOperator
 
 config = settings.load()
 

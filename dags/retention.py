@@ -10,7 +10,8 @@ date; the manifest keeps the SHA-256, the parameters and the numbers of what goe
 what the next run takes. Airflow's own logs go after 90 days.
 
 `clean_tables` drops from ClickHouse what is kept no longer: months of buckets, verdicts and incidents, loads and
-staging tables that nobody reads. `clean_logs` removes Airflow's logs. What is kept how long: `pulse/keeping.py`.
+staging tables that nobody reads. `clean_logs` removes Airflow's logs. What is kept how long stands in
+`pulse/publishing/keeping.py`.
 
 **When it fails**, the alert chat is told, and nothing is lost: the next night takes the rest. The failed task's log
 says why in its last lines.
@@ -27,8 +28,9 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
-from pulse import keeping, settings
-from pulse.airflow import (
+from pulse import settings
+from pulse.orchestration.failures import tell_in_the_end
+from pulse.orchestration.operators import (
     MACROS,
     TODAY,
     CleanLogsOperator,
@@ -36,7 +38,7 @@ from pulse.airflow import (
     ThinArchiveOperator,
     VerifyArchiveOperator,
 )
-from pulse.airflow_tell import tell_in_the_end
+from pulse.publishing import keeping
 
 config = settings.load()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from pulse.incidents import Contribution, Finding, Incident, Series, Watch
+    from pulse.monitoring.incidents import Contribution, Finding, Incident, Series, Watch
 
 Language: TypeAlias = Literal["en", "ru"]
 Part: TypeAlias = Literal["app", "feed", "messenger"]

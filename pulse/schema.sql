@@ -149,7 +149,7 @@ select
 from daily_metrics_loads
 where (event_date, load) in (select published.event_date, published.load from published_loads as published);
 
--- What was sent to whom: one row a step of a claim, appended and never changed; pulse/deliveries.py reads it as states.
+-- What was sent to whom: one row a step of a claim, appended and never changed; pulse/delivery/ledger.py reads it as states.
 create table if not exists deliveries
 (
     report String,

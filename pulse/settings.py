@@ -11,11 +11,13 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pulse import PulseError
-from pulse.masking import SHORTEST
+
+SHORTEST = 6
+"""The fewest characters of a secret: a shorter one would be found in ordinary words and numbers, and masked there."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The stand-ins of `pulse.sandbox` listen here. They bind to loopback and hold demo data only.
+# The stand-ins of `pulse_sandbox` listen here. They bind to loopback and hold demo data only.
 SANDBOX_CLICKHOUSE_URL = "http://pulse:sandbox-only@127.0.0.1:18123"
 SANDBOX_READER_URL = "http://reader:sandbox-reader@127.0.0.1:18123"
 SANDBOX_TELEGRAM_API_URL = "http://127.0.0.1:18081"

@@ -8,10 +8,10 @@ from time import sleep
 from typing import TYPE_CHECKING
 
 import pytest
+from pulse_sandbox import clickhouse, telegram
 from telegram_chats import Telegram
 
 from pulse import settings
-from pulse.sandbox import clickhouse, telegram
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -4,8 +4,7 @@ import itertools
 from typing import Any
 
 import httpx
-
-from pulse.sandbox import telegram
+from pulse_sandbox import telegram
 
 # Over loopback there is no certificate to check; loading those of the system takes longer than the request.
 PLAIN: dict[str, Any] = {"trust_env": False, "verify": False}

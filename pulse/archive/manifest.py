@@ -75,7 +75,7 @@ def ending(outcome: str, content: bytes) -> Entry:
 
 
 def delivered(root: Path, place: str, report: str, event_date: date, deliveries: Iterable[Any]) -> None:
-    """Write what was sent from a notebook: `deliveries` are those of `pulse.telegram`.
+    """Write what was sent from a notebook: `deliveries` are those of `pulse.delivery.sending`.
 
     Raises:
         ArchiveError: the manifest cannot be written.

@@ -94,7 +94,7 @@ def _remove(root: Path, path: str) -> None:
 
 def _settle(root: Path, before: datetime) -> None:
     """Give an end to the attempts that were killed before they could write it, and that no later try has settled."""
-    from pulse import notebooks
+    from pulse.execution import notebooks
 
     with index.opened(root) as opened:
         endless = [each for each in opened.all() if each.state == "begun" and each.started < before.isoformat()]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from archives import keep, now, place
+from pulse_sandbox.clickhouse import Server
 from telegram_chats import Telegram
 
 from pulse import clickhouse, schema, settings
-from pulse.airflow import DeliverOperator, ThinArchiveOperator, VerifyArchiveOperator
 from pulse.archive import manifest, proof
-from pulse.sandbox.clickhouse import Server
+from pulse.orchestration.operators import DeliverOperator, ThinArchiveOperator, VerifyArchiveOperator
 
 RUN = {"dag_run": SimpleNamespace(run_id="scheduled__1")}
 DAY = "2026-11-22"

@@ -14,10 +14,14 @@ from zoneinfo import ZoneInfo
 import pendulum
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from pulse_sandbox.clickhouse import Server
 
 from dashboards.redash import KEY, Redash
-from pulse import clickhouse, notebooks, settings
-from pulse.airflow import (
+from pulse import clickhouse, settings
+from pulse.dashboards import redash
+from pulse.execution import notebooks
+from pulse.orchestration.failures import TellOperator
+from pulse.orchestration.operators import (
     CleanLogsOperator,
     CleanTablesOperator,
     NotebookOperator,
@@ -26,9 +30,6 @@ from pulse.airflow import (
     as_of,
     event_date,
 )
-from pulse.airflow_tell import TellOperator
-from pulse.dashboards import redash
-from pulse.sandbox.clickhouse import Server
 
 DAGS = sorted((settings.ROOT / "dags").glob("*.py"))
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException
+from pulse_sandbox.clickhouse import Server
 from telegram_chats import Telegram
 
 from notebooks.etl import Etl
 from pulse import settings
-from pulse.airflow import ReconcileOperator
-from pulse.sandbox.clickhouse import Server
+from pulse.orchestration.operators import ReconcileOperator
 
 DAY, BEFORE = date(2025, 3, 12), date(2025, 3, 8)
 RUN: dict[str, Any] = {"dag_run": SimpleNamespace(run_id="scheduled__1")}

@@ -8,13 +8,13 @@ from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
+from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.events import App, fill
 from telegram_chats import Telegram
 
 from pulse import clickhouse, settings
-from pulse.airflow import as_of
 from pulse.clickhouse import ClickHouse
-from pulse.sandbox.clickhouse import Server
-from pulse.sandbox.events import App, fill
+from pulse.orchestration.operators import as_of
 
 ZONE = ZoneInfo("Europe/Moscow")
 DAY = date(2026, 10, 14)  # a Wednesday

@@ -26,7 +26,7 @@ import pytest
 def test_an_argument_without_effect_is_refused_wherever_it_is_given(given: dict[str, Any]) -> None:
     from airflow.sdk import DAG
 
-    from pulse.airflow import NotebookOperator
+    from pulse.orchestration.operators import NotebookOperator
 
     (name,) = given
     said = rf"NotebookOperator has no {name}: .*; leave {name} out, or use PapermillOperator\."
@@ -43,7 +43,7 @@ def test_an_argument_without_effect_is_refused_wherever_it_is_given(given: dict[
 def test_what_a_notebook_prints_is_in_the_tasks_log_unless_that_is_not_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], log_output: bool
 ) -> None:
-    from pulse.airflow import NotebookOperator
+    from pulse.orchestration.operators import NotebookOperator
 
     parameters = nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]})
     cells = [parameters, nbformat.v4.new_code_cell("print('seven rows')")]

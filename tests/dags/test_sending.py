@@ -18,13 +18,13 @@ from zoneinfo import ZoneInfo
 import pendulum
 import pytest
 from published import metrics_of, publish, slices_of
+from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.events import App, fill
 from telegram_chats import Telegram
 
 from pulse import clickhouse, schema, settings
 from pulse.archive import index, proof
 from pulse.clickhouse import ClickHouse
-from pulse.sandbox.clickhouse import Server
-from pulse.sandbox.events import App, fill
 
 METRICS = {
     "feed_users": 10, "messenger_users": 6, "app_users": 12, "both_users": 4, "views": 200, "likes": 40, "ctr": 0.2,
@@ -257,7 +257,7 @@ def test_it_runs_at_eleven_local_time_over_a_clock_change(change: date) -> None:
 def test_the_chart_and_the_text_come_from_the_archived_notebook(outside: ClickHouse) -> None:
     kept = sorted(Path(settings.load().output).glob("daily_report/*/*/daily_report.*.ipynb"))
     assert kept
-    from pulse import notebooks
+    from pulse.execution import notebooks
 
     handed = notebooks.scraps(str(kept[-1]))
     assert handed["chart"].startswith(b"\x89PNG")
@@ -269,7 +269,7 @@ def test_a_trigger_whose_server_says_nothing_blocks_no_other(
 ) -> None:
     from airflow.triggers.base import TriggerEvent
 
-    from pulse.airflow import DayPublished
+    from pulse.orchestration.operators import DayPublished
 
     day = settings.load().event_day("yesterday") - timedelta(days=200)
     schema.ensure(outside)

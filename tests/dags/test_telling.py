@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulse_sandbox.clickhouse import Server
 from telegram_chats import Telegram
 
 from pulse import clickhouse, schema, settings
 from pulse.archive import index
-from pulse.sandbox.clickhouse import Server
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def _dag(name: str, look: bool = False) -> Any:
 
 def _failing(name: str) -> Any:
     """A DAG whose notebooks are refused before a kernel starts, for tests in which it does not matter why it fails."""
-    from pulse.airflow import NotebookOperator
+    from pulse.orchestration.operators import NotebookOperator
 
     dag = _dag(name)
     for task in dag.tasks:
@@ -302,7 +302,7 @@ def _attempt(path: Path, code: str) -> None:
     dag, _, run = path.parts[-4:-1]
     about = {"dag": dag, "task": path.stem.split(".")[0], "run_id": run, "try": 1, "started_by": "by hand"}
     program = (
-        f"from pathlib import Path; from pulse import notebooks; "
+        f"from pathlib import Path; from pulse.execution import notebooks; "
         f"notebooks.run(Path({str(source)!r}), {str(path)!r}, {{}}, about={about!r}, "
         f"root={settings.load().output!r})"
     )

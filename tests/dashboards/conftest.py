@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from published import metrics_of, publish, slices_of
+from pulse_sandbox import clickhouse as sandbox
+from pulse_sandbox import superset as superset_server
 
 from pulse import clickhouse, schema, settings
-from pulse.sandbox import clickhouse as sandbox
-from pulse.sandbox import superset as superset_server
 
 DAYS = 430
 WITH_USERS = 200  # how many days back the day is that has users too

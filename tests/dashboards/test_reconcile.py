@@ -10,13 +10,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pulse_sandbox.superset import Server
 
 from dashboards.conftest import WITH_USERS, Published, environment
 from dashboards.redash import KEY, Redash
-from pulse import notebooks, settings
+from pulse import settings
 from pulse.dashboards import DashboardsError, redash, superset
-from pulse.reconcile import DisagreementError, reconcile
-from pulse.sandbox.superset import Server
+from pulse.execution import notebooks
+from pulse.reports.reconcile import DisagreementError, reconcile
 
 NOTEBOOK = settings.ROOT / "notebooks" / "reports" / "daily_report.ipynb"
 

@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 import yaml
 from published import publish
+from pulse_sandbox.superset import Server
 
 from dashboards.conftest import COUNTED, Published, environment, unpublish
 from pulse import messages, settings
 from pulse.dashboards import Api, DashboardsError
 from pulse.dashboards import superset as dashboard
-from pulse.sandbox.superset import Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

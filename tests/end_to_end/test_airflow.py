@@ -21,13 +21,13 @@ from urllib.parse import quote
 import nbformat
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.events import App, fill
 from telegram_chats import Telegram
 
 from pulse import settings
 from pulse.archive import TEMPLATES, digest, index, manifest, proof
 from pulse.clickhouse import ClickHouse
-from pulse.sandbox.clickhouse import Server
-from pulse.sandbox.events import App, fill
 
 DAYS = 6
 

@@ -18,8 +18,8 @@ from urllib.request import urlopen
 import pytest
 
 from pulse import settings
-from pulse.airflow_server import CLEAN_LOG
-from pulse.keeping import LOG_DAYS
+from pulse.orchestration.server import CLEAN_LOG
+from pulse.publishing.keeping import LOG_DAYS
 
 own_airflow = pytest.mark.prove  # it takes half a minute to start; test_airflow.py has one in `make test`
 

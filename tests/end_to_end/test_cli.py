@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pulse_sandbox.clickhouse import Server
 from telegram_chats import Telegram
 
 from pulse import settings
-from pulse.sandbox.clickhouse import Server
 
 PULSE = str(Path(sys.executable).parent / "pulse")
 
@@ -130,7 +130,8 @@ def test_deliveries_says_when_nothing_is_open(clickhouse_server: Server) -> None
 def test_deliveries_lists_a_day_and_takes_a_failed_one_off_the_list(clickhouse_server: Server, chats: Telegram) -> None:
     from datetime import date
 
-    from pulse import clickhouse, schema, telegram
+    from pulse import clickhouse, schema
+    from pulse.delivery import sending
 
     outside = {
         "CLICKHOUSE_URL": clickhouse_server.url,
@@ -141,8 +142,8 @@ def test_deliveries_lists_a_day_and_takes_a_failed_one_off_the_list(clickhouse_s
     schema.ensure(clickhouse.connect(config))
     good, gone = chats.new_chat(), chats.new_chat()
     chats.fault("kicked", gone)
-    with pytest.raises(telegram.DeliveryError) as raised:
-        telegram.deliver("daily_report", day, telegram.Message("DAU 1"), [good, gone], settings=config)
+    with pytest.raises(sending.DeliveryError) as raised:
+        sending.deliver("daily_report", day, sending.Message("DAU 1"), [good, gone], settings=config)
     sent, failed = raised.value.deliveries
     line = "{0.ref}  2026-03-16  daily_report  chat {0.chat}  {0.state}"
     code, said = run("deliveries", **outside)

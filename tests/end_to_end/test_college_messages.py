@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pulse_sandbox.clickhouse import Server
 
 from notebooks import reference
 from notebooks.etl import MESSAGES, STEPS, Etl, Tables, assert_equal, sorted_tables
-from pulse.notebooks import CheckError
-from pulse.sandbox.clickhouse import Server
+from pulse.execution.notebooks import CheckError
 from pulse.settings import ROOT
 
 FILE = ROOT.parent / "shared" / "data" / "college_messages.csv.gz"

@@ -24,12 +24,13 @@ import httpx
 import pytest
 import work
 from PIL import Image
+from pulse_sandbox.clickhouse import Server
 from telegram_chats import PLAIN, Telegram
 
-from pulse import clickhouse, deliveries, schema, telegram
-from pulse.sandbox.clickhouse import Server
+from pulse import clickhouse, schema
+from pulse.delivery import ledger, sending
+from pulse.delivery.sending import DeliveryError, Limits, Message
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN, Settings
-from pulse.telegram import DeliveryError, Limits, Message
 
 DAY = date(2026, 3, 16)
 # Long enough for a busy machine, short enough to wait for; no rates, which have a test of their own.
@@ -61,31 +62,31 @@ class Pulse:
     name: str
     limits: Limits = FAST
 
-    def deliver(self, message: Message, chats: str | Sequence[str], **how: Any) -> list[telegram.Delivery]:
+    def deliver(self, message: Message, chats: str | Sequence[str], **how: Any) -> list[sending.Delivery]:
         given = {"settings": self.settings, "db": self.db, "limits": self.limits, "run": "test"}
-        return telegram.deliver(how.pop("name", self.name), DAY, message, chats, **(given | how))
+        return sending.deliver(how.pop("name", self.name), DAY, message, chats, **(given | how))
 
     def fails(self, message: Message, chats: str | Sequence[str], **how: Any) -> DeliveryError:
         with pytest.raises(DeliveryError) as raised:
             self.deliver(message, chats, **how)
         return raised.value
 
-    def pending(self) -> list[telegram.Delivery]:
-        found = telegram.pending(self.settings, self.db)
+    def pending(self) -> list[sending.Delivery]:
+        found = sending.pending(self.settings, self.db)
         return [each for each in found if each.report == self.name]
 
-    def of_day(self) -> dict[str, telegram.Delivery]:
-        found = telegram.of_day(DAY, self.settings, self.db)
+    def of_day(self) -> dict[str, sending.Delivery]:
+        found = sending.of_day(DAY, self.settings, self.db)
         return {each.chat: each for each in found if each.report == self.name}
 
-    def dismiss(self, ref: str) -> telegram.Delivery:
-        return telegram.dismiss(ref, settings=self.settings, db=self.db)
+    def dismiss(self, ref: str) -> sending.Delivery:
+        return sending.dismiss(ref, settings=self.settings, db=self.db)
 
-    def arrived(self, ref: str, message: str | int = "") -> telegram.Delivery:
-        return telegram.arrived(ref, message, settings=self.settings, db=self.db)
+    def arrived(self, ref: str, message: str | int = "") -> sending.Delivery:
+        return sending.arrived(ref, message, settings=self.settings, db=self.db)
 
-    def resend(self, ref: str) -> telegram.Delivery:
-        return telegram.resend(ref, settings=self.settings, db=self.db)
+    def resend(self, ref: str) -> sending.Delivery:
+        return sending.resend(ref, settings=self.settings, db=self.db)
 
 
 @pytest.fixture(scope="session")
@@ -351,11 +352,11 @@ def test_the_operator_did_not_see_it(pulse: Pulse, chats: Telegram) -> None:
 
 def test_settling_what_is_not_unknown_is_refused(pulse: Pulse, chats: Telegram) -> None:
     (sent,) = pulse.deliver(report(1), chats.new_chat())
-    with pytest.raises(deliveries.LedgerError, match="not unknown"):
+    with pytest.raises(ledger.LedgerError, match="not unknown"):
         pulse.arrived(sent.ref)
-    with pytest.raises(deliveries.LedgerError, match="There is no delivery with the reference 'zzz'"):
+    with pytest.raises(ledger.LedgerError, match="There is no delivery with the reference 'zzz'"):
         pulse.resend("zzz")
-    with pytest.raises(deliveries.LedgerError, match="There are several deliveries with the reference ''"):
+    with pytest.raises(ledger.LedgerError, match="There are several deliveries with the reference ''"):
         pulse.resend("")
 
 
@@ -382,11 +383,11 @@ def test_a_failed_delivery_is_dismissed(pulse: Pulse, chats: Telegram) -> None:
     assert pulse.dismiss(failed.ref[:6]).state == "dismissed"
     assert pulse.pending() == []
     assert pulse.of_day()[chat].state == "dismissed"
-    with pytest.raises(deliveries.LedgerError, match="did not fail"):
+    with pytest.raises(ledger.LedgerError, match="did not fail"):
         pulse.dismiss(failed.ref)
     # The chat was put into the settings again.
     assert pulse.deliver(report(1), chat)[0].did == "sent"
-    with pytest.raises(deliveries.LedgerError, match="did not fail"):
+    with pytest.raises(ledger.LedgerError, match="did not fail"):
         pulse.dismiss(failed.ref)
 
 
@@ -408,7 +409,7 @@ def test_what_nobody_knows_is_not_dismissed(pulse: Pulse, chats: Telegram) -> No
     chat = chats.new_chat()
     chats.fault("lost_before", chat)
     (unknown,) = pulse.fails(report(1), chat).deliveries
-    with pytest.raises(deliveries.LedgerError, match=r"Nobody knows whether the delivery of .* settle it by"):
+    with pytest.raises(ledger.LedgerError, match=r"Nobody knows whether the delivery of .* settle it by"):
         pulse.dismiss(unknown.ref)
     pulse.resend(unknown.ref)
     pulse.dismiss(unknown.ref)
@@ -549,7 +550,7 @@ def test_an_unknown_chat_topic_or_token_says_what_to_do(pulse: Pulse, chats: Tel
     wrong = pulse.settings.model_copy(update={"telegram_bot_token": _secret("1:" + "x" * 35)})
     assert "the token that @BotFather gave" in str(pulse.fails(report(1), chats.new_chat(), settings=wrong))
     malformed = pulse.settings.model_copy(update={"telegram_bot_token": _secret("secret")})
-    with pytest.raises(telegram.TelegramError, match="TELEGRAM_BOT_TOKEN is not a bot's token"):
+    with pytest.raises(sending.TelegramError, match="TELEGRAM_BOT_TOKEN is not a bot's token"):
         pulse.deliver(report(1), chats.new_chat(), settings=malformed)
 
 
@@ -630,7 +631,7 @@ def test_an_unknown_message_may_be_found_in_the_supergroup(pulse: Pulse, chats: 
     chats.fault("migrated", chat, to=int(new))
     (posted,) = pulse.deliver(report(1), chat, name=f"{pulse.name} other")
     link = f"https://t.me/c/{new.removeprefix('-100')}/{posted.message_id}"
-    with pytest.raises(telegram.TelegramError, match="is a message in chat -100"):
+    with pytest.raises(sending.TelegramError, match="is a message in chat -100"):
         pulse.arrived(posted.ref, link.replace("/c/1", "/c/9"))
     pulse.arrived(unknown.ref, link)
     assert pulse.deliver(report(2), chat)[0].did == "edited"
@@ -655,10 +656,10 @@ def test_an_unknown_message_may_be_found_in_the_supergroup(pulse: Pulse, chats: 
 )
 def test_a_link_belongs_to_its_chat(recipient: str, link: str, posted: tuple[str, int] | None) -> None:
     if posted:
-        assert telegram._linked(link, recipient) == deliveries.Posted(*posted)
+        assert sending._linked(link, recipient) == ledger.Posted(*posted)
     else:
-        with pytest.raises(telegram.TelegramError):
-            telegram._linked(link, recipient)
+        with pytest.raises(sending.TelegramError):
+            sending._linked(link, recipient)
 
 
 @pytest.mark.parametrize(
@@ -666,7 +667,7 @@ def test_a_link_belongs_to_its_chat(recipient: str, link: str, posted: tuple[str
     [
         (png(width=2100, height=100), "Telegram did not take it", "PHOTO_INVALID_DIMENSIONS"),
         (b"not a picture", "Telegram did not take it", "IMAGE_PROCESS_FAILED"),
-        (png() + bytes(telegram.MAX_PHOTO_BYTES), "it is larger than 10 MB", "it is larger than 10 MB"),
+        (png() + bytes(sending.MAX_PHOTO_BYTES), "it is larger than 10 MB", "it is larger than 10 MB"),
     ],
 )
 def test_without_a_photo_that_telegram_takes_the_text_goes_alone_and_says_so(
@@ -776,7 +777,7 @@ def test_the_token_is_in_no_log_and_no_error(
     unreachable = pulse.settings.model_copy(update={"telegram_api_url": "http://127.0.0.1:9"})
     short = replace(FAST, lease=2, request=1)
     said += _whole_story(lambda: pulse.deliver(report(1), "-5", settings=unreachable, limits=short))
-    said += _whole_story(lambda: telegram.check("-404", pulse.settings))
+    said += _whole_story(lambda: sending.check("-404", pulse.settings))
     text = "\n".join([*said, caplog.text, *capfd.readouterr()])
     assert "sendPhoto" in caplog.text  # the client's own log is there
     for secret in (SANDBOX_TELEGRAM_TOKEN, SANDBOX_TELEGRAM_TOKEN.partition(":")[2]):
@@ -785,7 +786,7 @@ def test_the_token_is_in_no_log_and_no_error(
 
 def _whole_story(attempt: Callable[[], object]) -> list[str]:
     """Everything an error can show: its text, its representation, and the traceback with all causes and contexts."""
-    with pytest.raises(telegram.TelegramError) as raised:
+    with pytest.raises(sending.TelegramError) as raised:
         attempt()
     error: BaseException | None = raised.value
     told = ["".join(traceback.format_exception(raised.value))]
@@ -800,19 +801,19 @@ def _whole_story(attempt: Callable[[], object]) -> list[str]:
 
 def test_a_check_says_where_the_test_message_arrived_or_why_not(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat()
-    assert telegram.check(chat, pulse.settings) == (
+    assert sending.check(chat, pulse.settings) == (
         f"The test message arrived in “Chat {chat}” ({chat}) from @pulse_sandbox_bot."
     )
-    with pytest.raises(telegram.TelegramError, match="-404: Telegram refused: chat not found"):
-        telegram.check("-404", pulse.settings)
+    with pytest.raises(sending.TelegramError, match="-404: Telegram refused: chat not found"):
+        sending.check("-404", pulse.settings)
 
 
 def test_a_check_of_a_group_that_became_a_supergroup_names_the_new_id(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat("group")
     new = _new_id(chat)
     chats.fault("migrated", chat, to=int(new))
-    with pytest.raises(telegram.TelegramError) as raised:
-        telegram.check(chat, pulse.settings)
+    with pytest.raises(sending.TelegramError) as raised:
+        sending.check(chat, pulse.settings)
     assert str(raised.value) == (
         f"{chat}: nothing was sent: the group became the supergroup {new}; put {new} in the place of the old id."
     )
@@ -822,7 +823,7 @@ def test_a_check_of_a_group_that_became_a_supergroup_names_the_new_id(pulse: Pul
 def test_a_chat_that_wrote_to_the_bot_is_found(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat("private")
     chats.post("say", chat=int(chat), text="/start")
-    assert (chat, f"Chat {chat}") in telegram.heard_from(pulse.settings)
+    assert (chat, f"Chat {chat}") in sending.heard_from(pulse.settings)
 
 
 # --- crashes: processes killed with SIGKILL ---------------------------------------------------------------------------
@@ -833,7 +834,7 @@ POINTS = [f"{moment} {step}" for step in ("bid", "claimed", "request", "outcome"
 
 def _run(pulse: Pulse, message: Message, chats: Sequence[str], point: str = "", skip: int = 0) -> None:
     """In a process of its own: deliver, and be killed when a point is reached for the time after `skip`."""
-    from pulse import bot
+    from pulse.delivery import bot
 
     # A handler of the tests' process has no business in here.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -845,9 +846,9 @@ def _run(pulse: Pulse, message: Message, chats: Sequence[str], point: str = "", 
             if left[0] < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    insert, send, edit = deliveries.Ledger._insert, bot.Bot.send, bot.Bot.edit
+    insert, send, edit = ledger.Ledger._insert, bot.Bot.send, bot.Bot.edit
 
-    def watched_insert(self: deliveries.Ledger, rows: Sequence[deliveries.Row]) -> None:
+    def watched_insert(self: ledger.Ledger, rows: Sequence[ledger.Row]) -> None:
         step = rows[0].state if rows[0].state in ("bid", "claimed", "withdrawn") else "outcome"
         pass_by("before", step)
         insert(self, rows)
@@ -864,7 +865,7 @@ def _run(pulse: Pulse, message: Message, chats: Sequence[str], point: str = "", 
         await edit(self, *args, **kwargs)
         pass_by("after", "request")
 
-    deliveries.Ledger._insert, bot.Bot.send, bot.Bot.edit = watched_insert, watched_send, watched_edit  # type: ignore[method-assign]
+    ledger.Ledger._insert, bot.Bot.send, bot.Bot.edit = watched_insert, watched_send, watched_edit  # type: ignore[method-assign]
     try:
         pulse.deliver(message, chats)
     except DeliveryError:

@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pulse_sandbox import clickhouse
 
 from pulse import clickhouse as clickhouse_client
 from pulse import settings
-from pulse.sandbox import clickhouse
 
 ROOT = settings.ROOT
 README = (ROOT / "README.md").read_text()

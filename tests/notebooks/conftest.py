@@ -6,10 +6,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from pulse_sandbox.clickhouse import Server
 
 from notebooks.etl import Etl, Sources
 from pulse import schema
-from pulse.sandbox.clickhouse import Server
 
 
 @pytest.fixture

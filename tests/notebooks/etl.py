@@ -21,11 +21,11 @@ from zoneinfo import ZoneInfo
 
 import nbformat
 import pandas as pd
+from pulse_sandbox.clickhouse import Server
 
 from notebooks import reference
-from pulse import notebooks
 from pulse.clickhouse import ClickHouse
-from pulse.sandbox.clickhouse import Server
+from pulse.execution import notebooks
 from pulse.settings import ROOT
 
 FOLDER = ROOT / "notebooks" / "etl"

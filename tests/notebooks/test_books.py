@@ -9,12 +9,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from pulse_sandbox.clickhouse import Server
 
 from notebooks.etl import FEED, MESSAGES, SHAPES, Etl
-from pulse import books, settings
+from pulse import settings
 from pulse.metrics import DIMENSIONS
-from pulse.reconcile import DisagreementError, reconcile
-from pulse.sandbox.clickhouse import Server
+from pulse.publishing import books
+from pulse.reports.reconcile import DisagreementError, reconcile
 
 DAY = date(2025, 3, 12)
 IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)

@@ -13,6 +13,8 @@ import nbformat
 import pandas as pd
 import pytest
 from notebooks.looks import assert_worth_keeping
+from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.events import App, fill
 
 from notebooks.etl import (
     ATTRIBUTES,
@@ -30,9 +32,7 @@ from notebooks.etl import (
 )
 from pulse import schema
 from pulse.clickhouse import ClickHouseError
-from pulse.notebooks import CheckError, NotebookError
-from pulse.sandbox.clickhouse import Server
-from pulse.sandbox.events import App, fill
+from pulse.execution.notebooks import CheckError, NotebookError
 from pulse.settings import SettingsError
 
 DAY = date(2025, 3, 12)

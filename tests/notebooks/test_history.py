@@ -4,11 +4,11 @@ import threading
 from datetime import timedelta
 
 import pytest
+from pulse_sandbox import history
+from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.events import App, fill
 
 from pulse import clickhouse, settings
-from pulse.sandbox import history
-from pulse.sandbox.clickhouse import Server
-from pulse.sandbox.events import App, fill
 
 VIEWS = """
 -- Views by local day as the source has them, one row per day

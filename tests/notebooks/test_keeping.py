@@ -4,7 +4,8 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from notebooks.etl import Etl
-from pulse import keeping, schema
+from pulse import schema
+from pulse.publishing import keeping
 from pulse.settings import ROOT
 
 

@@ -9,8 +9,8 @@ import pytest
 from notebooks.looks import assert_worth_keeping
 
 from notebooks.etl import Etl
-from pulse import notebooks
 from pulse.archive import render
+from pulse.execution import notebooks
 from pulse.settings import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))

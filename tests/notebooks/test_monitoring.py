@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 import requests
 from notebooks.looks import assert_worth_keeping
+from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.events import App, fill
 
 from notebooks.etl import GENDER, NAMED_GENDER, Etl, Sources
-from pulse import incidents, notebooks
 from pulse.clickhouse import ClickHouse
-from pulse.notebooks import CheckError
-from pulse.sandbox.clickhouse import Server
-from pulse.sandbox.events import App, fill
+from pulse.execution import notebooks
+from pulse.execution.notebooks import CheckError
+from pulse.monitoring import incidents
 from pulse.settings import ROOT
 
 ANOMALIES = "monitoring/anomalies"

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pulse_sandbox.clickhouse import Server
 
 from notebooks.etl import STEPS, Etl, Tables, assert_equal
-from pulse import publishing
 from pulse.clickhouse import ClickHouse, ClickHouseError
-from pulse.notebooks import CheckError
-from pulse.sandbox.clickhouse import Server
+from pulse.execution.notebooks import CheckError
+from pulse.publishing import loads
 
 DAY = date(2025, 3, 12)
 IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
@@ -151,7 +151,7 @@ def test_readers_see_whole_loads_while_a_day_is_published_again_and_again(twice:
 
 
 def extracted_at(etl: Etl, run: str) -> datetime:
-    return publishing.made_at(etl.db, [f"feed_hours__{run}", f"message_hours__{run}"])
+    return loads.made_at(etl.db, [f"feed_hours__{run}", f"message_hours__{run}"])
 
 
 def test_an_older_load_does_not_take_the_place_of_a_newer_one(twice: tuple[Etl, Tables, Tables]) -> None:
@@ -180,10 +180,10 @@ def test_of_two_loads_that_take_the_same_step_the_newer_one_stays(
     etl, _, after = twice
     while extracted_at(etl, "after") <= extracted_at(etl, "before"):
         touch(etl, "after")
-    real = publishing.publication
-    meanwhile: list[publishing.Publication] = []
+    real = loads.publication
+    meanwhile: list[loads.Publication] = []
 
-    def read_by_both(db: ClickHouse, day: date) -> publishing.Publication | None:
+    def read_by_both(db: ClickHouse, day: date) -> loads.Publication | None:
         found = real(db, day)
         if (
             not meanwhile and found is not None
@@ -193,7 +193,7 @@ def test_of_two_loads_that_take_the_same_step_the_newer_one_stays(
                 etl.run(steps=["load"], run="before")
         return found
 
-    monkeypatch.setattr(publishing, "publication", read_by_both)
+    monkeypatch.setattr(loads, "publication", read_by_both)
     etl.run(steps=["load"], run="after")
     assert_equal(etl.published(), after)
     assert etl.db.read("select step, run from publications order by step, run").to_numpy().tolist() == [
@@ -211,7 +211,7 @@ def test_two_processes_that_publish_at_once_leave_the_newer_day_whole(twice: tup
     while extracted_at(etl, "after") <= extracted_at(etl, "before"):
         touch(etl, "after")
     for _ in range(3):
-        loads = []
+        processes = []
         for run in ("after", "before"):
             process = os.fork()
             if process == 0:
@@ -220,8 +220,8 @@ def test_two_processes_that_publish_at_once_leave_the_newer_day_whole(twice: tup
                     os._exit(0)
                 finally:
                     os._exit(1)
-            loads.append(process)
-        assert [os.waitpid(process, 0)[1] for process in loads] == [0, 0]
+            processes.append(process)
+        assert [os.waitpid(process, 0)[1] for process in processes] == [0, 0]
         assert_equal(etl.published(), after)
         etl.db.execute(
             "alter table {database:Identifier}.publications delete where run = 'after' settings mutations_sync = 1",
@@ -277,7 +277,7 @@ def test_what_the_source_held_is_published_with_the_day(etl: Etl) -> None:
     etl.feed((1, "view", "2025-03-11 23:59:59", *IOS), (1, "view", "2025-03-13 00:00", *IOS))
     etl.messages((1, 2, "10:00", *IOS), (1, 2, "10:30", *IOS))
     etl.run()
-    found = publishing.publication(etl.db, DAY)
+    found = loads.publication(etl.db, DAY)
     assert found is not None
     assert [(hour, rows) for hour, rows in enumerate(found.feed.rows) if rows] == [(0, 1), (10, 1), (23, 1)]
     assert [(hour, rows) for hour, rows in enumerate(found.messages.rows) if rows] == [(10, 2)]
@@ -297,7 +297,7 @@ def test_a_day_has_as_many_hours_as_the_clock_lets_it_have(
     with Etl.fresh(clickhouse_server, day, timezone) as etl:
         etl.feed((1, "view", "00:00", *IOS), (1, "view", "23:59:59", *IOS))
         etl.run(allow_empty=True)
-        found = publishing.publication(etl.db, day)
+        found = loads.publication(etl.db, day)
         assert found is not None
         assert found.feed.rows == [1, *([0] * (hours - 2)), 1]
 
@@ -309,10 +309,10 @@ def test_what_nobody_reads_is_dropped_in_its_time_and_nothing_else(etl: Etl) -> 
     etl.run(run="after")
     etl.run(etl.day, steps=STEPS[:3], run="waiting")
     partitions = "select distinct load from user_activity_loads"
-    published = publishing.publication(etl.db, DAY)
+    published = loads.publication(etl.db, DAY)
     assert published is not None
     assert len(etl.db.read(partitions)) == 2  # the earlier one stays for whoever is reading it
-    assert publishing.drop_unread(etl.db) == []
+    assert loads.drop_unread(etl.db) == []
     etl.db.execute(
         "alter table {database:Identifier}.publications update published_at = published_at - interval 61 minute"
         " where true settings mutations_sync = 1",
@@ -323,7 +323,7 @@ def test_what_nobody_reads_is_dropped_in_its_time_and_nothing_else(etl: Etl) -> 
     for name in (*old, "my__notes"):
         make_older(etl, name, timedelta(days=1, minutes=1))
     staged = etl.staging() - old
-    dropped = publishing.drop_unread(etl.db)
+    dropped = loads.drop_unread(etl.db)
     assert len([each for each in dropped if each.startswith(("user_", "dimension_", "daily_")) and "(" in each]) == 3
     assert etl.db.read(partitions)["load"].tolist() == [published.load]
     assert etl.staging() == staged

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from notebooks.random_days import SECOND, RandomDay, random_day
+from pulse_sandbox.clickhouse import Server
 
 from notebooks import recount
 from notebooks.etl import Etl
 from pulse import PulseError
-from pulse.sandbox.clickhouse import Server
 
 COLUMNS = {
     "user_activity": recount.USER_ACTIVITY,

@@ -15,16 +15,17 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from notebooks.looks import assert_worth_keeping
 from published import publish
+from pulse_sandbox.clickhouse import Server
 
 from notebooks.etl import FEED, MESSAGES, STEPS, Etl
-from pulse import notebooks, schema
+from pulse import schema
 from pulse.archive import index
 from pulse.archive.executed import key_numbers
+from pulse.delivery.sending import MAX_CAPTION, length
+from pulse.execution import notebooks
+from pulse.execution.notebooks import CheckError, NotebookError
 from pulse.messages import PARTS
-from pulse.notebooks import CheckError, NotebookError
-from pulse.sandbox.clickhouse import Server
 from pulse.settings import ROOT, SettingsError
-from pulse.telegram import MAX_CAPTION, length
 
 FOLDER = ROOT / "notebooks" / "reports"
 DAY = date(2025, 3, 12)  # a Wednesday

@@ -22,8 +22,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill import iorw
 
-from pulse import PulseError, notebooks, settings
+from pulse import PulseError, settings
 from pulse.archive import index, manifest, proof, render
+from pulse.execution import notebooks
 
 SECRET = "correct-horse-battery"  # noqa: S105
 
@@ -65,7 +66,7 @@ def record(path: Path) -> dict[str, Any]:
 
 
 def test_a_run_is_kept_with_all_that_made_it(make: Make, kept: Path) -> None:
-    glue = "from pulse import notebooks\nimport numpy as np\nnotebooks.glue(n=np.int64(7), t='x')"
+    glue = "from pulse.execution import notebooks\nimport numpy as np\nnotebooks.glue(n=np.int64(7), t='x')"
     notebook = make("print(day, limit)", glue)
     root = kept.parent.parent
     about = {"dag": "etl", "try": 1}
@@ -95,7 +96,7 @@ def test_a_run_is_kept_with_all_that_made_it(make: Make, kept: Path) -> None:
 def test_a_figure_is_handed_on_as_the_png_that_it_saves(make: Make, kept: Path) -> None:
     draw = "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots(figsize=(3, 2), dpi=100)\naxes.plot([1, 2])"
     notebooks.run(
-        make(draw + "\nplt.close()", "from pulse import notebooks\nnotebooks.glue(chart=figure)"), str(kept), {}
+        make(draw + "\nplt.close()", "from pulse.execution import notebooks\nnotebooks.glue(chart=figure)"), str(kept), {}
     )
     png = notebooks.scraps(str(kept))["chart"]
     assert png.startswith(b"\x89PNG")
@@ -402,7 +403,8 @@ def test_in_a_store_too_a_later_try_takes_the_place_of_one_that_still_runs(
 def _run_elsewhere(notebook: Path, kept: Path, stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
     """Run it in a process of its own and return when its second code cell runs."""
     code = (
-        "import sys, pathlib, pulse.notebooks as n; n.run(pathlib.Path(sys.argv[1]), sys.argv[2], {}, root=sys.argv[3])"
+        "import sys, pathlib; from pulse.execution import notebooks; "
+        "notebooks.run(pathlib.Path(sys.argv[1]), sys.argv[2], {}, root=sys.argv[3])"
     )
     command = [sys.executable, "-c", code, str(notebook), str(kept), str(kept.parent.parent)]
     process = subprocess.Popen(command, stderr=stderr)
@@ -555,7 +557,7 @@ def test_numbers_and_dates_of_other_libraries_arrive_and_the_archive_is_json(mak
         "days": [np.datetime64("2026-11-22", "ns"), *np.array(["2026-11-23"], "datetime64[D]")],
     }
     strange = """
-from pulse import notebooks
+from pulse.execution import notebooks
 notebooks.glue(none=float('nan'), inf=[float('inf')], one=1)
 print('half \\ud83d')
 """
@@ -611,7 +613,7 @@ def test_an_archive_that_fills_up_keeps_the_last_whole_notebook_and_says_so(
 ) -> None:
     notebook = make("print('x' * 300_000)", "after = 1")
     code = (
-        "import resource, sys, pathlib, pulse.notebooks as n\n"
+        "import resource, sys, pathlib, pulse.execution.notebooks as n\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"  # as if there were no more room
         "n.run(pathlib.Path(sys.argv[1]), sys.argv[2], {})"
     )

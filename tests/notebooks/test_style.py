@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from sqlfluff.core import FluffConfig, Linter
 
-from pulse import notebooks
+from pulse.execution import notebooks
 from pulse.settings import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from notebooks.etl import Etl, assert_equal
-from pulse import notebooks
+from pulse.execution import notebooks
 from pulse.settings import ROOT
 
 EXTRACTS = ("extract_feed", "extract_messages")

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
 
-from pulse.airflow_server import SQLITE
+from pulse.orchestration.server import SQLITE
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import anomalies as benchmark
 from benchmarks import metrics
-from pulse import anomalies
-from pulse.anomalies import HistoryError, Thresholds, Verdict, judge, judge_tick
+from pulse.monitoring import detector
+from pulse.monitoring.detector import HistoryError, Thresholds, Verdict, judge, judge_tick
 
 DAY = 96
 
@@ -107,7 +107,7 @@ def test_a_tick_gives_the_verdicts_of_its_series() -> None:
 
 def test_the_band_is_that_of_the_verdicts() -> None:
     history = rhythm()
-    rows = anomalies.band(history, last=3)
+    rows = detector.band(history, last=3)
     assert list(rows.columns) == ["value", "expected", "lower", "upper"]
     assert list(rows.index) == list(history.index[-3:])
     verdict: Verdict = judge(history.iloc[:-1])

@@ -20,8 +20,9 @@ import pytest
 from archives import begin, end, keep, notebook, now, place, write
 
 from benchmarks.archive import fill
-from pulse import PulseError, notebooks, settings
+from pulse import PulseError, settings
 from pulse.archive import ArchiveError, commands, digest, find, index, manifest, pages, proof, retention, walk
+from pulse.execution import notebooks
 
 FORK = multiprocessing.get_context("fork")
 

@@ -14,8 +14,8 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from reported import DAY, METRICS, eight_days
 
-from pulse import charts
 from pulse.messages import GAP, Language, Row
+from pulse.reports import charts
 
 BASELINE = Path(__file__).parent / "baseline"
 both_languages = pytest.mark.parametrize("language", ["en", "ru"])

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tenacity
+from pulse_sandbox.clickhouse import Server
 
 from pulse import clickhouse
 from pulse.clickhouse import ClickHouse, ClickHouseError
-from pulse.sandbox.clickhouse import Server
 
 MOSCOW = ZoneInfo("Europe/Moscow")
 

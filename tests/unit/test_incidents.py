@@ -9,11 +9,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pulse import charts, incidents, messages
-from pulse.incidents import BUCKET, TOTAL, Finding, Incident, Series, Tick, Watch, WatchError, fold, load_watch
+from pulse import messages
+from pulse.delivery.sending import MAX_CAPTION, length
 from pulse.messages import Language
+from pulse.monitoring import incidents
+from pulse.monitoring.incidents import (
+    BUCKET,
+    TOTAL,
+    Finding,
+    Incident,
+    Series,
+    Tick,
+    Watch,
+    WatchError,
+    fold,
+    load_watch,
+)
+from pulse.reports import charts
 from pulse.settings import ROOT
-from pulse.telegram import MAX_CAPTION, length
 
 FILE = ROOT / "notebooks" / "monitoring" / "watch.toml"
 NOON = datetime(2025, 3, 12, 12, tzinfo=UTC)

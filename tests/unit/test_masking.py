@@ -16,7 +16,7 @@ from urllib.parse import quote, quote_plus, urlencode
 import pytest
 
 from pulse import PulseError
-from pulse.masking import MASK, Mask
+from pulse.execution.masking import MASK, Mask
 
 ALPHABET = string.ascii_letters + string.digits + string.punctuation * 2 + " " + "éßЖ漢💬\t\n\\\\''\"\"&<>%+/"
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(1, 30))]

@@ -10,9 +10,9 @@ from reported import DAY, METRICS, eight_days
 
 from pulse import messages
 from pulse.clickhouse import ClickHouse, ClickHouseError
+from pulse.delivery.sending import MAX_CAPTION, MAX_TEXT, length
 from pulse.messages import GAP, Language, Metric, Row, Unit
 from pulse.settings import ROOT
-from pulse.telegram import MAX_CAPTION, MAX_TEXT, length
 
 both_languages = pytest.mark.parametrize("language", ["en", "ru"])
 

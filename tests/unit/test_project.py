@@ -40,7 +40,9 @@ def test_the_owners_packages_are_direct_dependencies(project: dict) -> None:
 
 
 def test_the_lock_holds_what_the_project_asks_for(project: dict, lock: dict[str, str]) -> None:
-    for text in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    sandbox = tomllib.loads((ROOT / "sandbox" / "pyproject.toml").read_text())["project"]
+    theirs = [text for text in sandbox["dependencies"] if text != project["name"]]
+    for text in project["dependencies"] + project["optional-dependencies"]["dev"] + theirs:
         requirement = Requirement(text)
         assert lock[canonicalize_name(requirement.name)] in requirement.specifier, text
 
@@ -56,7 +58,7 @@ def test_conda_installs_the_same_lock(project: dict) -> None:
     *plain, pip = environment["dependencies"]
     assert plain[1] == "pip"
     assert plain[0].removeprefix("python=") in SpecifierSet(project["requires-python"])
-    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+    assert pip == {"pip": ["-r requirements.lock", "-e .", "-e sandbox"]}
     assert (ROOT / "requirements.lock").is_file()
 
 

@@ -28,12 +28,12 @@ import zstandard
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.external import ExternalData
+from pulse_sandbox import SandboxError, clickhouse
+from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_engine import split_insert
 
 from pulse import clickhouse as database
 from pulse import schema, settings
-from pulse.sandbox import SandboxError, clickhouse
-from pulse.sandbox.clickhouse import Server
-from pulse.sandbox.clickhouse_engine import split_insert
 
 LONG = "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))"
 
@@ -551,7 +551,7 @@ def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
 
 
 def test_it_stops_at_once_with_a_statement_running(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pulse.sandbox.clickhouse", "--data", str(tmp_path), "--port", "0"]
+    command = [sys.executable, "-m", "pulse_sandbox.clickhouse", "--data", str(tmp_path), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     port = json.loads(process.stdout.readline())["port"]  # type: ignore[union-attr]
     with ThreadPoolExecutor() as threads:
@@ -567,7 +567,7 @@ def test_it_stops_at_once_with_a_statement_running(tmp_path: Path) -> None:
 
 def test_it_listens_on_loopback_only_and_stops_with_its_parent(tmp_path: Path) -> None:
     script = (
-        "import sys, time, pathlib; from pulse.sandbox import clickhouse\n"
+        "import sys, time, pathlib; from pulse_sandbox import clickhouse\n"
         f"with clickhouse.running(pathlib.Path({str(tmp_path)!r})) as s: print(s.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
@@ -616,5 +616,5 @@ def test_of_two_started_at_once_one_wins(tmp_path: Path, same: str) -> None:
 
 
 def test_importing_it_loads_no_engine() -> None:
-    script = "import sys, pulse.sandbox.clickhouse; sys.exit('chdb' in sys.modules or 'uvicorn' in sys.modules)"
+    script = "import sys, pulse_sandbox.clickhouse; sys.exit('chdb' in sys.modules or 'uvicorn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

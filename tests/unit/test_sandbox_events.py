@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
+from pulse_sandbox import SandboxError, events
+from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.events import App, fill, make_until
 
 from pulse.clickhouse import ClickHouse
-from pulse.sandbox import SandboxError, events
-from pulse.sandbox.clickhouse import Server
-from pulse.sandbox.events import App, fill, make_until
 
 MOSCOW, BERLIN = ZoneInfo("Europe/Moscow"), ZoneInfo("Europe/Berlin")
 LAST = date(2026, 11, 16)  # a Monday

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import pytest
 import requests
+from pulse_sandbox import clickhouse, telegram
 from telegram_chats import Telegram
 
-from pulse.sandbox import clickhouse, telegram
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN
 
 if TYPE_CHECKING:

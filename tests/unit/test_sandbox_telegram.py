@@ -13,10 +13,10 @@ import httpx
 import pytest
 import work
 from PIL import Image
+from pulse_sandbox import SandboxError, telegram
+from pulse_sandbox.bot_api import MAX_PHOTO_BYTES, Store
+from pulse_sandbox.entities import EntityError, parse, render
 
-from pulse.sandbox import SandboxError, telegram
-from pulse.sandbox.bot_api import MAX_PHOTO_BYTES, Store
-from pulse.sandbox.entities import EntityError, parse, render
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN
 
 CHAT = -1001

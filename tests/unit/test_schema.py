@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
+from pulse_sandbox import clickhouse as stand_in
+from pulse_sandbox.clickhouse import Server
 
 from pulse import clickhouse, schema
 from pulse.clickhouse import ClickHouse, ClickHouseError
-from pulse.sandbox import clickhouse as stand_in
-from pulse.sandbox.clickhouse import Server
 from pulse.schema import SchemaError
 
 MOSCOW = ZoneInfo("Europe/Moscow")

@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
-from pulse import show
 from pulse.archive import render
+from pulse.execution import show
 
 
 def test_a_mixed_frame_is_shown_by_its_columns_however_it_is_turned() -> None:

@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from pulse.deliveries import Claim, Content, Key, Ledger, Row, standing
-from pulse.telegram import Limits, Pace, TelegramError, chat_list, cut, length
+from pulse.delivery.ledger import Claim, Content, Key, Ledger, Row, standing
+from pulse.delivery.sending import Limits, Pace, TelegramError, chat_list, cut, length
 
 KEY = Key("daily_report", date(2026, 3, 16), "-1")
 NOON = datetime(2026, 3, 17, 12, tzinfo=UTC)
@@ -127,8 +127,8 @@ class Shuffled(Ledger):
 def test_never_two_at_once_whatever_the_order_of_events(
     contents: list[Content], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pulse.deliveries.FIRST_LOOK", 0)
-    monkeypatch.setattr("pulse.deliveries.LAST_LOOK", 0)
+    monkeypatch.setattr("pulse.delivery.ledger.FIRST_LOOK", 0)
+    monkeypatch.setattr("pulse.delivery.ledger.LAST_LOOK", 0)
 
     async def contest(ledger: Shuffled) -> list[str]:
         sending: list[str] = []

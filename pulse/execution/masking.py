@@ -1,0 +1,162 @@
+"""Secrets in what a notebook shows: found however they are spelled, and masked.
+
+A spelling is what usual tools make of a text: as it is; escaped for a URL, HTML, JSON, a Python literal, CSV, SQL or a
+shell, and several of these one after the other; in hex; in base64, wherever in the encoded text it begins (that of
+`user:password` is such a one), itself escaped or of the text as a URL, JSON or HTML escape it. Not found is what was
+compressed, encrypted or encoded twice.
+"""
+
+import html
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterable
+from html.entities import html5
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from pulse import PulseError
+from pulse.settings import SHORTEST
+
+MASK = "•••"
+
+_NAMES: dict[str, list[str]] = {}
+for _name, _char in html5.items():
+    if _name.endswith(";"):
+        _NAMES.setdefault(_char, []).append(_name[:-1])
+
+_LETTERS = {"\n": "n", "\t": "t", "\r": "r", "\b": "b", "\f": "f", "\v": "v", "\a": "a", "\x1b": "[eE]", "\0": "0"}
+
+# The characters that escape others, themselves perhaps escaped.
+_AND = r"(?:&|%(?:25)*26|\\+u0026)"
+_END = r"(?:;|(?i:%(?:25)*3b))"
+_HASH = r"(?:#|%(?:25)*23)"
+_BACKSLASH = rf"(?:\\|(?i:%(?:25)*5c|{_AND}(?:amp{_END})*(?:bsol|{_HASH}0*92|{_HASH}x0*5c){_END}))"
+
+_LINE_END = r"(?:\\+[rn]|[\r\n]|(?i:%(?:25)*0[ad]))"
+_GAP = r"(?:[\s:+-]|\\+[rnt]|(?i:%(?:25)*(?:20|2b|3a|0[ad])))"  # hex is grouped in many ways
+_BREAK = f"{_LINE_END}*"  # base64 of some length is broken into lines
+
+
+class Mask:
+    """Finds secrets in texts and puts `•••` in their places."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        """Learn the secrets; empty ones are none.
+
+        Raises:
+            PulseError: one is too short to be told from ordinary text.
+        """
+        wanted = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        if any(len(secret) < SHORTEST for secret in wanted):
+            raise PulseError(
+                f"A secret has fewer than {SHORTEST} characters and could not be masked; use a longer one."
+            )
+        self._secrets = [_Secret(secret) for secret in wanted]
+        self._clean: set[int] = set()  # the hashes of long texts that hold none: a notebook is saved many times
+
+    def text(self, text: str) -> str:
+        """The text with every secret in it masked."""
+        if len(text) < SHORTEST or hash(text) in self._clean:
+            return text
+        masked, solid = text, re.sub(_LINE_END, "", text)
+        hexadecimal = re.sub(_GAP, "", text).lower()
+        for secret in self._secrets:
+            masked = secret.masked(masked, solid, hexadecimal)
+        if masked == text and len(text) > 100:
+            self._clean.add(hash(text))
+        return masked
+
+    def shows(self, value: Any) -> bool:
+        """Whether a value, or anything in it, holds a secret."""
+        if isinstance(value, dict):
+            return any(self.shows(key) or self.shows(item) for key, item in value.items())
+        if isinstance(value, list | tuple | set):
+            return any(self.shows(item) for item in value)
+        return self.text(str(value)) != str(value)
+
+
+class _Secret:
+    """One secret's spellings. Each is looked for by a quick test first: most texts are long and hold none."""
+
+    def __init__(self, secret: str) -> None:
+        data = _bytes(secret)
+        self.run = max(re.findall(r"[A-Za-z0-9]+", secret), key=len, default="")  # no escaping changes these
+        self.escaped = re.compile("".join(map(_spelled, secret)))
+        self.hex = data.hex()
+        self.hexadecimal = re.compile("(?i)" + f"{_GAP}{{0,4}}".join(f"{byte:02x}" for byte in data))
+        self.base64 = {}
+        usual = {secret, html.escape(secret)}
+        usual |= {json.dumps(secret, ensure_ascii=plain)[1:-1] for plain in (True, False)}
+        usual |= {escape(secret, safe="", errors="surrogatepass") for escape in (quote, quote_plus)}
+        for core, before, after in (core for each in sorted(usual) for core in _cores(_bytes(each))):
+            inside = _BREAK.join(_DIGITS.get(char, char) for char in core)
+            # The characters beside it hold the rest of the secret's first and last byte.
+            pattern = f"{_DIGIT if before else ''}{_BREAK}{inside}{f'(?:{_BREAK}{_DIGIT})?' if after else ''}"
+            self.base64[pattern] = max(re.split("[+/]", core), key=len), re.compile(pattern)
+
+    def masked(self, text: str, solid: str, hexadecimal: str) -> str:
+        """The text without the secret; `solid` is it without line breaks, `hexadecimal` that as hex is compared."""
+        if self.run in text:
+            text = self.escaped.sub(MASK, text)
+        if self.hex in hexadecimal:
+            text = self.hexadecimal.sub(MASK, text)
+        for run, pattern in self.base64.values():
+            if run in solid:
+                text = pattern.sub(MASK, text)
+        return text
+
+
+def _spelled(char: str) -> str:
+    """A pattern for one character, escaped in any way, several times over."""
+    if char.isascii() and char.isalnum():
+        return char
+    single, double = _escaped("'"), _escaped('"')
+    ways = [_escaped(char)]
+    if char == "'":  # SQL's two, and what a shell wants for one between two of them, over and over
+        ways = [f"{single}(?:(?:{single}|{double}){{0,15}}{single})?"]
+    if char == '"':  # CSV's
+        ways = [2 * double, double]
+    if char == " ":
+        ways += [_escaped("+"), "\xa0"]
+    return f"(?:{'|'.join(ways)})"
+
+
+def _escaped(char: str) -> str:
+    code, data = ord(char), char.encode("utf-8", "surrogatepass")
+    units = char.encode("utf-16-be", "surrogatepass")
+    names = [*_NAMES.get(char, []), f"{_HASH}0*{code}", f"{_HASH}(?i:x0*{code:x})", *(["nbsp"] if char == " " else [])]
+    ways = [
+        f"{_AND}(?:amp{_END})*(?:{'|'.join(names)}){_END}",
+        "".join(f"(?i:%(?:25)*{byte:02x})" for byte in data),
+        "".join(f"{_BACKSLASH}+(?i:u{units[at : at + 2].hex()})" for at in range(0, len(units), 2)),
+        f"{_BACKSLASH}+(?i:U{code:08x})",
+        "".join(f"{_BACKSLASH}+(?i:x{byte:02x})" for byte in data),
+        "".join(f"{_BACKSLASH}+{byte:03o}" for byte in data),
+    ]
+    if code < 256:
+        ways.append(f"{_BACKSLASH}+(?i:x{code:02x})")
+    if char in _LETTERS:
+        ways.append(f"{_BACKSLASH}+{_LETTERS[char]}")
+    one = rf"(?:{'|'.join([*ways, re.escape(char)])})"
+    return f"{_BACKSLASH}+" if char == "\\" else f"{_BACKSLASH}*{one}"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+# The digits of base64 that are escaped, or others where it is for URLs; and any of its digits.
+_DIGITS = {"+": f"(?:-|{_escaped('+')})", "/": f"(?:_|{_escaped('/')})"}
+_DIGIT = f"(?:[A-Za-z0-9]|{'|'.join(_DIGITS.values())})"
+
+
+def _cores(data: bytes) -> Iterable[tuple[str, bool, bool]]:
+    """What base64 makes of the bytes whatever stands around them, for each of the three places where they can begin.
+
+    Each with whether characters before and after it hold some of the bytes' bits, too.
+    """
+    for offset in range(3):
+        encoded = b64encode(b"\0" * offset + data).decode().rstrip("=")
+        bits = (offset + len(data)) * 8
+        yield encoded[-(-offset * 8 // 6) : bits // 6], offset > 0, bits % 6 > 0

@@ -1,0 +1,1 @@
+"""Orchestration: what the DAGs are made of, and the Airflow that `pulse airflow` runs."""

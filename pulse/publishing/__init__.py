@@ -1,0 +1,1 @@
+"""Publishing a day: loads, what they are checked against, and how long rows are kept."""

@@ -1,0 +1,73 @@
+"""The days before yesterday as Pulse would have published them: a newcomer's first report has a week to show, and the
+dashboards have every day of the sandbox.
+
+The code cells of the ETL's own notebooks run one after the other in this process: no kernel, no Airflow and no archive,
+but a day in a second.
+"""
+
+import io
+import os
+import threading
+import warnings
+from contextlib import redirect_stdout
+from datetime import date, timedelta
+from typing import Any
+
+import nbformat
+
+from pulse import clickhouse, schema, settings
+from pulse.publishing import loads
+from pulse.settings import ROOT
+
+STEPS = ("extract_feed", "extract_messages", "transform", "load")
+WEEK = 7  # the days that a report compares its day with
+
+
+def publish(days: int = WEEK, enough: threading.Event | None = None) -> list[date]:
+    """Publish those of the days before yesterday that are not published yet, the newest first; gives them.
+
+    Args:
+        days: how many at most, counted back from the day before yesterday; the sandbox has their events.
+        enough: once it is set, no other day is begun.
+
+    Raises:
+        PulseError: a day cannot be computed.
+    """
+    config = settings.load()
+    db = clickhouse.connect(config)
+    schema.ensure(db)
+    there = set(db.read("select event_date from daily_metrics")["event_date"].dt.date)
+    yesterday = config.event_day("yesterday")
+    missing = [day for back in range(1, days + 1) if (day := yesterday - timedelta(days=back)) not in there]
+    run = f"history_{os.getpid()}"
+    steps = [_cells(step) for step in STEPS] if missing else []
+    published = []
+    for day in missing:
+        if enough and enough.is_set():
+            break
+        for cells in steps:
+            _run(cells, event_date=str(day), run=run)
+        published.append(day)
+    for table in loads.staging(db, run):
+        db.execute("drop table if exists {table:Identifier}", table=table)
+    return published
+
+
+def _cells(step: str) -> list[tuple[Any, bool]]:
+    """A notebook's code cells, each with whether it is the one with the parameters."""
+    node = nbformat.read(ROOT / "notebooks" / "etl" / f"{step}.ipynb", as_version=4)
+    return [
+        (compile(cell.source, f"{step}.ipynb", "exec"), "parameters" in cell.metadata.get("tags", []))
+        for cell in node.cells
+        if cell.cell_type == "code"
+    ]
+
+
+def _run(cells: list[tuple[Any, bool]], **parameters: str) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No kernel detected")  # by scrapbook, which then prints what is handed on
+        for code, sets_parameters in cells:
+            exec(code, names)  # noqa: S102 (our own notebooks)
+            if sets_parameters:  # where papermill puts its own
+                names.update(parameters)

@@ -1,0 +1,192 @@
+"""A stand-in as a process of its own: started, waited for, stopped, and gone when whoever started it is gone.
+
+Such a module runs with `python -m <module> --data D --port P` (port 0: a free one; `main`). It takes its folder and its
+port for itself (`taken`). When it is ready it prints one line of JSON, what it says of itself (`announce`); when it
+cannot start it prints one sentence to stderr and exits with 2. With `--until-stdin-closes` it stops as soon as the
+process that started it is gone (`stop_with_parent`).
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Any
+from urllib.request import ProxyHandler, build_opener
+
+from pulse import PulseError
+from pulse_sandbox import SandboxError
+
+HOST = "127.0.0.1"
+START_SECONDS, STOP_SECONDS = 60.0, 10.0
+
+About = dict[str, Any]
+
+
+@contextmanager
+def running(module: str, data: Path, port: int | None = None) -> Iterator[About]:
+    """Run a stand-in for the length of the `with` block; gives what it announced.
+
+    Raises:
+        SandboxError: it did not start; the text is the sentence it ended with.
+    """
+    with started(module, [sys.executable, "-m", module], data, port) as about:
+        yield about
+
+
+@contextmanager
+def started(
+    name: str, program: list[str], data: Path, port: int | None, seconds: float = START_SECONDS
+) -> Iterator[About]:
+    """`running` for a program that keeps to the same rules, and has so many seconds to be ready."""
+    command = [*program, "--data", str(data), "--port", str(port or 0), "--until-stdin-closes"]
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=complaints) as process,
+    ):
+        try:
+            yield _announced(name, process, complaints, seconds)
+        finally:
+            _stop(process)
+
+
+def identity(port: int) -> About | None:
+    """What the stand-in on this port says of itself under `/sandbox`; None where nothing or something else answers."""
+    # A proxy from the environment has no business between us and a loopback address.
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(f"http://{HOST}:{port}/sandbox", timeout=5) as answer:
+            found = json.load(answer)
+    except (OSError, HTTPException, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+# --- in the stand-in's own process -----------------------------------------------------------------------------------
+
+
+def main(module: str, serve: Callable[[Path, int], None], port: int) -> int:
+    """The command line of a stand-in: serve until stopped; status 2 and a sentence if that cannot be."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description="A stand-in, on loopback.")
+    parser.add_argument("--data", type=Path, required=True, help="the data folder; created if missing")
+    parser.add_argument("--port", type=int, default=port, help="on loopback (%(default)s; 0: a free one)")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the starting process is gone")
+    options = parser.parse_args()
+    if options.until_stdin_closes:
+        stop_with_parent()
+    try:
+        serve(options.data, options.port)
+    except PulseError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+@contextmanager
+def taken(name: str, data: Path, port: int) -> Iterator[socket.socket]:
+    """The data folder and the port, listening, for this process alone: of two that start at once, one fails here.
+
+    The system gives both back however the process ends.
+
+    Raises:
+        SandboxError: one of them is in use, or cannot be used.
+    """
+    with _locked(name, data), _listening(name, port) as listener:
+        yield listener
+
+
+def announce(about: About) -> None:
+    """Tell the process that started this one that it is ready."""
+    print(json.dumps(about), flush=True)
+
+
+def stop_with_parent() -> None:
+    """End this process, as by SIGTERM, once its standard input closes, which happens when its parent is gone."""
+
+    def wait() -> None:
+        # Not through sys.stdin, whose lock held by this thread aborts the interpreter when it ends first.
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def _locked(name: str, data: Path) -> Iterator[None]:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "lock").open("a+")
+    except OSError as error:
+        text = (
+            f"The {name} sandbox cannot write to {data} ({error.strerror}): make it writable, or give another folder."
+        )
+        raise SandboxError(text) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read() or "unknown"
+            text = f"Another {name} sandbox uses {data} (process {holder}): stop it, or give another folder."
+            raise SandboxError(text) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextmanager
+def _listening(name: str, port: int) -> Iterator[socket.socket]:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with listener:
+        try:
+            listener.bind((HOST, port))
+            listener.listen()
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            text = (
+                f"The {name} sandbox cannot listen on port {port} ({reason}): stop what uses it, or give another port."
+            )
+            raise SandboxError(text) from None
+        yield listener
+
+
+# --- in the process that starts it -----------------------------------------------------------------------------------
+
+
+def _announced(name: str, process: subprocess.Popen[bytes], complaints: IO[bytes], seconds: float) -> About:
+    assert process.stdout is not None
+    late = threading.Timer(seconds, process.kill)
+    late.start()
+    line = process.stdout.readline()
+    late.cancel()
+    if line:
+        return dict(json.loads(line))
+    code = process.wait()
+    complaints.seek(0)
+    said = complaints.read().decode(errors="replace").strip().splitlines()
+    if code == 2 and said:
+        raise SandboxError(said[-1])
+    reason = said[-1] if said else "it said nothing"
+    raise SandboxError(f"{name} did not start (exit code {code}: {reason}); run it by itself to see why.")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

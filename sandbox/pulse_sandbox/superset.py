@@ -1,0 +1,43 @@
+"""A Superset of this machine's own, in the environment that `make superset` builds for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulse import settings
+from pulse_sandbox import SandboxError, process
+
+HOME = settings.ROOT / ".superset"
+PORT = 18088
+_SECONDS = 300.0  # the first start makes every table
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Superset and its administrator."""
+
+    url: str
+    user: str
+    password_file: Path
+    new: bool  # set up by this start
+
+    @property
+    def password(self) -> str:
+        """The administrator's password."""
+        return self.password_file.read_text()
+
+
+@contextmanager
+def running(data: Path = HOME, port: int | None = None) -> Iterator[Server]:
+    """Run Superset on a free port if none is given; it keeps everything in the folder, and stops with the block.
+
+    Raises:
+        SandboxError: its environment is not there, the port is in use, or it did not start.
+    """
+    python = HOME / "venv" / "bin" / "python"
+    if not python.exists():
+        raise SandboxError("Superset is not installed on this machine; run `make superset`.")
+    program = [str(python), str(settings.ROOT / "dashboards" / "superset" / "serve.py")]
+    with process.started("Superset", program, data, port, _SECONDS) as about:
+        yield Server(about["url"], about["admin"], Path(about["password"]), about["new"])
