@@ -24,7 +24,10 @@ from benchmarks.etl import COLD, run
 from benchmarks.tables import Figure, goals, progress
 from pulse import schema, settings
 from pulse.clickhouse import ClickHouse
-from pulse.monitoring import incidents
+from pulse.metrics import BUCKET
+from pulse.monitoring.history import histories, judge
+from pulse.monitoring.rows import unchanged, verdict_rows
+from pulse.monitoring.watch import load_watch
 
 NOTEBOOK = settings.ROOT / "notebooks" / "monitoring" / "anomalies.ipynb"
 SLICES, DAYS = 143, 46
@@ -70,7 +73,7 @@ def series(url: str, scale: float) -> Iterator[Figure]:
     end = pd.Timestamp.now("UTC").floor("15min").tz_convert(zone)
     start, slices = end - pd.Timedelta(days=DAYS), max(2, round(SLICES * scale))
     db.execute(BUCKETS, start=start, slices=slices, buckets=DAYS * 96)
-    watch = incidents.load_watch(NOTEBOOK.with_name("watch.toml"))
+    watch = load_watch(NOTEBOOK.with_name("watch.toml"))
     cell = _sql("history_of")
     taken, stood = [], pd.DataFrame(columns=["bucket", "metric", "dimension", "dimension_value", "kind", "value"])
     for _ in range(3):
@@ -78,11 +81,11 @@ def series(url: str, scale: float) -> Iterator[Figure]:
         found = db.read(cell, start=start, end=end, least_share=0.0)
         read = time.perf_counter()
         buckets = pd.date_range(start, end, freq="15min", inclusive="left")
-        history = incidents.histories(found, buckets, watch, end)
-        incidents.unchanged(stood, history, watch)
-        verdicts = incidents.judge(history, watch)
+        history = histories(found, buckets, watch, end)
+        unchanged(stood, history, watch)
+        verdicts = judge(history, watch)
         taken.append((read - began, time.perf_counter() - read))
-        day = [row for bucket in buckets[-24:] for row in incidents.verdict_rows(bucket, verdicts)]
+        day = [row for bucket in buckets[-24:] for row in verdict_rows(bucket, verdicts)]
         stood = pd.DataFrame(day)
     sql, rest = min(taken[1:], key=sum)  # the first round found nothing judged before
     count = f"{len(verdicts):,} series"
@@ -111,7 +114,7 @@ def counting(url: str, scale: float) -> Iterator[Figure]:
         source.execute(actions, table=table, start=start, hours=HOURS, rows=round(rows * share))
     schema.ensure(db, "busy_app")
     count, look = _sql("bucket_counts"), _sql("first_changed")
-    for what, since in (("all anew", start), ("the last bucket", end - incidents.BUCKET)):
+    for what, since in (("all anew", start), ("the last bucket", end - BUCKET)):
         began = time.perf_counter()
         db.value(look, late_from=start, end=end)
         db.execute(count, start=since, end=end, codes=[], named=[])

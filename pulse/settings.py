@@ -3,7 +3,7 @@
 import os
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -11,6 +11,11 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pulse import PulseError
+
+Language: TypeAlias = Literal["en", "ru"]
+"""The languages of what people read."""
+
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 SHORTEST = 6
 """The fewest characters of a secret: a shorter one would be found in ordinary words and numbers, and masked there."""
@@ -55,7 +60,7 @@ class Settings(BaseSettings):
     database: str = Field("pulse", alias="PULSE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     source_database: str = Field("app", alias="PULSE_SOURCE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     timezone: str = Field("Europe/Moscow", alias="PULSE_TIMEZONE")
-    language: Literal["en", "ru"] = Field("en", alias="PULSE_LANGUAGE")
+    language: Language = Field("en", alias="PULSE_LANGUAGE")
     output: str = Field(str(ROOT / "output"), alias="PULSE_OUTPUT")
     archive_url: str = Field("", alias="PULSE_ARCHIVE_URL", pattern=r"^(https?://\S+)?$")
     telegram_bot_token: SecretStr = Field(SecretStr(SANDBOX_TELEGRAM_TOKEN), alias="TELEGRAM_BOT_TOKEN")
@@ -111,6 +116,21 @@ class Settings(BaseSettings):
     def zone(self) -> ZoneInfo:
         """The time zone in which a day begins and ends."""
         return ZoneInfo(self.timezone)
+
+    def chosen_language(self, text: str) -> Language:
+        """The language that a notebook's parameter asks for: `en`, `ru`, or the setting's where it is empty.
+
+        Raises:
+            SettingsError: it is neither.
+        """
+        for language in LANGUAGES:
+            if text == language:
+                return language
+        if text:
+            raise SettingsError(
+                f"language is '{text}'; give {' or '.join(LANGUAGES)}, or nothing for the setting PULSE_LANGUAGE."
+            )
+        return self.language
 
     def event_day(self, text: str) -> date:
         """The event date that a parameter means: an ISO date, or `yesterday` in the configured time zone.

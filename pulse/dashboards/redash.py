@@ -12,15 +12,15 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pulse import settings
-from pulse.dashboards import SECONDS, Api, DashboardsError, Reader, superset
+from pulse import metrics, settings
+from pulse.dashboards import SECONDS, Api, DashboardsError, Reader
 
 FOLDER = settings.ROOT / "dashboards" / "redash"
 NAME, TAG, MARK = "Pulse", "pulse", "pulse"
@@ -29,9 +29,9 @@ WIDE = (25, 8)  # the version whose grid has twice the columns; Redash doubles w
 FINISHED, FAILED, CANCELLED = 3, 4, 5  # a job's states
 TRIES = 5  # at what somebody else may be saving at the same moment
 
-COLUMNS = {*superset.HEADLINE, "messages_received"}  # of `daily_metrics`
-COUNTS = ("views", "likes", "messages_received", "messages_sent", "users_received", "users_sent")  # of a slice
-SUMS = ("views", "likes", "messages_sent")  # which the slices of a dimension add up to
+COLUMNS = metrics.columns("daily_metrics")
+COUNTS = metrics.columns("dimension_activity")
+SUMS = [metric.column for metric in metrics.METRICS if metric.additive]  # what the slices of a dimension add up to
 STAMP = re.compile(r"\A-- Answers from before .* are out of date\.\n")
 
 Item = dict[str, Any]
@@ -530,13 +530,13 @@ def visualization(definition: Item) -> Item:
 
 
 def _counter(definition: Item) -> Item:
-    """The event date, which is the first row, beside the same day of the week before, the eighth."""
+    """The event date, which is the first row, beside the same weekday of the week before."""
     return {
         "counterLabel": definition["unit"],
         "counterColName": definition["counter"],
         "rowNumber": 1,
         "targetColName": definition["counter"],
-        "targetRowNumber": 8,
+        "targetRowNumber": 1 + metrics.WEEK // timedelta(days=1),
         "stringDecimal": definition.get("decimals", 0),
         "stringDecChar": ".",
         "stringThouSep": ",",

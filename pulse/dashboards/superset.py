@@ -17,8 +17,10 @@ from urllib.parse import quote
 
 import yaml
 
-from pulse import messages, settings
+from pulse import settings
 from pulse.dashboards import Api, DashboardsError, Reader, said
+from pulse.dashboards.links import time_range
+from pulse.metrics import shown_in
 
 BUNDLE = settings.ROOT / "dashboards" / "superset" / "bundle"
 SLUG = "pulse"
@@ -91,38 +93,26 @@ def numbers(config: settings.Settings, day: date) -> dict[str, float | None]:
         raise DashboardsError(
             f"The dashboard is not installed in Superset at {api.url}: run `pulse dashboards superset`."
         )
-    charts, ours = (
-        shown(api),
-        {name: yaml.safe_load((BUNDLE / f"charts/{name}.yaml").read_text()) for name in _HEADLINES},
-    )
+    charts = shown(api)
+    ours = {metric.column: headline_chart(metric.column) for metric in shown_in("report")}
     for chart in ours.values():
         if chart["uuid"] not in charts:
             raise DashboardsError(
                 f"The dashboard in Superset has no '{chart['slice_name']}': run `pulse dashboards superset`."
             )
-    asked = [_saved(api, charts[chart["uuid"]], messages.time_range(day)) for chart in ours.values()]
+    asked = [_saved(api, charts[chart["uuid"]], time_range(day)) for chart in ours.values()]
     # They have one dataset, so that one request asks for all; anew, whatever Superset keeps.
     together = {**asked[0], "force": True, "queries": [query for context in asked for query in context["queries"]]}
     found: dict[str, float | None] = {}
-    for (column, (_, metric)), answer in zip(HEADLINE.items(), _answers(api, together), strict=True):
-        found[column] = {row.get("period"): row.get(metric) for row in answer["data"]}.get(_milliseconds(day))
+    for (column, chart), answer in zip(ours.items(), _answers(api, together), strict=True):
+        label = chart["params"]["metric"]
+        found[column] = {row.get("period"): row.get(label) for row in answer["data"]}.get(_milliseconds(day))
     return found
 
 
-HEADLINE = {
-    "app_users": ("app_dau", "App DAU"),
-    "both_users": ("in_both", "In both"),
-    "feed_users": ("feed_dau", "Feed DAU"),
-    "views": ("views", "Views"),
-    "likes": ("likes", "Likes"),
-    "ctr": ("ctr", "CTR"),
-    "messenger_users": ("messenger_dau", "Messenger DAU"),
-    "messages_sent": ("messages_sent", "Messages sent"),
-    "sent_per_received": ("sent_per_received", "Sent / received"),
-}
-"""The charts that show the headline numbers: by column of `daily_metrics`, the chart's file and its metric."""
-
-_HEADLINES = [name for name, _ in HEADLINE.values()]
+def headline_chart(column: str) -> dict[str, Any]:
+    """The chart of the bundle that shows a metric of the report as one large number: the file of the metric's name."""
+    return dict(yaml.safe_load((BUNDLE / "charts" / f"{column}.yaml").read_text()))
 
 
 def shown(api: Api) -> dict[str, int]:

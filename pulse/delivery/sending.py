@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 
 import tenacity
 
-from pulse import PulseError, clickhouse, messages, schema
+from pulse import PulseError, clickhouse, schema, wording
 from pulse.clickhouse import ClickHouse, ClickHouseError
 from pulse.delivery.ledger import Claim, Content, Key, Ledger, LedgerError, Posted, Row, Standing, chat_of
-from pulse.settings import SANDBOX_TELEGRAM_API_URL, SANDBOX_TELEGRAM_TOKEN, Settings, load
+from pulse.settings import LANGUAGES, SANDBOX_TELEGRAM_API_URL, SANDBOX_TELEGRAM_TOKEN, Language, Settings, load
 
 # The client takes a quarter of a second to import; who only reads the ledger should not wait for it.
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Message:
     photo: bytes | None = None
     numbers: Mapping[str, str | float | None] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
-    language: messages.Language | Literal[""] = ""
+    language: Language | Literal[""] = ""
     silent: bool = False
     reply_to: tuple[str, date] | None = None
     only_edits: bool = False
@@ -118,40 +118,6 @@ class Limits:
     to_all: tuple[int, float] = (30, 1.0)
 
 
-TEXTS = {
-    "en": {
-        "corrected": "corrected {time}: {changes}",
-        "taken back": "taken back {time}: {changes}",
-        "also taken back": "taken back: {change}",
-        "more": "and {count} more",
-        "updated": "updated {time}",
-        "no photo": "The chart could not be attached ({reason}).",
-        "old photo": "The chart above is the earlier one ({reason}).",
-        "no new photo": "there is no new one",
-        "long": "the text is too long for a caption",
-        "big": "it is larger than 10 MB",
-        "refused": "Telegram did not take it",
-        "run": "run",
-        "test": "Test message of Pulse: reports will arrive here.",
-    },
-    "ru": {
-        "corrected": "исправлено {time}: {changes}",
-        "taken back": "исправление отменено {time}: {changes}",
-        "also taken back": "отменено: {change}",
-        "more": "и ещё {count}",
-        "updated": "обновлено {time}",
-        "no photo": "График не удалось приложить ({reason}).",
-        "old photo": "График выше прежний ({reason}).",
-        "no new photo": "нового нет",
-        "long": "текст слишком длинный для подписи",
-        "big": "он больше 10 МБ",
-        "refused": "Telegram его не принял",
-        "run": "запуск",
-        "test": "Проверочное сообщение Pulse: отчёты будут приходить сюда.",
-    },
-}
-
-
 # --- what a notebook hands on -----------------------------------------------------------------------------------------
 
 
@@ -170,8 +136,10 @@ def handed_on(handed: Mapping[str, Any], notebook: str) -> Message:
         )
     if chart is not None and not isinstance(chart, bytes):
         raise TelegramError(f"The chart that {notebook} handed on is not a figure: `notebooks.glue(chart=figure)`.")
-    if language not in ("", *TEXTS):
-        raise TelegramError(f"The language that {notebook} handed on is {language!r}; expected one of {list(TEXTS)}.")
+    if language not in ("", *LANGUAGES):
+        raise TelegramError(
+            f"The language that {notebook} handed on is {language!r}; expected one of {list(LANGUAGES)}."
+        )
     try:
         numbers = {str(label): number for label, number in _pairs(handed.get("numbers"))}
         columns = [str(column) for column, _ in _pairs(handed.get("metrics"))]
@@ -450,7 +418,7 @@ class _Desk:
         return here.last.posted if here.last else None
 
     @property
-    def _language(self) -> messages.Language:
+    def _language(self) -> Language:
         return self.message.language or self.settings.language
 
     def _content(self) -> Content:
@@ -535,18 +503,18 @@ class _Desk:
         return corrected, taken_back
 
     def _change(self, name: str, before: str, after: str) -> str:
-        shown = [messages.localised(number, self._language) for number in (before, after)]
+        shown = [wording.localized(number, self._language) for number in (before, after)]
         return f"{name} {' → '.join(shown)}"
 
     def _words(self, name: str, **values: str) -> str:
-        return TEXTS[self._language][name].format(**values)
+        return wording.word(name, self._language, **values)
 
     def _shown(self, value: str | float | None) -> str:
         """A number as English writes it, whatever the language of the message."""
         if value is None:
-            return messages.DASH
+            return wording.DASH
         if isinstance(value, str):
-            return messages.neutral(value, self._language)
+            return wording.neutral(value, self._language)
         return f"{value:,.2f}" if isinstance(value, float) and not value.is_integer() else f"{value:,.0f}"
 
 
@@ -706,7 +674,7 @@ def check(chat: str, settings: Settings | None = None) -> str:
 
     async def test(bot: "Bot") -> str:
         name = await bot.name()
-        await bot.send(recipient, TEXTS[settings.language]["test"], silent=True)
+        await bot.send(recipient, wording.word("test", settings.language), silent=True)
         return f"The test message arrived in “{await bot.title(recipient)}” ({recipient}) from @{name}."
 
     return asyncio.run(_ask(settings, test, recipient))

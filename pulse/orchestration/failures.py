@@ -103,7 +103,7 @@ class _Desk:
 
     def tell_failures(self, run: _Run, broken_off: bool = False) -> None:
         """Tell why a run failed, if it did."""
-        from pulse import messages
+        from pulse.orchestration import texts
 
         reasons, path = self._reasons(run)
         if not reasons and broken_off:
@@ -114,7 +114,7 @@ class _Desk:
         self._tell(
             run.report,
             run.day,
-            messages.failure_notice(run.dag, reasons, self.config.language, day, run.often),
+            texts.failure_notice(run.dag, reasons, self.config.language, day, run.often),
             path,
         )
 
@@ -195,12 +195,12 @@ class _Desk:
 
     def _tell_unreadable(self, name: str, reason: str, told: set[tuple[str, date]]) -> None:
         """Tell of a DAG whose file cannot be read, so that it does not run: once a day."""
-        from pulse import messages
+        from pulse.orchestration import texts
 
         report, today = f"failure of {name}", _today(self.config)
         if (report, today) not in told:
             said = {"": f"dags/{name}.py cannot be read: {self._masked(reason)}"}
-            self._tell(report, today, messages.failure_notice(name, said, self.config.language))
+            self._tell(report, today, texts.failure_notice(name, said, self.config.language))
 
     def _settle(self) -> None:
         """Say of attempts that the archive takes for running, and whose task is over, that they were killed."""
@@ -250,7 +250,7 @@ class _Desk:
 
     def _look_for_missing(self, dag: DAG, now: datetime, told: set[tuple[str, date]]) -> None:
         """Tell of the runs that a DAG should have had: each event date, else only that none came since."""
-        from pulse import messages
+        from pulse.orchestration import texts
 
         expected = _expected(dag, now)
         report = f"failure of {dag.dag_id}"
@@ -260,9 +260,7 @@ class _Desk:
                 return
             today, since = _today(self.config), as_of(last, self.config.zone)
             if (report, today) not in told:
-                text = messages.not_run_notice(
-                    dag.dag_id, self.config.language, since=f"{since:%H:%M}, {since:%-d.%m}."
-                )
+                text = texts.not_run_notice(dag.dag_id, self.config.language, since=f"{since:%H:%M}, {since:%-d.%m}.")
                 self._tell(report, today, text)
             return
         there = [self._count(dag.dag_id, each.logical_date) > 0 for each in expected]
@@ -271,7 +269,7 @@ class _Desk:
         for each, is_there in zip(expected[first:], there[first:], strict=True):
             day = date.fromisoformat(event_date(each, {}, self.config.zone))
             if not is_there and (report, day) not in told and not self._done_otherwise(dag.dag_id, day):
-                self._tell(report, day, messages.not_run_notice(dag.dag_id, self.config.language, day))
+                self._tell(report, day, texts.not_run_notice(dag.dag_id, self.config.language, day))
 
     def _done_otherwise(self, dag: str, day: date) -> bool:
         """Whether somebody ran it for that day by hand."""

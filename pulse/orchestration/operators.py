@@ -466,12 +466,12 @@ class LateNoticeOperator(_ToChats):
         Raises:
             AirflowException: some chats did not get it.
         """
-        from pulse import messages
         from pulse.delivery import sending
+        from pulse.reports.texts import late_notice
 
         with _for_airflow(context):
             day = date.fromisoformat(self.event_date)
-            text = messages.late_notice(day, self.deadline, connected_settings().language)
+            text = late_notice(day, self.deadline, connected_settings().language)
             return self.send("late_notice", sending.Message(text), context)
 
 
@@ -499,12 +499,12 @@ class ReconcileOperator(BaseOperator):
         Raises:
             AirflowException: some numbers differ, or what is configured does not answer.
         """
-        from pulse.publishing import books
+        from pulse.publishing import late_data
         from pulse.reports.reconcile import reconcile
 
         day, config = date.fromisoformat(self.event_date), connected_settings()
         with _for_airflow(context):
-            self._tell_late_data(books.late_days(day, config), config)
+            self._tell_late_data(late_data.late_days(day, config), config)
             compared = reconcile(day, config, self.path)
         self.log.info("The numbers of %s are the same in daily_metrics, %s", self.event_date, ", ".join(compared))
         return compared
@@ -514,15 +514,15 @@ class ReconcileOperator(BaseOperator):
 
         Once; where more comes, the message is brought up to date.
         """
-        from pulse import messages
         from pulse.delivery import sending
+        from pulse.reports.texts import late_data_notice
 
         for day in sorted({each.event_date for each in late}):
             found = [each for each in late if each.event_date == day]
             for each in found:
                 self.log.warning("%s", each)
             rows = [(each.source, each.now - each.published) for each in found]
-            message = sending.Message(messages.late_data_notice(day, rows, config.language))
+            message = sending.Message(late_data_notice(day, rows, config.language))
             deliver("late_data", day, message, config.telegram_alert_chats, "", config)
 
 
@@ -650,8 +650,9 @@ class VerifyArchiveOperator(_ToChats):
             AirflowSkipException: the archive has not begun, or is in an object store, which has no manifest.
             AirflowException: the archive is not as it was kept, or it or the ledger cannot be read.
         """
-        from pulse import clickhouse, messages, schema
+        from pulse import clickhouse, schema
         from pulse.delivery import sending
+        from pulse.orchestration.texts import archive_notice
 
         with _for_airflow(context):
             config = connected_settings()
@@ -667,7 +668,7 @@ class VerifyArchiveOperator(_ToChats):
             for line in verdict.remarks:
                 self.log.info("%s", line)
             if verdict.problems == verdict.gone:  # a head that is gone is told once: the next one begins anew
-                text = messages.archive_notice(verdict.notebooks, verdict.head, config.language)
+                text = archive_notice(verdict.notebooks, verdict.head, config.language)
                 numbers = {"head": verdict.head, "folder": str(root.resolve())}
                 message = sending.Message(text, numbers=numbers, silent=True)
                 self.send(f"{proof.NOTICE} {verdict.head[:16]}", message, context)

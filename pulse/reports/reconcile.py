@@ -1,7 +1,7 @@
 """One number, every surface: a day's numbers as the source, the tables, the report, Superset and Redash have them.
 
 `daily_metrics` is the single source of the numbers that people see; the tables are compared among each other and with
-the source as `pulse.publishing.books` does it, the report and the dashboards with `daily_metrics`. What is not
+the source as `pulse.publishing.agreement` does it, the report and the dashboards with `daily_metrics`. What is not
 configured is not compared.
 """
 
@@ -11,11 +11,13 @@ from datetime import date
 from html import unescape
 from pathlib import Path
 
-from pulse import PulseError, clickhouse, messages, settings
+from pulse import PulseError, clickhouse, settings, wording
 from pulse.dashboards import redash, superset
 from pulse.execution import notebooks
-from pulse.publishing import books
-from pulse.publishing.books import Numbers, differences, plain
+from pulse.metrics import SOURCES
+from pulse.publishing import agreement
+from pulse.publishing.agreement import MOST_SLICES, Numbers, differences, plain
+from pulse.publishing.late_data import late_data
 
 NUMBER = re.compile(r"<code>(.*?)</code>", re.DOTALL)  # how the report's text sets its numbers, a line each
 
@@ -42,12 +44,12 @@ def reconcile(day: date, config: settings.Settings, report: str | None = None) -
         raise DisagreementError(f"daily_metrics has {len(frame)} rows of {day}, not 1; run `pulse daily {day}`.")
     row = {name: plain(value) for name, value in frame.drop(columns="event_date").loc[0].items()}
     compared = ["user_activity", "dimension_activity"]
-    different = list(books.disagreements(db, day, row))
-    if books.is_recorded(db, day):
-        late = {each.source for each in books.late_data(day, config)}
-        current = [source for source in books.SOURCES if source not in late]
+    different = list(agreement.disagreements(db, day, row))
+    if agreement.is_recorded(db, day):
+        late = {each.source for each in late_data(day, config)}
+        current = [source for source in SOURCES if source not in late]
         compared += current if late else ["the source"]
-        different += books.source_disagreements(db, config, day, row, current)
+        different += agreement.source_disagreements(db, config, day, row, current)
     path = report or _newest_report(config, day)
     if path:
         compared.append("the report")
@@ -60,9 +62,9 @@ def reconcile(day: date, config: settings.Settings, report: str | None = None) -
         numbers = {**row, **_slices(db, day)}
         for widget, shown in redash.shown(config, day):
             found = list(differences(f"Redash's '{widget}'", shown, numbers))
-            different += found[: books.MOST_SLICES]
-            if len(found) > books.MOST_SLICES:
-                different.append(f"{len(found) - books.MOST_SLICES} more numbers of Redash's '{widget}' differ")
+            different += found[:MOST_SLICES]
+            if len(found) > MOST_SLICES:
+                different.append(f"{len(found) - MOST_SLICES} more numbers of Redash's '{widget}' differ")
     if different:
         raise DisagreementError(f"The numbers of {day} are not the same everywhere: {'; '.join(different)}.")
     return compared
@@ -82,7 +84,7 @@ def _report(path: str, row: Numbers) -> Iterator[str]:
     """The numbers of an archived report's text, as readers see them, line by line."""
     handed = notebooks.scraps(path)
     shown = [unescape(number).strip() for number in NUMBER.findall(handed["text"])]
-    metrics = [(column, messages.number(row[column], unit, handed["language"])) for column, unit in handed["metrics"]]
+    metrics = [(column, wording.number(row[column], unit, handed["language"])) for column, unit in handed["metrics"]]
     if len(shown) != len(metrics):
         yield f"the report has {len(shown)} numbers where {len(metrics)} were expected"
         return

@@ -61,7 +61,7 @@ def test_the_head_goes_to_the_alert_chat_every_night_and_the_next_proof_begins_t
     head = tonight()
     assert head == manifest.head(root)
     (line,) = chats.messages(on_call)
-    assert line["text"] == f"Archive: 1 notebooks, all as they were kept. Head of the chain {head}"
+    assert line["text"] == f"Archive: 1 notebooks, all unchanged. Head of the chain {head}"
     assert line["silent"]
     tonight()  # nothing happened since: nothing is sent
     assert len(chats.messages(on_call)) == 1

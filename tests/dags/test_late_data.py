@@ -45,7 +45,7 @@ def test_late_data_is_told_once_and_brought_up_to_date(
             (told,) = chats.messages(on_call)
         assert told["text"] == (
             "Late data for 8 March. Rows in the source since the day was published: feed_actions +2. "
-            "pulse daily 2025-03-08 publishes it anew."
+            "pulse daily 2025-03-08 publishes the day again."
         )
         etl.source.execute(
             "alter table {database:Identifier}.message_actions delete where true settings mutations_sync = 1",

@@ -126,7 +126,7 @@ def test_a_failed_etl_is_told_once_for_an_event_date(on_call: str, chats: Telegr
     for day, message in zip(days, told, strict=True):
         assert message["text"].startswith(f"etl failed for {day:%-d %B}\nextract_feed")
         assert "no_such_app" in message["text"]
-        assert "What to do: mend that" in message["text"]
+        assert "What to do: fix the cause" in message["text"]
 
 
 def test_a_failed_live_metrics_is_told_once_a_day(on_call: str, chats: Telegram) -> None:
@@ -214,7 +214,7 @@ def test_the_night_run_is_not_said_to_be_tried_again_today(on_call: str, chats: 
         manifest.unlink() if before is None else manifest.write_bytes(before)
     (told,) = chats.messages(on_call)
     assert told["text"].startswith("retention")
-    assert "What to do: mend that" in told["text"]
+    assert "What to do: fix the cause" in told["text"]
     assert "next run tries again" not in told["text"]
 
 

@@ -19,9 +19,10 @@ from published import publish
 from pulse_sandbox.superset import Server
 
 from dashboards.conftest import COUNTED, Published, environment, unpublish
-from pulse import messages, settings
+from pulse import settings
 from pulse.dashboards import Api, DashboardsError
 from pulse.dashboards import superset as dashboard
+from pulse.dashboards.links import dashboard_link, time_range
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -42,18 +43,18 @@ METRICS: dict[str, Callable[[pd.DataFrame], float]] = {
     "Users received": lambda days: days["users_received"].mean(),
 }
 HEADLINES = {
-    "app_dau": "App DAU",
-    "in_both": "In both",
-    "feed_dau": "Feed DAU",
+    "app_users": "App DAU",
+    "both_users": "In both",
+    "feed_users": "Feed DAU",
     "views": "Views",
     "likes": "Likes",
     "ctr": "CTR",
-    "messenger_dau": "Messenger DAU",
+    "messenger_users": "Messenger DAU",
     "messages_sent": "Messages sent",
     "sent_per_received": "Sent / received",
 }
-TRENDS = {"messages_trend" if name == "messages_sent" else f"{name}_trend": HEADLINES[name] for name in HEADLINES}
-SOME = ("ctr", "in_both", "in_both_trend")  # a ratio, and people, who count once in a week
+TRENDS = {f"{name}_trend": HEADLINES[name] for name in HEADLINES}
+SOME = ("ctr", "both_users", "both_users_trend")  # a ratio, and people, who count once in a week
 SLICES = {"by_os": "os", "by_gender": "gender", "by_age": "age"}
 TABLE, BY_SLICE = "slices", "slices_trend"
 FILES = {path.stem: yaml.safe_load(path.read_text()) for path in (dashboard.BUNDLE / "charts").glob("*.yaml")}
@@ -117,7 +118,7 @@ def test_a_headline_is_the_day_and_the_week_before_it(
 ) -> None:
     api, charts = installed
     day = published.day - timedelta(days=100)
-    answer = dashboard.ask(api, charts[chart], messages.time_range(day))
+    answer = dashboard.ask(api, charts[chart], time_range(day))
     assert _series(answer, HEADLINES[chart]) == pytest.approx(_expected(published, HEADLINES[chart], day, 8))
     _reads_little(answer, published)
 
@@ -130,12 +131,12 @@ def test_a_trend_is_thirty_days_or_twelve_whole_weeks_or_months(
 ) -> None:
     api, charts = installed
     metric, day = TRENDS[chart], published.day - timedelta(days=3)
-    by_day = dashboard.ask(api, charts[chart], messages.time_range(day), "day")
+    by_day = dashboard.ask(api, charts[chart], time_range(day), "day")
     assert _series(by_day, metric) == pytest.approx(_expected(published, metric, day, 30))
-    without = _series(dashboard.ask(api, charts[chart], messages.time_range(day)), metric)
+    without = _series(dashboard.ask(api, charts[chart], time_range(day)), metric)
     assert _series(by_day, metric).items() <= without.items()  # a metric never adds a day to its own week
     for grain in ("week", "month"):
-        answer = dashboard.ask(api, charts[chart], messages.time_range(day), grain)
+        answer = dashboard.ask(api, charts[chart], time_range(day), grain)
         assert _series(answer, metric) == pytest.approx(_whole(published, metric, day, grain))
         assert len(answer["data"]) == 12
         _reads_little(answer, published)
@@ -150,13 +151,13 @@ def test_a_week_or_month_that_is_cut_is_left_out(installed: tuple[Api, dict[str,
     for behind, there in ((0, False), (5, False), (6, True), (7, True)):
         day = monday + timedelta(days=behind)
         for chart in ("views_trend", BY_SLICE):
-            answer = dashboard.ask(api, charts[chart], messages.time_range(day), "week")
+            answer = dashboard.ask(api, charts[chart], time_range(day), "week")
             periods = {_moment(row["period"]).date() for row in answer["data"]}
             assert (monday in periods) == there
             assert all(period + timedelta(days=6) <= day for period in periods)
     first = min(published.daily.index).to_pydatetime().date()
     start = pd.Timestamp(first).to_period("W").start_time.date()
-    answer = dashboard.ask(api, charts["views_trend"], messages.time_range(first + timedelta(days=30)), "week")
+    answer = dashboard.ask(api, charts["views_trend"], time_range(first + timedelta(days=30)), "week")
     periods = {_moment(row["period"]).date() for row in answer["data"]}
     assert min(periods) == (start if start == first else start + timedelta(days=7))
 
@@ -167,8 +168,8 @@ def test_a_day_that_is_not_published_shows_nothing_rather_than_another_day(
 ) -> None:
     api, charts = installed
     day = published.day + timedelta(days=1)
-    for chart in ("app_dau", "app_dau_trend", BY_SLICE, "by_os", TABLE):
-        assert dashboard.ask(api, charts[chart], messages.time_range(day))["data"] == []
+    for chart in ("app_users", "app_users_trend", BY_SLICE, "by_os", TABLE):
+        assert dashboard.ask(api, charts[chart], time_range(day))["data"] == []
 
 
 @pytest.mark.prove
@@ -198,7 +199,7 @@ def test_samples_and_drill_to_detail_answer_for_every_chart(
         filters = [context["queries"][0]["filters"] for context in contexts if context["datasource"]["id"] == source]
         queries = [{"filters": each} for each in {json.dumps(each): each for each in filters}.values()]
         if kind == "drill_detail":
-            event = {"col": "event_date", "op": "TEMPORAL_RANGE", "val": messages.time_range(published.day)}
+            event = {"col": "event_date", "op": "TEMPORAL_RANGE", "val": time_range(published.day)}
             queries = [{"filters": [event, *query["filters"][1:]], "row_limit": 50} for query in queries]
         body = {"datasource": {"id": source, "type": "table"}, "queries": queries, "result_type": kind, "force": True}
         answers = api.post("/api/v1/chart/data", body)["result"]
@@ -222,14 +223,14 @@ def test_long_values_are_cut_for_charts_and_stay_apart(
     rows = [{"event_date": day, "dimension": "os", "dimension_value": name, **counts} for name in [*names, "iOS"]]
     publish(published.db, dimension_activity=rows, daily_metrics=[{"event_date": day, "views": 3 * 10**9}])
     try:
-        answer = dashboard.ask(api, charts["by_os"], messages.time_range(day))
+        answer = dashboard.ask(api, charts["by_os"], time_range(day))
         labels = {row["slice"]: row["Views"] for row in answer["data"]}
         assert set(labels.values()) == {10**9}
         assert sorted(map(len, labels)) == [3, 19, 19]
         assert sum(label.startswith("Mozilla/5.0 (X…") for label in labels) == 2
-        answer = dashboard.ask(api, charts[BY_SLICE], messages.time_range(day))
+        answer = dashboard.ask(api, charts[BY_SLICE], time_range(day))
         assert set(labels) <= {row["slice"] for row in answer["data"]}
-        answer = dashboard.ask(api, charts[TABLE], messages.time_range(day))
+        answer = dashboard.ask(api, charts[TABLE], time_range(day))
         assert {row["dimension_value"] for row in answer["data"]} == {*names, "iOS"}
     finally:
         unpublish(published.db, day)
@@ -240,7 +241,7 @@ def test_a_dimension_shows_its_slices_of_the_day(
     chart: str, installed: tuple[Api, dict[str, int]], published: Published
 ) -> None:
     api, charts = installed
-    answer = dashboard.ask(api, charts[chart], messages.time_range(published.day))
+    answer = dashboard.ask(api, charts[chart], time_range(published.day))
     rows = {row.pop("slice"): row for row in answer["data"]}
     wanted = _slices(published)
     wanted = wanted[wanted["dimension"] == SLICES[chart]].set_index("dimension_value")
@@ -253,7 +254,7 @@ def test_a_dimension_shows_its_slices_of_the_day(
 
 def test_the_table_shows_every_slice_of_the_day(installed: tuple[Api, dict[str, int]], published: Published) -> None:
     api, charts = installed
-    answer = dashboard.ask(api, charts[TABLE], messages.time_range(published.day))
+    answer = dashboard.ask(api, charts[TABLE], time_range(published.day))
     rows = {(row.pop("dimension"), row.pop("dimension_value")): row for row in answer["data"]}
     wanted = _slices(published).set_index(["dimension", "dimension_value"])
     assert set(rows) == set(wanted.index)
@@ -269,7 +270,7 @@ def test_the_trend_by_slice_shows_the_ten_largest(installed: tuple[Api, dict[str
     window = published.slices.loc[pd.Timestamp(day - timedelta(days=29)) : pd.Timestamp(day)]
     largest = window.groupby(["dimension", "dimension_value"])["views"].sum().nlargest(10).index
     for grain in ("day", "week"):
-        answer = dashboard.ask(api, charts[BY_SLICE], messages.time_range(day), grain)
+        answer = dashboard.ask(api, charts[BY_SLICE], time_range(day), grain)
         found = {(_moment(row["period"]), row["dimension"], row["slice"]): row["Views"] for row in answer["data"]}
         if grain == "day":
             frame = window.reset_index().set_index(["dimension", "dimension_value"]).loc[largest].reset_index()
@@ -299,7 +300,7 @@ def test_the_link_of_the_report_opens_the_day_with_every_chart_drawn(
     page.fill("#password", superset.password)
     page.press("#password", "Enter")
     page.wait_for_url("**/welcome/**", wait_until="commit", timeout=120_000)
-    page.goto(messages.dashboard_link(superset.url, day), wait_until="commit")
+    page.goto(dashboard_link(superset.url, day), wait_until="commit")
     # Each chart is drawn on a canvas or, the table, in cells; one that failed has neither.
     drawn = """count => {
         const holders = [...document.querySelectorAll('.dashboard-component-chart-holder')];
@@ -343,7 +344,7 @@ def test_a_chart_is_added_as_the_readme_says(
         for _ in range(2):
             test_every_metric_is_described(installed)
             test_what_is_installed_is_what_is_in_the_project(installed)
-            answer = dashboard.ask(api, made, messages.time_range(published.day), "day")
+            answer = dashboard.ask(api, made, time_range(published.day), "day")
             assert _series(answer, "Messages received") == _expected(published, "Messages received", published.day, 30)
             api.request("DELETE", f"/api/v1/dashboard/{ours['id']}")  # as on another server, which has none of it
             api.request("DELETE", f"/api/v1/chart/{made}")

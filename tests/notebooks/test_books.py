@@ -13,8 +13,9 @@ from pulse_sandbox.clickhouse import Server
 
 from notebooks.etl import FEED, MESSAGES, SHAPES, Etl
 from pulse import settings
-from pulse.metrics import DIMENSIONS
-from pulse.publishing import books
+from pulse.metrics import DIMENSIONS, columns
+from pulse.publishing.agreement import COUNTS, PARTNERS, USERS_FROM
+from pulse.publishing.late_data import late_data, late_days
 from pulse.reports.reconcile import DisagreementError, reconcile
 
 DAY = date(2025, 3, 12)
@@ -95,7 +96,7 @@ def said(etl: Etl) -> str:
 
 def test_a_day_agrees_with_itself_and_the_source(day: Etl) -> None:
     assert reconcile(DAY, config_of(day)) == TABLES
-    assert books.late_days(DAY, config_of(day)) == []
+    assert late_days(DAY, config_of(day)) == []
 
 
 SAID = {
@@ -126,7 +127,7 @@ def test_what_a_user_is_is_looked_at_too(day: Etl) -> None:
     forget(day, "contents = ''")
     text = said(day)
     # Users 1 to 4 acted, 1 to 3 of them in the feed; what 5 is, who only received, stands in no action of the day.
-    for column, users in [*((dimension, 4) for dimension in DIMENSIONS), ("feed_active", 3)]:
+    for column, users in [*((dimension.column, 4) for dimension in DIMENSIONS), ("feed_active", 3)]:
         assert f"{column} differs between user_activity and the source for {users} users, such as" in text
 
 
@@ -184,7 +185,7 @@ def test_rows_that_came_after_the_day_was_published_are_late_data_and_no_error(o
     own_day.feed((1, "view", "00:10", *IOS), (9, "view", "00:20", *IOS), (9, "view", "23:59:59.999", *IOS))
     config = config_of(own_day)
     assert reconcile(DAY, config) == [*TABLES[:2], "message_actions"]
-    (late,) = books.late_data(DAY, config)
+    (late,) = late_data(DAY, config)
     assert (late.source, late.published, late.now, late.hours) == ("feed_actions", 19, 22, (0, 23))
     assert str(late) == (
         "feed_actions holds 3 more rows of 2025-03-12 than when it was published, in hours 0 to 23 of the day; "
@@ -205,7 +206,7 @@ def test_rows_that_came_after_the_day_was_published_are_late_data_and_no_error(o
         ],
     )
     own_day.run()
-    assert books.late_data(DAY, config) == []
+    assert late_data(DAY, config) == []
     assert reconcile(DAY, config) == TABLES
 
 
@@ -214,7 +215,7 @@ def test_rows_that_are_gone_or_moved_since_are_told_too(own_day: Etl) -> None:
         "alter table {database:Identifier}.message_actions delete where user_id = 4 settings mutations_sync = 1",
         database=own_day.source.database,
     )
-    (late,) = books.late_data(DAY, config_of(own_day))
+    (late,) = late_data(DAY, config_of(own_day))
     assert (late.source, late.published, late.now, late.hours) == ("message_actions", 5, 3, (10,))
     assert "holds 2 fewer rows of 2025-03-12 than when it was published, in hour 10 of the day" in str(late)
 
@@ -237,12 +238,12 @@ def test_rows_that_were_changed_in_place_are_late_data_and_no_error(own_day: Etl
     )
     other = {"feed_actions": "message_actions", "message_actions": "feed_actions"}[table]
     assert reconcile(DAY, config_of(own_day)) == [*TABLES[:2], other]
-    (late,) = books.late_data(DAY, config_of(own_day))
+    (late,) = late_data(DAY, config_of(own_day))
     assert (late.source, late.now - late.published, late.hours) == (table, 0, (10,))
     assert f"{table} holds other rows of {DAY} than when it was published, in hour 10 of the day" in str(late)
     # Days that were published before there were hashes are compared by their rows.
     forget(own_day, "feed_hashes = [], message_hashes = []")
-    assert books.late_data(DAY, config_of(own_day)) == []
+    assert late_data(DAY, config_of(own_day)) == []
 
 
 def test_of_a_day_whose_feed_is_late_the_messages_are_still_compared(own_day: Etl) -> None:
@@ -258,14 +259,14 @@ def test_of_a_day_whose_feed_is_late_the_messages_are_still_compared(own_day: Et
 
 def test_every_column_is_known_to_be_made_from_something() -> None:
     """Whoever adds one says from what: it is then compared with the source."""
-    assert [*books.USERS_FROM] == [column for column in SHAPES["user_activity"] if column != "event_date"]
-    assert [*books.METRICS_FROM] == [column for column in SHAPES["daily_metrics"] if column != "event_date"]
+    assert {*USERS_FROM} == {column for column in SHAPES["user_activity"] if column != "event_date"}
+    assert {*columns("daily_metrics")} == {column for column in SHAPES["daily_metrics"] if column != "event_date"}
     counted = [column for column, kind in SHAPES["dimension_activity"].items() if kind == "UInt64"]
-    assert {*books.COUNTS, *books.PARTNERS} == {*counted}
+    assert {*COUNTS, *PARTNERS} == {*counted}
 
 
 def test_a_day_from_before_anybody_counted_is_compared_among_its_tables(own_day: Etl) -> None:
     forget(own_day, "feed_rows = [], message_rows = [], feed_hashes = [], message_hashes = [], contents = ''")
     own_day.feed((1, "view", "00:10", *IOS))
     assert reconcile(DAY, config_of(own_day)) == TABLES[:2]
-    assert books.late_data(DAY, config_of(own_day)) == []
+    assert late_data(DAY, config_of(own_day)) == []

@@ -33,6 +33,7 @@ from notebooks.etl import (
 from pulse import schema
 from pulse.clickhouse import ClickHouseError
 from pulse.execution.notebooks import CheckError, NotebookError
+from pulse.metrics import Dimension
 from pulse.settings import SettingsError
 
 DAY = date(2025, 3, 12)
@@ -1042,7 +1043,8 @@ def test_load_checks_whatever_dimensions_there_are(
         for cell in node.cells:
             cell.source = cell.source.replace(age, f"{age},\n    {generation}")
         nbformat.write(node, tmp_path / f"{step}.ipynb")
-    monkeypatch.setattr("pulse.metrics.DIMENSIONS", dimensions)
+    listed = tuple(Dimension(name, name, name) for name in dimensions)
+    monkeypatch.setattr("pulse.metrics.DIMENSIONS", listed)
     etl = dataclasses.replace(etl, folder=tmp_path)
     etl.feed((1, "view", "10:00", *IOS), (1, "like", "10:00", *IOS), (2, "view", "10:00", *ANDROID))
     etl.messages((1, 2, "10:00", *IOS), (3, 1, "10:00"))

@@ -17,10 +17,13 @@ from pulse_sandbox.clickhouse import Server
 from pulse_sandbox.events import App, fill
 
 from notebooks.etl import GENDER, NAMED_GENDER, Etl, Sources
+from pulse import PulseError
 from pulse.clickhouse import ClickHouse
 from pulse.execution import notebooks
 from pulse.execution.notebooks import CheckError
-from pulse.monitoring import incidents
+from pulse.monitoring.incidents import Finding, Incident
+from pulse.monitoring.rows import incident_rows
+from pulse.monitoring.series import Series
 from pulse.settings import ROOT
 
 ANOMALIES = "monitoring/anomalies"
@@ -213,7 +216,7 @@ def test_an_app_without_events_is_a_sentence(etl: Etl) -> None:
     ],
 )
 def test_a_wrong_parameter_is_a_sentence(etl: Etl, wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(CheckError, match=said):
+    with pytest.raises(PulseError, match=said):
         tick(etl, **wrong)
 
 
@@ -342,9 +345,9 @@ def test_a_tick_reads_no_more_for_history_nor_for_what_has_been_open_for_weeks(
         watcher.db.execute(copies)
     opened = _at("13:00") - timedelta(days=days)
     lead = ("views", "total", "all")
-    old = incidents.Finding(incidents.Series(*lead), "drop", 1.0, 9.0, 8.0, 10.0, -9.0, -0.9)
-    since = incidents.Incident("open", "drop", opened, _at("12:45"), old, (old.series,), (old.series,))
-    watcher.db.write(incidents.rows([since], {}), "incidents")
+    old = Finding(Series(*lead), "drop", 1.0, 9.0, 8.0, 10.0, -9.0, -0.9)
+    since = Incident("open", "drop", opened, _at("12:45"), old, (old.series,), (old.series,))
+    watcher.db.write(incident_rows([since], {}), "incidents")
     read.clear()
     run = tick(watcher, "13:20")
     assert "open" in set(run["stored"]["incident"])

@@ -24,7 +24,7 @@ from pulse.archive.executed import key_numbers
 from pulse.delivery.sending import MAX_CAPTION, length
 from pulse.execution import notebooks
 from pulse.execution.notebooks import CheckError, NotebookError
-from pulse.messages import PARTS
+from pulse.metrics import PARTS
 from pulse.settings import ROOT, SettingsError
 
 FOLDER = ROOT / "notebooks" / "reports"
@@ -185,7 +185,7 @@ def test_it_is_in_russian_with_a_link_where_the_settings_say_so(etl: Etl, tmp_pa
     russian = {"PULSE_LANGUAGE": "ru", "SUPERSET_URL": "https://bi.example.com"}
     report = by_papermill(etl, tmp_path / "report.ipynb", "daily_report", russian, event_date=str(DAY))
     assert report.text.startswith("<b>Среда, 12 марта 2025</b>\nк ср 5 · вт 11\n")
-    assert all(part in report.text for part in PARTS["ru"].values())
+    assert all(part.ru in report.text for part in PARTS.values())
     assert '<a href="https://bi.example.com/superset/dashboard/pulse/?native_filters=' in report.text
     assert report.text.endswith(">Дашборд за 12 марта</a>")
     assert not re.search(r"\d,\d{3}|[A-Za-z]{4,}", re.sub(r"<[^>]*>", "", report.text))
@@ -195,7 +195,7 @@ def test_it_is_in_russian_with_a_link_where_the_settings_say_so(etl: Etl, tmp_pa
 def test_the_language_may_be_another_than_the_settings(etl: Etl) -> None:
     rows(etl)
     assert by_hand(etl, "daily_report", event_date=str(DAY), language="ru").text.startswith("<b>Среда")
-    with pytest.raises(CheckError, match="language is 'de'; give en or ru, or nothing for the setting"):
+    with pytest.raises(SettingsError, match="language is 'de'; give en or ru, or nothing for the setting"):
         by_hand(etl, "daily_report", event_date=str(DAY), language="de")
 
 

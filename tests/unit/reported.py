@@ -2,21 +2,11 @@
 
 from datetime import date, timedelta
 
-from pulse.messages import Metric, Row
+from pulse.metrics import Row, shown_in
 
 DAY = date(2026, 11, 22)  # a Sunday
 
-METRICS = [
-    Metric("app", "app_users", "users", "DAU", "DAU"),
-    Metric("app", "both_users", "users", "feed & messenger", "лента и мессенджер"),
-    Metric("feed", "feed_users", "users", "DAU", "DAU"),
-    Metric("feed", "views", "count", "views", "просмотры"),
-    Metric("feed", "likes", "count", "likes", "лайки"),
-    Metric("feed", "ctr", "share", "CTR", "CTR"),
-    Metric("messenger", "messenger_users", "users", "DAU", "DAU"),
-    Metric("messenger", "messages_sent", "count", "messages sent", "отправлено"),
-    Metric("messenger", "sent_per_received", "ratio", "sent / received", "отпр. / получ."),
-]
+METRICS = shown_in("report")
 
 _ROWS = [  # from Sunday to Sunday, in the order of the metrics
     (1_375, 80, 800, 25_000, 5_000, 0.2, 160, 4_000, 1.25),

@@ -14,8 +14,10 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from reported import DAY, METRICS, eight_days
 
-from pulse.messages import GAP, Language, Row
+from pulse.metrics import PARTS, Row
 from pulse.reports import charts
+from pulse.settings import Language
+from pulse.wording import GAP
 
 BASELINE = Path(__file__).parent / "baseline"
 both_languages = pytest.mark.parametrize("language", ["en", "ru"])
@@ -88,10 +90,10 @@ def test_the_week_is_grey_and_the_event_date_has_its_parts_colour() -> None:
     for metric, axis in zip(METRICS, panels(figure), strict=True):
         line, event = axis.get_lines()
         assert to_hex(line.get_color()) == charts.GREY.lower()
-        assert to_hex(event.get_color()) == charts.COLORS[metric.part].lower()
-        assert to_hex(axis.get_xticklabels()[-1].get_color()) == charts.COLORS[metric.part].lower()
+        assert to_hex(event.get_color()) == PARTS[metric.part].color.lower()
+        assert to_hex(axis.get_xticklabels()[-1].get_color()) == PARTS[metric.part].color.lower()
     named = {text.get_text(): to_hex(text.get_color()) for axis in figure.axes for text in axis.texts}
-    assert [named[name] for name in ("App", "Feed", "Messenger")] == [color.lower() for color in charts.COLORS.values()]
+    assert [named[name] for name in ("App", "Feed", "Messenger")] == [part.color.lower() for part in PARTS.values()]
 
 
 @pytest.mark.parametrize(

@@ -9,24 +9,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pulse import messages
 from pulse.delivery.sending import MAX_CAPTION, length
-from pulse.messages import Language
-from pulse.monitoring import incidents
-from pulse.monitoring.incidents import (
-    BUCKET,
-    TOTAL,
-    Finding,
-    Incident,
-    Series,
-    Tick,
-    Watch,
-    WatchError,
-    fold,
-    load_watch,
-)
-from pulse.reports import charts
-from pulse.settings import ROOT
+from pulse.metrics import BUCKET
+from pulse.monitoring import charts
+from pulse.monitoring.alerts import alerts
+from pulse.monitoring.explanation import Contribution, explain
+from pulse.monitoring.history import known_until
+from pulse.monitoring.incidents import Finding, Incident, Tick, fold
+from pulse.monitoring.rows import adopt, carried, changed_rows, from_row, incident_rows
+from pulse.monitoring.series import TOTAL, Series
+from pulse.monitoring.texts import explanation, incident
+from pulse.monitoring.watch import Watch, WatchError, load_watch
+from pulse.settings import ROOT, Language
 
 FILE = ROOT / "notebooks" / "monitoring" / "watch.toml"
 NOON = datetime(2025, 3, 12, 12, tzinfo=UTC)
@@ -174,20 +168,20 @@ def test_ticks_in_any_order_and_twice_make_the_same(watch: Watch) -> None:
 
 def test_an_incident_whose_beginning_data_moves_keeps_its_reference(watch: Watch) -> None:
     before = story(watch, (), ("views",), ("views",))
-    stored = pd.DataFrame(incidents.rows(before, {}))
-    after = incidents.adopt(story(watch, ("views",), ("views",), ("views",)), stored)
+    stored = pd.DataFrame(incident_rows(before, {}))
+    after = adopt(story(watch, ("views",), ("views",), ("views",)), stored)
     assert [each.ref for each in after] == [before[0].ref]
     assert after[0].opened == at(0)
 
 
 def test_an_incident_that_later_data_takes_back_is_withdrawn_and_nothing_else_is_written_again(watch: Watch) -> None:
     both = story(watch, ("views",), (), (), ("messages_sent",))
-    stored = pd.DataFrame(incidents.rows(both, {}))
-    assert incidents.changed(incidents.rows(both, {}), stored, at(0)) == []
-    (gone,) = incidents.changed(incidents.rows(both[1:], {}), stored, at(0))
+    stored = pd.DataFrame(incident_rows(both, {}))
+    assert changed_rows(incident_rows(both, {}), stored, at(0)) == []
+    (gone,) = changed_rows(incident_rows(both[1:], {}), stored, at(0))
     assert (gone["incident"], gone["state"]) == (both[0].ref, "withdrawn")
-    assert incidents.from_row(gone).lead == both[0].lead
-    assert incidents.changed(incidents.rows(both[1:], {}), stored, at(1)) == []  # it was not made anew
+    assert from_row(gone).lead == both[0].lead
+    assert changed_rows(incident_rows(both[1:], {}), stored, at(1)) == []  # it was not made anew
 
 
 QUIET: tuple[str, ...] = ()
@@ -207,12 +201,12 @@ def test_incidents_carried_on_from_any_moment_are_those_made_from_the_beginning(
     whole = ticks_of(*history)
     expected = fold(whole, watch)
     for known in range(start, len(history)):  # what was last written, by a tick that saw so much
-        stored = pd.DataFrame(incidents.rows(fold(whole[: known + 1], watch), {}))
-        before = incidents.carried(stored, at(start), watch)
-        made = {incident.ref: incident for incident in fold(whole[start:], watch, before)}
-        for incident in expected:
-            if incident.updated >= at(start):
-                assert replace(made[incident.ref], quiet=0) == replace(incident, quiet=0)
+        stored = pd.DataFrame(incident_rows(fold(whole[: known + 1], watch), {}))
+        before = carried(stored, at(start), watch)
+        made = {each.ref: each for each in fold(whole[start:], watch, before)}
+        for each in expected:
+            if each.updated >= at(start):
+                assert replace(made[each.ref], quiet=0) == replace(each, quiet=0)
         assert set(made) <= {incident.ref for incident in expected}
 
 
@@ -224,7 +218,7 @@ def test_silence_is_late_data_only_where_somebody_would_have_been_there() -> Non
     def known(last: datetime, end: datetime) -> datetime:
         there = [place for place, moment in enumerate(buckets) if moment < last and users[place]]
         total = {"dimension": "total", "places": [there], "app_users": [[users[place] for place in there]]}
-        return incidents.known_until(pd.DataFrame(total), buckets[buckets < end], last)
+        return known_until(pd.DataFrame(total), buckets[buckets < end], last)
 
     at_night, by_day = NOON - timedelta(hours=6), NOON - timedelta(hours=1)
     assert known(NOON - timedelta(hours=12), at_night) == at_night  # midnight to six
@@ -244,7 +238,7 @@ def test_the_same_time_of_the_weeks_before_is_the_walls(change: str) -> None:
         seen = buckets[buckets < pd.Timestamp(f"{change} {until}", tz="Europe/Berlin")]
         there = [place for place, moment in enumerate(seen) if moment < evening and users[place]]
         total = {"dimension": "total", "places": [there], "app_users": [[users[place] for place in there]]}
-        return incidents.known_until(pd.DataFrame(total), seen, evening)
+        return known_until(pd.DataFrame(total), seen, evening)
 
     assert known("08:00") == pd.Timestamp(f"{change} 08:00", tz="Europe/Berlin")
     assert known("09:00") == evening
@@ -266,7 +260,7 @@ def test_an_incident_lasts_as_long_as_it_does_when_clocks_are_set_back(watch: Wa
     random.Random(1).shuffle(ticks)  # noqa: S311
     (one,) = fold(ticks, watch)
     assert (one.resolved.timestamp() - one.opened.timestamp()) / 3600 == 1.5
-    told = messages.incident(one, watch, (), "en", now=one.resolved)
+    told = incident(one, watch, (), "en", now=one.resolved)
     assert "02:30 CEST" in told
     assert "03:00" in told.splitlines()[-1]
 
@@ -289,7 +283,7 @@ def test_what_happens_in_both_hours_of_the_same_name_is_told_twice(watch: Watch)
         for opened in (summer, winter)
         for number in range(watch.most_alerts + 1)
     ]
-    reports = [told["report"] for told in incidents.alerts(many, {}, watch, "en")]
+    reports = [told["report"] for told in alerts(many, {}, watch, "en")]
     assert reports == ["incidents of 02:15", "incidents of 02:15 again"]
 
 
@@ -309,29 +303,29 @@ def test_the_dimension_in_which_the_deviation_is_concentrated_explains_it(watch:
     rows = verdicts("views", "os", Android=(39, 100), iOS=(99, 100))
     rows += verdicts("views", "gender", male=(70, 101), female=(68, 99))
     (one,) = story(watch, ("views",))
-    why = incidents.explain(pd.DataFrame(rows), one, watch)
+    why = explain(pd.DataFrame(rows), one, watch)
     assert [(each.dimension_value, round(each.deviation, 2), each.off) for each in why] == [
         ("Android", -0.61, True),
         ("iOS", -0.01, False),
     ]
     assert sum(each.share for each in why) == pytest.approx(1)
     assert why[0].share == pytest.approx(61 / 62)
-    assert messages.explanation(one, why, watch, "en") == "Android −61.0%, iOS normal"
-    assert messages.explanation(one, why, watch, "ru") == "Android −61,0%, iOS в норме"
+    assert explanation(one, why, watch, "en") == "Android −61.0%, iOS normal"
+    assert explanation(one, why, watch, "ru") == "Android −61,0%, iOS в норме"
 
 
 def test_an_incident_of_a_slice_says_how_the_others_are(watch: Watch) -> None:
     rows = verdicts("views", "os", Android=(39, 100), iOS=(99, 100)) + verdicts("views", "gender", male=(10, 100))
     (one,) = story(watch, ("views, os: Android",))
-    why = incidents.explain(pd.DataFrame(rows), one, watch)
-    assert messages.explanation(one, why, watch, "en") == "iOS normal"
+    why = explain(pd.DataFrame(rows), one, watch)
+    assert explanation(one, why, watch, "en") == "iOS normal"
 
 
 def test_where_all_slices_go_alike_none_explains_it(watch: Watch) -> None:
     rows = verdicts("views", "os", Android=(50, 100), iOS=(26, 50))
     (one,) = story(watch, ("views",))
-    assert incidents.explain(pd.DataFrame(rows), one, watch) == []
-    assert messages.explanation(one, [], watch, "en") == "all slices alike"
+    assert explain(pd.DataFrame(rows), one, watch) == []
+    assert explanation(one, [], watch, "en") == "all slices alike"
 
 
 def test_a_rate_is_explained_by_rates_and_by_the_mix(watch: Watch) -> None:
@@ -341,12 +335,12 @@ def test_a_rate_is_explained_by_rates_and_by_the_mix(watch: Watch) -> None:
     for name, (value, due) in {"likes": (50, 100), "views": (500, 500), "ctr": (0.1, 0.2)}.items():
         rows += verdicts(name, "os", iOS=(value, due), Android=expected[name])
     (one,) = fold([Tick(at(0), False, (found("ctr", 0.15, 0.2),))], watch)
-    why = incidents.explain(pd.DataFrame(rows), one, watch)
+    why = explain(pd.DataFrame(rows), one, watch)
     assert [(each.dimension_value, round(each.deviation, 3), round(each.share, 3)) for each in why] == [
         ("iOS", -0.1, 1.0),
         ("Android", 0.0, 0.0),
     ]
-    assert messages.explanation(one, why, watch, "en") == "iOS −10.0pp, Android normal"
+    assert explanation(one, why, watch, "en") == "iOS −10.0pp, Android normal"
 
     # The rates stay at 30 % and 10 %, and iOS, the better one, shrinks from half of the views to a fifth: 20 % → 14 %.
     rows = []
@@ -354,19 +348,19 @@ def test_a_rate_is_explained_by_rates_and_by_the_mix(watch: Watch) -> None:
         ("likes", (60, 150), (80, 50)), ("views", (200, 500), (800, 500)), ("ctr", (0.3, 0.3), (0.1, 0.1)),
     ):  # fmt: skip
         rows += verdicts(name, "os", iOS=ios, Android=android)
-    why = incidents.explain(pd.DataFrame(rows), one, watch)
+    why = explain(pd.DataFrame(rows), one, watch)
     assert sum(each.mix for each in why) == pytest.approx(-0.06)
-    assert "shift between slices −6.0pp" in messages.explanation(one, why, watch, "en")
+    assert "shift between slices −6.0pp" in explanation(one, why, watch, "en")
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
 def test_an_incident_is_told_once_edited_and_answered_when_it_is_over(watch: Watch) -> None:
-    (open_,) = incidents.alerts(story(watch, ("views",)), {}, watch, "en")
+    (open_,) = alerts(story(watch, ("views",)), {}, watch, "en")
     assert open_["report"].startswith("incident ")
     assert not open_["silent"]
-    main, reply = incidents.alerts(story(watch, ("views",), (), ()), {}, watch, "en")
+    main, reply = alerts(story(watch, ("views",), (), ()), {}, watch, "en")
     assert main["report"] == open_["report"] == reply["reply_to"]
     assert reply["silent"]
     assert main["chart"] == open_["chart"]
@@ -377,10 +371,10 @@ def test_more_than_a_few_at_once_are_one_message(watch: Watch) -> None:
         Incident(f"{number:08d}", "drop", at(0), at(0), found(f"views, os: {number}"), (Series("views", "os", "x"),))
         for number in range(watch.most_alerts + 1)
     ]
-    (told,) = incidents.alerts(many, {}, watch, "en")
+    (told,) = alerts(many, {}, watch, "en")
     assert told["text"].startswith(f"🔴 <b>{len(many)} incidents at once</b>")
     assert told["text"].count("views") == len(many)
-    assert len(incidents.alerts(many[1:], {}, watch, "en")) == watch.most_alerts
+    assert len(alerts(many[1:], {}, watch, "en")) == watch.most_alerts
 
 
 def test_what_is_snoozed_is_not_told(tmp_path: Path) -> None:
@@ -389,23 +383,23 @@ def test_what_is_snoozed_is_not_told(tmp_path: Path) -> None:
     path.write_text(text)
     watch = load_watch(path)
     (slice_,), (whole,) = story(watch, ("views, os: iOS",)), story(watch, ("views", "views, os: iOS"))
-    assert watch.snoozed(slice_, NOON)
-    assert not watch.snoozed(slice_, NOON + timedelta(days=1))
-    assert not watch.snoozed(whole, NOON)
+    assert watch.snoozed(slice_.series, NOON)
+    assert not watch.snoozed(slice_.series, NOON + timedelta(days=1))
+    assert not watch.snoozed(whole.series, NOON)
 
 
 def test_owners_are_mentioned_while_it_lasts(tmp_path: Path) -> None:
     path = tmp_path / "watch.toml"
     path.write_text(FILE.read_text().replace("owners = []", 'owners = ["@anna", "@ben"]'))
     watch = load_watch(path)
-    (told,) = incidents.alerts(story(watch, ("views", "likes")), {}, watch, "en")
+    (told,) = alerts(story(watch, ("views", "likes")), {}, watch, "en")
     assert told["text"].endswith("\n\n@anna · @ben")
-    over, _ = incidents.alerts(story(watch, ("views",), (), ()), {}, watch, "en")
+    over, _ = alerts(story(watch, ("views",), (), ()), {}, watch, "en")
     assert "@anna" not in over["text"]
 
 
 def test_hostile_names_are_shown_and_not_obeyed(watch: Watch) -> None:
-    (told,) = incidents.alerts(story(watch, ("views, os: <b>bold</b> & co",)), {}, watch, "en")
+    (told,) = alerts(story(watch, ("views, os: <b>bold</b> & co",)), {}, watch, "en")
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; co" in told["text"]
 
 
@@ -414,9 +408,9 @@ def test_an_alert_fits_a_caption_whatever_it_says(watch: Watch, language: Langua
     long = "long & <very> long " * 20
     names = [f"{metric}, os: {long}" for metric in watch.metrics]
     (one,) = fold([Tick(at(0), False, tuple(found(name, 1e18, 1e17) for name in names))], watch)
-    why = [incidents.Contribution("os", f"{place} {long}", 1e9, 0.3) for place in range(5)]
+    why = [Contribution("os", f"{place} {long}", 1e9, 0.3) for place in range(5)]
     link = "https://bi.example.com/superset/dashboard/pulse/"
-    text = messages.incident(one, watch, why, language, now=at(500), link=link)
+    text = incident(one, watch, why, language, now=at(500), link=link)
     assert length(text) <= MAX_CAPTION - 150
     assert "<very>" not in text
 
@@ -424,10 +418,10 @@ def test_an_alert_fits_a_caption_whatever_it_says(watch: Watch, language: Langua
 def test_a_deviation_of_hours_is_told_as_one_of_hours(watch: Watch) -> None:
     leak = replace(found("views", 95, 100), deviation=-0.12, window=16)
     (one,) = fold([Tick(at(0), False, (leak,))], watch)
-    title, range_, *_ = messages.incident(one, watch, [], "en", now=at(1)).splitlines()
+    title, range_, *_ = incident(one, watch, [], "en", now=at(1)).splitlines()
     assert title == "🔴 <b>Views −12.0%</b>"
     assert range_ == "over 4 hours to 12:15; at last 95, expected 90 – 110"
-    assert "за 4 часа до 12:15" in messages.incident(one, watch, [], "ru", now=at(1))
+    assert "за 4 часа до 12:15" in incident(one, watch, [], "ru", now=at(1))
 
 
 def test_the_chart_shows_the_metric_its_range_and_what_is_marked(watch: Watch) -> None:
@@ -435,7 +429,7 @@ def test_the_chart_shows_the_metric_its_range_and_what_is_marked(watch: Watch) -
     values = [100.0 + place % 7 for place in range(96)]
     values[40] = float("nan")
     band = pd.DataFrame({"value": values, "expected": 100.0, "lower": 80.0, "upper": 120.0}, index=moments)
-    figure = charts.incident("Views −61.0%", watch.metrics["views"].metric, band, list(moments[-3:]), "en")
+    figure = charts.draw("Views −61.0%", watch.metrics["views"].metric, band, list(moments[-3:]), "en")
     (axis,) = figure.axes
     expected, shown, marked = axis.get_lines()
     assert set(expected.get_ydata()) == {100.0}
@@ -466,12 +460,17 @@ def _with(tmp_path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('part = "app"', 'prat = "app"', "watch.toml has an entry that is wrong or unknown: .*part"),
+        ("owners = []", "onwers = []", "watch.toml has an entry that is wrong or unknown: .*onwers"),
         ("most_alerts = 5", "most_alert = 5", "watch.toml has an entry that is wrong or unknown: .*most_alert"),
-        ('per = "views"', 'per = "sights"', "watch.toml names what it does not watch: sights"),
+        ("[metrics.views]\nowners = []", "", "watch.toml names what it does not watch: views"),
         ("holidays = []", "holidays = [", "watch.toml is not TOML: "),
         ('country = ""', 'country = "Atlantis"', "'Atlantis' is no country whose holidays are known"),
-        ('of = "likes"\n', "", "a share, and only a share, has both of and per"),
+        (
+            "[metrics.views]",
+            "[metrics.sights]",
+            "sights is not a metric of metric_buckets",
+        ),
+        ("[metrics.views]", "[metrics.sent_per_received]", "sent_per_received is not a metric of metric_buckets"),
     ],
 )
 def test_a_wrong_entry_is_a_sentence(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -11,58 +11,34 @@ such. What is made from it is then not compared with it; what is made from the o
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import pandas as pd
 
-from pulse import clickhouse, messages, settings
+from pulse import settings
 from pulse.clickhouse import ClickHouse
-from pulse.metrics import DIMENSIONS
+from pulse.metrics import BY_COLUMN, DIMENSIONS, FEED, MESSAGES, METRICS, SOURCES, columns
 from pulse.publishing import loads
-from pulse.publishing.loads import Held
+from pulse.publishing.late_data import OF_THE_DAY
+from pulse.wording import DASH
 
-# Slices of a dimension add up to these; distinct users do not add up, and received is counted otherwise there.
-SUMS = ("views", "likes", "messages_sent")
-COUNTS = ("views", "likes", "messages_received", "messages_sent")
+# What the slices of a dimension add up to.
+SUMS = tuple(metric.column for metric in METRICS if metric.additive)
+# What the users of a slice add up to, and what they do not: distinct partners.
+COUNTS = tuple(column for column in columns("dimension_activity") if BY_COLUMN[column].unit == "count")
 PARTNERS = ("users_received", "users_sent")
 MOST_SLICES = 5  # the slices of a table that a sentence names, where more are wrong
-LATE_DAYS = 7  # how many days, from the day back, the source is looked at again when a day is reconciled
 
-FEED, MESSAGES = "feed_actions", "message_actions"
-"""The sources, by the words of the specification."""
-SOURCES = (FEED, MESSAGES)
-
-# What each column is made from: of `user_activity`, and of `daily_metrics`.
+# The sources that each column of `user_activity` is made from.
 USERS_FROM = {
-    "user_id": SOURCES,
-    "os": SOURCES,
-    "gender": SOURCES,
-    "age": SOURCES,
-    "views": (FEED,),
-    "likes": (FEED,),
-    "messages_received": (MESSAGES,),
-    "messages_sent": (MESSAGES,),
-    "users_received": (MESSAGES,),
-    "users_sent": (MESSAGES,),
+    **dict.fromkeys(("user_id", *(dimension.column for dimension in DIMENSIONS)), SOURCES),
+    **{name: (FEED,) if BY_COLUMN[name].part == "feed" else (MESSAGES,) for name in columns("user_activity")},
     "feed_active": (FEED,),
-}
-METRICS_FROM = {
-    "feed_users": (FEED,),
-    "messenger_users": (MESSAGES,),
-    "app_users": SOURCES,
-    "both_users": SOURCES,
-    "views": (FEED,),
-    "likes": (FEED,),
-    "ctr": (FEED,),
-    "messages_sent": (MESSAGES,),
-    "messages_received": SOURCES,
-    "sent_per_received": SOURCES,
 }
 
 # The day's metrics as its users add up to them: columns of one row over `users`.
-METRICS = """
+METRICS_OF_USERS = """
         countIf(users.feed_active) as feed_users,
         countIf(users.messages_sent > 0) as messenger_users,
         countIf(users.feed_active or users.messages_sent > 0) as app_users,
@@ -74,7 +50,6 @@ METRICS = """
         sumIf(users.messages_received, users.feed_active or users.messages_sent > 0) as messages_received,
         if(messages_received = 0, null, messages_sent / messages_received) as sent_per_received
 """
-OF_THE_DAY = "time >= {day_start:DateTime64(6)} and time < {day_end:DateTime64(6)}"
 
 # The slices that `published` and `expected` count differently: how both comparisons of slices end.
 DIFFERING = """
@@ -90,27 +65,6 @@ DIFFERING = """
 """
 
 Numbers = Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class Late:
-    """A source's rows of a published day: how many it holds now, and held when the day was published."""
-
-    event_date: date
-    source: str
-    """`feed_actions` or `message_actions`, by the words of the specification."""
-    published: int
-    now: int
-    hours: tuple[int, ...]
-    """The hours since the day began whose rows are more or fewer."""
-
-    def __str__(self) -> str:
-        hours = f"hour {self.hours[0]}" if len(self.hours) == 1 else f"hours {self.hours[0]} to {self.hours[-1]}"
-        more = f"{abs(self.now - self.published):,} {'more' if self.now > self.published else 'fewer'}"
-        return (
-            f"{self.source} holds {more if self.now != self.published else 'other'} rows of {self.event_date} than "
-            f"when it was published, in {hours} of the day; `pulse daily {self.event_date}` publishes the day anew"
-        )
 
 
 def disagreements(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
@@ -163,7 +117,7 @@ def differences(where: str, found: Numbers, row: Numbers) -> Iterator[str]:
         expected = row.get(column)
         same = value is None if expected is None else value is not None and math.isclose(value, expected, rel_tol=1e-9)
         if not same:
-            table = "daily_metrics" if column in METRICS_FROM else "dimension_activity"
+            table = "daily_metrics" if column in columns("daily_metrics") else "dimension_activity"
             yield f"{column} is {_shown(expected)} in {table}, {_shown(value)} in {where}"
 
 
@@ -173,71 +127,7 @@ def plain(value: Any) -> float | None:
 
 
 def _shown(value: float | None) -> str:
-    return messages.DASH if value is None else f"{value:,.10g}"
-
-
-def late_data(day: date, config: settings.Settings) -> list[Late]:
-    """The sources that hold other rows of a day than when it was published, as far as that was recorded.
-
-    Raises:
-        ClickHouseError: no server answers, or the source cannot be read.
-    """
-    db = clickhouse.connect(config)
-    published = loads.publication(db, day)
-    found = []
-    if published is None:
-        return []
-    for source, then in ((FEED, published.feed), (MESSAGES, published.messages)):
-        if not then.rows:
-            continue
-        now = _held(db, source, day, config)
-        hours = tuple(hour for hour in range(max(len(then.rows), len(now.rows))) if _differs(then, now, hour))
-        if hours:
-            found.append(Late(day, source, sum(then.rows), sum(now.rows), hours))
-    return found
-
-
-def late_days(day: date, config: settings.Settings, days: int = LATE_DAYS) -> list[Late]:
-    """`late_data` of a day and the days before it.
-
-    Raises:
-        ClickHouseError: as `late_data`.
-    """
-    return [late for back in range(days) for late in late_data(day - timedelta(days=back), config)]
-
-
-def _differs(then: Held, now: Held, hour: int) -> bool:
-    """Whether a source holds other rows of an hour; hashes are compared where they were recorded."""
-    pairs = [(then.rows, now.rows)] + ([(then.hashes, now.hashes)] if then.hashes else [])
-    return any(_at(before, hour) != _at(after, hour) for before, after in pairs)
-
-
-def _at(values: list[int], hour: int) -> int:
-    return values[hour] if hour < len(values) else 0
-
-
-def _held(db: ClickHouse, source: str, day: date, config: settings.Settings) -> Held:
-    """What a source holds, up to the last hour with rows: over the day's own bounds, hashed as the extracts hash it."""
-    view, what = {
-        FEED: ("feed_events", "ifNull(cityHash64(action), 0)"),
-        MESSAGES: ("message_events", "receiver_id"),
-    }[source]
-    by_hour = f"""
-    -- What a source holds, one row per hour since the day began
-    select
-        intDiv(dateDiff('second', {{day_start:DateTime64(6)}}, assumeNotNull(time)), 3600) as hour,
-        count() as row_count,
-        sum(cityHash64(user_id, {what}, latest)) as hash
-    from {view}
-    where {OF_THE_DAY}
-    group by hour
-    """  # noqa: S608 (our own names)
-    day_start, day_end = config.day_bounds(day)
-    found = db.read(by_hour, day_start=day_start, day_end=day_end).set_index("hour")
-    if found.empty:
-        return Held([], [])
-    found = found.reindex(range(int(found.index.max()) + 1), fill_value=0)
-    return Held(found["row_count"].tolist(), found["hash"].tolist())
+    return DASH if value is None else f"{value:,.10g}"
 
 
 def _changed(db: ClickHouse, day: date) -> Iterator[str]:
@@ -257,7 +147,7 @@ def _users(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     """The metrics that are not what the users add up to."""
     added_up = f"""
     -- The day's metrics from its users, one row
-    select {METRICS}
+    select {METRICS_OF_USERS}
     from user_activity as users
     where users.event_date = {{day:Date}}
     """  # noqa: S608 (our own columns)
@@ -276,7 +166,7 @@ def _slices(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     order by dimension
     """
     found = {record["dimension"]: record for record in db.read(sums, day=day).to_dict("records")}
-    for dimension in DIMENSIONS:
+    for dimension in (each.column for each in DIMENSIONS):
         totals = found.get(dimension, dict.fromkeys(SUMS, 0))
         yield from differences(f"dimension_activity by {dimension}", {name: totals[name] for name in SUMS}, row)
 
@@ -289,7 +179,7 @@ def _slices_of_users(db: ClickHouse, day: date) -> Iterator[str]:
         select
             slice.1 as dimension,
             slice.2 as dimension_value,
-            (sum(views), sum(likes), sum(messages_received), sum(messages_sent)) as counts
+            ({_sums_of(COUNTS)}) as counts
         from user_activity
         array join [{_named_dimensions()}] as slice
         where event_date = {{day:Date}}
@@ -300,7 +190,7 @@ def _slices_of_users(db: ClickHouse, day: date) -> Iterator[str]:
         select
             dimension,
             dimension_value,
-            (sum(views), sum(likes), sum(messages_received), sum(messages_sent)) as counts
+            ({_sums_of(COUNTS)}) as counts
         from dimension_activity
         where event_date = {{day:Date}}
         group by dimension, dimension_value
@@ -315,15 +205,17 @@ def _source(
     db: ClickHouse, config: settings.Settings, day: date, row: Numbers, sources: Collection[str]
 ) -> Iterator[str]:
     """The users, column by column, and the metrics that are not what the source holds."""
-    columns = [column for column, made_from in USERS_FROM.items() if set(made_from) <= set(sources)]
-    differ = {column: f"published.{column} != users.{column}" for column in columns}
+    compared = [column for column, made_from in USERS_FROM.items() if set(made_from) <= set(sources)]
+    differ = {column: f"published.{column} != users.{column}" for column in compared}
     differ["user_id"] = "not (published.there and users.there)"
-    for attribute in set(columns) & set(DIMENSIONS):  # who only received has those of an earlier day
+    for attribute in set(compared) & {
+        dimension.column for dimension in DIMENSIONS
+    }:  # who only received has those of an earlier day
         differ[attribute] = f"users.acted and {differ[attribute]}"
     counted = "".join(
         f",\n        countIf({differ[column]}) as differ_{column},"
         f"\n        anyIf(if(users.there, users.id, published.id), {differ[column]}) as such_{column}"
-        for column in columns
+        for column in compared
     )
     held = f"""
     -- The day's metrics as the source makes them, and how many users it makes otherwise, by column; one row
@@ -397,16 +289,18 @@ def _source(
         where event_date = {{day:Date}}
     )
 
-    select {METRICS}{counted}
+    select {METRICS_OF_USERS}{counted}
     from users
     full join published on published.id = users.id
     settings join_algorithm = 'full_sorting_merge'
     """  # noqa: S608 (our own columns)
     day_start, day_end = config.day_bounds(day)
     found = db.read(held, day=day, day_start=day_start, day_end=day_end).loc[0]
-    metrics = {name: plain(found[name]) for name, made_from in METRICS_FROM.items() if set(made_from) <= set(sources)}
+    metrics = {
+        name: plain(found[name]) for name in columns("daily_metrics") if set(BY_COLUMN[name].sources) <= set(sources)
+    }
     yield from differences("the source", metrics, row)
-    for column in columns:
+    for column in compared:
         if number := int(found[f"differ_{column}"]):
             who = f"{number:,} user{'s' * (number > 1)}, such as {found[f'such_{column}']}"
             yield f"{column} differs between user_activity and the source for {who}"
@@ -465,9 +359,14 @@ def _partners(db: ClickHouse, config: settings.Settings, day: date) -> Iterator[
     yield from _slice_differences(found, PARTNERS, "from the source")
 
 
+def _sums_of(names: tuple[str, ...]) -> str:
+    """The sums of columns, for a tuple in SQL."""
+    return ", ".join(f"sum({name})" for name in names)
+
+
 def _named_dimensions() -> str:
     """The dimensions as pairs of name and value, for an array in SQL."""
-    return ", ".join(f"('{dimension}', toString({dimension}))" for dimension in DIMENSIONS)
+    return ", ".join(f"('{each.column}', toString({each.column}))" for each in DIMENSIONS)
 
 
 def _slice_differences(found: pd.DataFrame, columns: tuple[str, ...], how: str) -> Iterator[str]:

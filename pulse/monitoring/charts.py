@@ -1,0 +1,112 @@
+"""The chart of an incident: a metric over a day with its expected range."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from math import isnan
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from pulse.figures import GREY, NO_DATA, STYLE, WIDTH, WORDS, label_ticks
+from pulse.metrics import PARTS, Metric
+from pulse.monitoring import detector
+from pulse.monitoring.history import denominator
+from pulse.monitoring.incidents import Incident
+from pulse.monitoring.texts import incident_title
+from pulse.monitoring.watch import Watch
+from pulse.settings import Language
+from pulse.wording import bucket_length, capital, short_date, word
+
+RANGE = "#DDDDDD"
+ALARM = "#CC0033"
+HEIGHT = 4.4  # inches
+
+
+def chart(story: Incident, history: pd.DataFrame, watch: Watch, language: Language) -> Figure:
+    """The series that shows an incident best, over the day to the last bucket that shows it, with its expected range.
+
+    Args:
+        story: an incident that has a leading series, which is in the history.
+        history: of `histories`.
+        watch: what is watched.
+        language: of the chart.
+    """
+    assert story.lead is not None
+    series = story.lead.series
+    watched = watch.metrics[series.metric]
+    until = history[: story.updated]
+    band = detector.band(
+        until[series],
+        denominator=denominator(until, series, watch),
+        kind="ratio" if watched.per else "count",
+        is_holiday=watch.is_holiday,
+        thresholds=watched.thresholds,
+    )
+    shown = [bucket for bucket in band.index if story.opened <= bucket <= story.updated]
+    title = capital(incident_title(story, watch, language))
+    return draw(title, watched.metric, band, shown, language)
+
+
+def draw(title: str, metric: Metric, band: pd.DataFrame, shown: Collection[datetime], language: Language) -> Figure:
+    """A metric over the last day with its expected range, what is not as expected marked.
+
+    Args:
+        title: the finding.
+        metric: what is drawn.
+        band: one row per bucket, indexed by its first moment in local time: `value`, `expected`, `lower`, `upper`; NaN
+            where one is not known.
+        shown: the buckets that are marked.
+        language: of dates and numbers.
+
+    Returns:
+        A figure that pyplot no longer holds.
+    """
+    moments = list(band.index)
+    places = range(len(moments))
+    with plt.style.context(STYLE, after_reset=True):
+        figure, axis = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axis.fill_between(places, band["lower"], band["upper"], color=RANGE, linewidth=0)
+        axis.plot(places, band["expected"], color=GREY, linewidth=1)
+        axis.plot(places, band["value"], color=PARTS[metric.part].color)
+        marked = [place for place in places if moments[place] in shown]
+        axis.plot(
+            marked, band["value"].iloc[marked], color=ALARM, marker="o", linestyle="none", clip_on=False, zorder=3
+        )
+        gaps = [place for place in places if isnan(band["value"].iloc[place])]
+        for place in gaps:
+            axis.axvspan(place - 0.5, place + 0.5, color=NO_DATA, linewidth=0)
+        if gaps:
+            words, across = word("no data", language), axis.get_xaxis_transform()
+            axis.text(_widest(gaps), 0.02, words, transform=across, rotation=90, color=WORDS, size=11, ha="center")
+        axis.set_title(title, loc="left", size=16, weight="bold")
+        axis.set_title(word("per bucket", language, span=bucket_length(language)), loc="right", color=WORDS, size=12)
+        room = (band["upper"] - band["value"]).fillna(0.0).iloc[len(moments) // 5 : 4 * len(moments) // 5]
+        if len(room) and room.max() > 0:
+            place = moments.index(room.idxmax())  # where the words hide least
+            words = word("expected", language)
+            axis.annotate(words, (place, band["upper"].iloc[place]), color=WORDS, ha="center", va="top")
+        axis.set_xlim(-0.5, len(moments) + 0.5)
+        full = [place for place in places if moments[place].minute == 0 and moments[place].hour % 6 == 0]
+        axis.set_xticks(full, [_clock(moments[place], language) for place in full])
+        axis.set_ylim(bottom=0 if metric.unit != "share" else None)
+        label_ticks(axis, metric.unit, 4, language)
+    plt.close(figure)
+    return figure
+
+
+def _widest(gaps: Sequence[int]) -> float:
+    """The middle of the longest run among these places, which are in order."""
+    runs: list[list[int]] = []
+    for place in gaps:
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    longest = max(runs, key=len)
+    return (longest[0] + longest[-1]) / 2
+
+
+def _clock(moment: datetime, language: Language) -> str:
+    """`06:00`; at midnight the day that begins."""
+    return short_date(moment.date(), language) if moment.hour == 0 else f"{moment:%H:%M}"
