@@ -1,11 +1,11 @@
-"""The bot: python-telegram-bot, made to tell exactly what became of a request, and unable to give the token away.
+"""The bot: python-telegram-bot, wrapped so that it says exactly what became of a request and cannot leak the token.
 
-Every request ends in a result or in one of four errors, which is all a sender needs to know: `NotSent` (certainly not
-carried out, may be repeated), `Refused` (certainly not carried out, repeating is useless), `Migrated` (to be repeated
+Every request ends in a result or in one of four errors, which is all that a sender needs to know: `NotSent` (certainly
+not carried out, may be repeated), `Refused` (certainly not carried out, repeating is useless), `Migrated` (repeat it
 with another chat id) and `Unknown` (carried out or not).
 
-The library puts the token into every address, and so into its logs and errors. Here it works with a placeholder, and
-only the transport underneath, which logs nothing, puts the token in its place.
+The library puts the token into every address, and so into its logs and errors. Here it gets a placeholder, and only the
+transport underneath, which logs nothing, replaces it by the token.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from telegram import InputMediaPhoto, LinkPreviewOptions, ReplyParameters
 from telegram.error import ChatMigrated, TelegramError, TimedOut
 from telegram.request import HTTPXRequest
 
-from pulse.delivery.ledger import Posted
+from pulse.delivery.rows import Posted
 
 PLACEHOLDER = "0:token"
 DEFAULT_WAIT = 5.0
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class NotSent(Exception):  # noqa: N818
-    """The request was certainly not carried out and may be repeated, after `wait` seconds where Telegram names them."""
+    """The request was certainly not carried out and may be repeated, after `wait` seconds if Telegram says how long."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -41,7 +41,7 @@ class NotSent(Exception):  # noqa: N818
 
 
 class Refused(Exception):  # noqa: N818
-    """Telegram certainly did not carry the request out, and will not; the text is what it says, letter by letter."""
+    """Telegram certainly did not carry the request out, and will not; the text is Telegram's own."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -49,7 +49,7 @@ class Refused(Exception):  # noqa: N818
 
 
 class Migrated(Exception):  # noqa: N818
-    """The chat has another id now; nothing was carried out."""
+    """The chat has another id now; the request was not carried out."""
 
     def __init__(self, chat: int) -> None:
         super().__init__(f"the group became the supergroup {chat}")
@@ -72,7 +72,7 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Bot:
-    """The bot's own methods, as few as the project needs. A recipient is a chat id, or `id/thread` for a topic."""
+    """The methods that the project needs. A recipient is a chat id, or `id/thread` for a topic."""
 
     client: Client
     timeouts: Timeouts
@@ -85,8 +85,8 @@ class Bot:
         silent: bool = False,
         reply_to: Posted | None = None,
     ) -> Posted:
-        """Send a photo with a caption, or a text, as an answer to a message if that stands in the same chat."""
-        chat, thread = place(recipient)
+        """Send a photo with a caption, or a text; as a reply to a message if that is in the same chat."""
+        chat, thread = chat_and_topic(recipient)
         reply = None
         if reply_to and reply_to.id and reply_to.is_in(recipient):
             reply = ReplyParameters(reply_to.id, allow_sending_without_reply=True)
@@ -99,9 +99,9 @@ class Bot:
         return Posted(recipient, (await self._outcome(call)).message_id)
 
     async def edit(self, posted: Posted, html: str, photo: bytes | None, had_photo: bool) -> None:
-        """Make a message say something else. A photo it had stays where no new one is given."""
+        """Replace the text of a message, and its photo if a new one is given."""
         message = posted.id
-        chat, _ = place(posted.recipient)
+        chat, _ = chat_and_topic(posted.recipient)
         if photo is not None:
             media = InputMediaPhoto(photo, caption=html, parse_mode="HTML")
             call: Awaitable[Any] = self.client.edit_message_media(media, chat_id=chat, message_id=message)
@@ -124,11 +124,11 @@ class Bot:
 
     async def title(self, recipient: str) -> str:
         """The name of a chat."""
-        found = await self._outcome(self.client.get_chat(place(recipient)[0]))
+        found = await self._outcome(self.client.get_chat(chat_and_topic(recipient)[0]))
         return str(found.effective_name)
 
     async def heard_from(self) -> list[tuple[str, str]]:
-        """Chats that lately wrote to the bot, as recipients with their names."""
+        """The chats that recently wrote to the bot, as recipients with their names."""
         found = {}
         for update in await self._outcome(self.client.get_updates()):
             message = update.effective_message
@@ -153,11 +153,11 @@ class Bot:
         except TimeoutError:
             raise Unknown(f"no answer within {self.timeouts.whole:g} s") from None
         except Exception as error:
-            # Whatever else goes wrong, goes wrong after the request has left: an answer that cannot be read.
+            # Anything else goes wrong after the request has left, such as an answer that cannot be read.
             raise Unknown(f"an answer that is not the Bot API's ({type(error).__name__})") from None
 
     def _reason(self, error: TelegramError) -> str:
-        """Why there is no usable answer, in words; the library's own begin with the name of a class."""
+        """Why there is no usable answer. The library's own texts begin with the name of a class."""
         if isinstance(error, TimedOut):
             return f"no answer within {self.timeouts.read:g} s"
         if isinstance(error.__cause__, httpx.HTTPError):
@@ -167,7 +167,7 @@ class Bot:
 
 @asynccontextmanager
 async def connected(api: str, token: str, timeouts: Timeouts) -> AsyncIterator[Bot]:
-    """The bot, for the length of the block. Nothing is sent yet."""
+    """The bot, for the duration of a `with` block. Connecting sends nothing."""
     request = _Request(api, token, timeouts)
     client = Client(PLACEHOLDER, base_url=f"{api.rstrip('/')}/bot", request=request, get_updates_request=request)
     try:
@@ -176,14 +176,14 @@ async def connected(api: str, token: str, timeouts: Timeouts) -> AsyncIterator[B
         await request.shutdown()
 
 
-def place(recipient: str) -> tuple[int | str, int | None]:
-    """A recipient as the chat and the topic that the Bot API asks for."""
+def chat_and_topic(recipient: str) -> tuple[int | str, int | None]:
+    """The chat and the topic of a recipient, as the Bot API wants them."""
     chat, _, thread = recipient.partition("/")
     return (chat if chat.startswith("@") else int(chat)), int(thread) if thread else None
 
 
 class _NotSentError(TelegramError):
-    """No connection came about, or Telegram asked to wait."""
+    """No connection was made, or Telegram asked to wait."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -191,7 +191,7 @@ class _NotSentError(TelegramError):
 
 
 class _RefusedError(TelegramError):
-    """An answer that means no; the library's own errors change what Telegram said."""
+    """An answer that means no, in Telegram's words; the library's own errors reword it."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -199,7 +199,7 @@ class _RefusedError(TelegramError):
 
 
 class _Request(HTTPXRequest):
-    """The library's requests, with errors told apart that it throws together."""
+    """The library's requests, with errors kept apart that the library lumps together."""
 
     def __init__(self, api: str, token: str, timeouts: Timeouts) -> None:
         super().__init__(
@@ -227,7 +227,7 @@ class _Request(HTTPXRequest):
         if 300 <= code < 500 and not _new_chat(payload):
             raise _RefusedError(code, _description(payload) or f"HTTP status {code}")
         if code < 300 and "result" not in _answer(payload):
-            # Before the library sees it, which would log all of it as an error.
+            # Raised before the library sees the answer and logs all of it as an error.
             raise TelegramError("an answer that is not the Bot API's")
         return code, payload
 
@@ -236,8 +236,8 @@ class _Transport(httpx.AsyncHTTPTransport):
     """Puts the token where the placeholder is, below everything that logs or reports an address."""
 
     def __init__(self, token: str, api: str) -> None:
-        # A fresh connection for each message: an idle one that the server has just closed would turn a message that was
-        # never sent into one of which nobody knows.
+        # A new connection for each message: on an idle one that the server has just closed, a message that was never
+        # sent would count as unknown.
         super().__init__(limits=httpx.Limits(max_keepalive_connections=0), proxy=_proxy(api))
         self._token = token
 
@@ -250,7 +250,7 @@ class _Transport(httpx.AsyncHTTPTransport):
 
 
 def _proxy(api: str) -> str | None:
-    """The proxy that the environment names for this address; with a transport of its own, httpx does not look."""
+    """The proxy that the environment names for this address; httpx ignores it when given a transport."""
     parts = urlsplit(api)
     host = parts.hostname or ""
     if host in ("127.0.0.1", "localhost", "::1") or proxy_bypass(host):
@@ -268,7 +268,7 @@ def _answer(payload: bytes) -> dict[str, Any]:
 
 
 def _seconds_asked(payload: bytes) -> float:
-    """How long to wait: as the answer says, or as `FLOOD_WAIT_15` and `SLOWMODE_WAIT_15` have it in their names."""
+    """Seconds to wait: from the answer, or from names such as `FLOOD_WAIT_15` and `SLOWMODE_WAIT_15`."""
     try:
         return float(_parameters(payload)["retry_after"])
     except (KeyError, TypeError, ValueError):
@@ -287,6 +287,6 @@ def _parameters(payload: bytes) -> dict[str, Any]:
 
 
 def _description(payload: bytes) -> str:
-    """What Telegram says, without the name of the code that is told beside it."""
+    """What Telegram says, without the name of the status code."""
     said = str(_answer(payload).get("description") or "")[:300]
     return re.sub(r"^(Bad Request|Forbidden|Conflict): ", "", said)

@@ -149,14 +149,14 @@ class _Desk:
                 self.log.info("%s of %s to chat %s: %s (%s)", report, day, each.chat, each.did, each.ref)
 
     def _tell_without_ledger(self, report: str, day: date, text: str, chats: list[str]) -> None:
-        from pulse.delivery import sending
+        from pulse.delivery import sending, unrecorded
 
         missing = []
         for chat in chats:
             told = self._told_without_ledger(report, day)
             self._remember(report, day, [*told, chat])  # before: told too little rather than every quarter of an hour
             try:
-                sending.send_unrecorded(text, chat, self.config)
+                unrecorded.send_unrecorded(text, chat, self.config)
             except sending.TelegramError as error:  # it certainly did not get it: the next look tries again
                 self._remember(report, day, told)
                 missing.append(f"{error}")

@@ -396,10 +396,10 @@ class DeliverOperator(_ToChats):
             AirflowFailException: the notebook handed on nothing that can be sent, or a setting is wrong.
             AirflowException: some chats did not get it; the others did.
         """
-        from pulse.delivery import sending
+        from pulse.delivery import handed_on
 
         with _for_airflow(context):
-            message = sending.handed_on(notebooks.scraps(self.path), Path(self.path).name)
+            message = handed_on.handed_on(notebooks.scraps(self.path), Path(self.path).name)
             return self.send(self.report, message, context, self.path)
 
 
@@ -427,15 +427,15 @@ class DeliverAlertsOperator(_ToChats):
             AirflowFailException: of those that did not get through, none ever can.
             AirflowException: some alerts did not reach some chats; the others did.
         """
-        from pulse.delivery import sending
+        from pulse.delivery import handed_on, sending
 
         references: list[str] = []
         failures: list[PulseError] = []
         with _for_airflow(context):
             handed = notebooks.scraps(self.path)
-            for alert in sending.alerts_handed_on(handed, Path(self.path).name):
+            for alert in handed_on.alerts_handed_on(handed, Path(self.path).name):
                 try:
-                    message = sending.alert(alert, handed)
+                    message = handed_on.alert(alert, handed)
                     references += self.send(alert["report"], message, context, self.path, alert["event_date"])
                 except PulseError as error:
                     failures.append(error)

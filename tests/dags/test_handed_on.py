@@ -120,7 +120,7 @@ def test_an_alert_that_cannot_be_sent_holds_no_other_back(
 ) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    with pytest.raises(AirflowFailException, match=r"has no text|is not as pulse\.incidents\.alerts"):
+    with pytest.raises(AirflowFailException, match=r"has no text|is not as pulse\.monitoring\.alerts"):
         tell(archived(tmp_path, alerts=[wrong, alert("second")]))
     assert [text.split("\n")[0] for text in chats.texts(outside)] == ["fell"]
 

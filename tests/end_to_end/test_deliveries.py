@@ -28,8 +28,11 @@ from pulse_sandbox.clickhouse import Server
 from telegram_chats import PLAIN, Telegram
 
 from pulse import clickhouse, schema
-from pulse.delivery import ledger, sending
-from pulse.delivery.sending import DeliveryError, Limits, Message
+from pulse.delivery import ledger, sending, settling, unrecorded
+from pulse.delivery.composing import MAX_PHOTO_BYTES
+from pulse.delivery.message import Delivery, DeliveryError, Message, TelegramError
+from pulse.delivery.pace import Limits
+from pulse.delivery.rows import Posted, Row
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN, Settings
 
 DAY = date(2026, 3, 16)
@@ -62,7 +65,7 @@ class Pulse:
     name: str
     limits: Limits = FAST
 
-    def deliver(self, message: Message, chats: str | Sequence[str], **how: Any) -> list[sending.Delivery]:
+    def deliver(self, message: Message, chats: str | Sequence[str], **how: Any) -> list[Delivery]:
         given = {"settings": self.settings, "db": self.db, "limits": self.limits, "run": "test"}
         return sending.deliver(how.pop("name", self.name), DAY, message, chats, **(given | how))
 
@@ -71,22 +74,22 @@ class Pulse:
             self.deliver(message, chats, **how)
         return raised.value
 
-    def pending(self) -> list[sending.Delivery]:
-        found = sending.pending(self.settings, self.db)
+    def pending(self) -> list[Delivery]:
+        found = settling.pending(self.settings, self.db)
         return [each for each in found if each.report == self.name]
 
-    def of_day(self) -> dict[str, sending.Delivery]:
-        found = sending.of_day(DAY, self.settings, self.db)
+    def of_day(self) -> dict[str, Delivery]:
+        found = settling.of_day(DAY, self.settings, self.db)
         return {each.chat: each for each in found if each.report == self.name}
 
-    def dismiss(self, ref: str) -> sending.Delivery:
-        return sending.dismiss(ref, settings=self.settings, db=self.db)
+    def dismiss(self, ref: str) -> Delivery:
+        return settling.dismiss(ref, settings=self.settings, db=self.db)
 
-    def arrived(self, ref: str, message: str | int = "") -> sending.Delivery:
-        return sending.arrived(ref, message, settings=self.settings, db=self.db)
+    def arrived(self, ref: str, message: str | int = "") -> Delivery:
+        return settling.arrived(ref, message, settings=self.settings, db=self.db)
 
-    def resend(self, ref: str) -> sending.Delivery:
-        return sending.resend(ref, settings=self.settings, db=self.db)
+    def resend(self, ref: str) -> Delivery:
+        return settling.resend(ref, settings=self.settings, db=self.db)
 
 
 @pytest.fixture(scope="session")
@@ -376,8 +379,9 @@ def test_a_failed_delivery_is_dismissed(pulse: Pulse, chats: Telegram) -> None:
         chats.fault("kicked", chat)
         error = pulse.fails(report(1), chat)
     (failed,) = error.deliveries
-    assert f"take the chat out of the setting and then off the list: `pulse deliveries dismiss {failed.ref}`" in str(
-        error
+    assert (
+        f"take the chat out of the setting and then take it off the list: `pulse deliveries dismiss {failed.ref}`"
+        in str(error)
     )
     assert [each.ref for each in pulse.pending()] == [failed.ref]
     assert pulse.dismiss(failed.ref[:6]).state == "dismissed"
@@ -532,7 +536,7 @@ def test_a_refusal_fails_at_once_and_says_what_to_do(pulse: Pulse, chats: Telegr
         (400, "PEER_ID_INVALID", "check the id, and let the bot in"),
         (400, "MESSAGE_ID_INVALID", "the message is gone, `pulse deliveries resend "),
         (403, "CHANNEL_PRIVATE", "add the bot to the group or channel again"),
-        (406, "NOT_ACCEPTABLE", "Telegram does not take this from the bot: see what @BotFather says of it"),
+        (406, "NOT_ACCEPTABLE", "Telegram refuses this from the bot: check its status with @BotFather"),
     ],
 )
 def test_what_telegram_says_is_quoted_as_it_is_with_what_to_do(
@@ -550,7 +554,7 @@ def test_an_unknown_chat_topic_or_token_says_what_to_do(pulse: Pulse, chats: Tel
     wrong = pulse.settings.model_copy(update={"telegram_bot_token": _secret("1:" + "x" * 35)})
     assert "the token that @BotFather gave" in str(pulse.fails(report(1), chats.new_chat(), settings=wrong))
     malformed = pulse.settings.model_copy(update={"telegram_bot_token": _secret("secret")})
-    with pytest.raises(sending.TelegramError, match="TELEGRAM_BOT_TOKEN is not a bot's token"):
+    with pytest.raises(TelegramError, match="TELEGRAM_BOT_TOKEN is not a bot's token"):
         pulse.deliver(report(1), chats.new_chat(), settings=malformed)
 
 
@@ -575,7 +579,7 @@ def test_a_migrated_chat_is_followed_and_remembered(pulse: Pulse, chats: Telegra
     assert len(chats.messages(new)) == 2
     # The setting was corrected meanwhile: it is still the same delivery.
     assert pulse.deliver(report(2), new)[0].did == "nothing"
-    assert f"the chat is {new} now: put that in the place of {chat}" in pulse.of_day()[chat].error
+    assert f"the chat is {new} now: put that in place of {chat}" in pulse.of_day()[chat].error
 
 
 def _other_message(chats: Telegram, chat: str, last: int) -> None:
@@ -631,7 +635,7 @@ def test_an_unknown_message_may_be_found_in_the_supergroup(pulse: Pulse, chats: 
     chats.fault("migrated", chat, to=int(new))
     (posted,) = pulse.deliver(report(1), chat, name=f"{pulse.name} other")
     link = f"https://t.me/c/{new.removeprefix('-100')}/{posted.message_id}"
-    with pytest.raises(sending.TelegramError, match="is a message in chat -100"):
+    with pytest.raises(TelegramError, match="is a message in chat -100"):
         pulse.arrived(posted.ref, link.replace("/c/1", "/c/9"))
     pulse.arrived(unknown.ref, link)
     assert pulse.deliver(report(2), chat)[0].did == "edited"
@@ -656,10 +660,10 @@ def test_an_unknown_message_may_be_found_in_the_supergroup(pulse: Pulse, chats: 
 )
 def test_a_link_belongs_to_its_chat(recipient: str, link: str, posted: tuple[str, int] | None) -> None:
     if posted:
-        assert sending._linked(link, recipient) == ledger.Posted(*posted)
+        assert settling._linked(link, recipient) == Posted(*posted)
     else:
-        with pytest.raises(sending.TelegramError):
-            sending._linked(link, recipient)
+        with pytest.raises(TelegramError):
+            settling._linked(link, recipient)
 
 
 @pytest.mark.parametrize(
@@ -667,7 +671,7 @@ def test_a_link_belongs_to_its_chat(recipient: str, link: str, posted: tuple[str
     [
         (png(width=2100, height=100), "Telegram did not take it", "PHOTO_INVALID_DIMENSIONS"),
         (b"not a picture", "Telegram did not take it", "IMAGE_PROCESS_FAILED"),
-        (png() + bytes(sending.MAX_PHOTO_BYTES), "it is larger than 10 MB", "it is larger than 10 MB"),
+        (png() + bytes(MAX_PHOTO_BYTES), "it is larger than 10 MB", "it is larger than 10 MB"),
     ],
 )
 def test_without_a_photo_that_telegram_takes_the_text_goes_alone_and_says_so(
@@ -777,7 +781,7 @@ def test_the_token_is_in_no_log_and_no_error(
     unreachable = pulse.settings.model_copy(update={"telegram_api_url": "http://127.0.0.1:9"})
     short = replace(FAST, lease=2, request=1)
     said += _whole_story(lambda: pulse.deliver(report(1), "-5", settings=unreachable, limits=short))
-    said += _whole_story(lambda: sending.check("-404", pulse.settings))
+    said += _whole_story(lambda: unrecorded.check("-404", pulse.settings))
     text = "\n".join([*said, caplog.text, *capfd.readouterr()])
     assert "sendPhoto" in caplog.text  # the client's own log is there
     for secret in (SANDBOX_TELEGRAM_TOKEN, SANDBOX_TELEGRAM_TOKEN.partition(":")[2]):
@@ -786,7 +790,7 @@ def test_the_token_is_in_no_log_and_no_error(
 
 def _whole_story(attempt: Callable[[], object]) -> list[str]:
     """Everything an error can show: its text, its representation, and the traceback with all causes and contexts."""
-    with pytest.raises(sending.TelegramError) as raised:
+    with pytest.raises(TelegramError) as raised:
         attempt()
     error: BaseException | None = raised.value
     told = ["".join(traceback.format_exception(raised.value))]
@@ -801,21 +805,21 @@ def _whole_story(attempt: Callable[[], object]) -> list[str]:
 
 def test_a_check_says_where_the_test_message_arrived_or_why_not(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat()
-    assert sending.check(chat, pulse.settings) == (
+    assert unrecorded.check(chat, pulse.settings) == (
         f"The test message arrived in “Chat {chat}” ({chat}) from @pulse_sandbox_bot."
     )
-    with pytest.raises(sending.TelegramError, match="-404: Telegram refused: chat not found"):
-        sending.check("-404", pulse.settings)
+    with pytest.raises(TelegramError, match="-404: Telegram refused: chat not found"):
+        unrecorded.check("-404", pulse.settings)
 
 
 def test_a_check_of_a_group_that_became_a_supergroup_names_the_new_id(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat("group")
     new = _new_id(chat)
     chats.fault("migrated", chat, to=int(new))
-    with pytest.raises(sending.TelegramError) as raised:
-        sending.check(chat, pulse.settings)
+    with pytest.raises(TelegramError) as raised:
+        unrecorded.check(chat, pulse.settings)
     assert str(raised.value) == (
-        f"{chat}: nothing was sent: the group became the supergroup {new}; put {new} in the place of the old id."
+        f"{chat}: nothing was sent: the group became the supergroup {new}; put {new} in place of the old id."
     )
     assert chats.messages(chat) + chats.messages(new) == []
 
@@ -823,7 +827,7 @@ def test_a_check_of_a_group_that_became_a_supergroup_names_the_new_id(pulse: Pul
 def test_a_chat_that_wrote_to_the_bot_is_found(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat("private")
     chats.post("say", chat=int(chat), text="/start")
-    assert (chat, f"Chat {chat}") in sending.heard_from(pulse.settings)
+    assert (chat, f"Chat {chat}") in unrecorded.heard_from(pulse.settings)
 
 
 # --- crashes: processes killed with SIGKILL ---------------------------------------------------------------------------
@@ -848,7 +852,7 @@ def _run(pulse: Pulse, message: Message, chats: Sequence[str], point: str = "", 
 
     insert, send, edit = ledger.Ledger._insert, bot.Bot.send, bot.Bot.edit
 
-    def watched_insert(self: ledger.Ledger, rows: Sequence[ledger.Row]) -> None:
+    def watched_insert(self: ledger.Ledger, rows: Sequence[Row]) -> None:
         step = rows[0].state if rows[0].state in ("bid", "claimed", "withdrawn") else "outcome"
         pass_by("before", step)
         insert(self, rows)
@@ -904,7 +908,7 @@ def test_a_run_killed_anywhere_neither_repeats_nor_loses_the_message(pulse: Puls
         # The claim of the dead run holds until its lease is over; after that, nobody knows.
         (unknown,) = pulse.fails(report(1), chat).deliveries
         assert unknown.state == "unknown", point
-        assert "the run that sent it ended in the middle" in unknown.error, point
+        assert "the run that sent it was cut off" in unknown.error, point
         assert len(chats.messages(chat)) == there, point
 
 

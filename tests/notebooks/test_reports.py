@@ -21,7 +21,7 @@ from notebooks.etl import FEED, MESSAGES, STEPS, Etl
 from pulse import schema
 from pulse.archive import index
 from pulse.archive.executed import key_numbers
-from pulse.delivery.sending import MAX_CAPTION, length
+from pulse.delivery.markup import MAX_CAPTION, length
 from pulse.execution import notebooks
 from pulse.execution.notebooks import CheckError, NotebookError
 from pulse.metrics import PARTS

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pulse.delivery.sending import MAX_CAPTION, length
+from pulse.delivery.markup import MAX_CAPTION, length
 from pulse.metrics import BUCKET
 from pulse.monitoring import charts
 from pulse.monitoring.alerts import alerts

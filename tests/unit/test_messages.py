@@ -12,7 +12,7 @@ from reported import DAY, METRICS, eight_days
 from pulse import wording
 from pulse.clickhouse import ClickHouse, ClickHouseError
 from pulse.dashboards.links import dashboard_link
-from pulse.delivery.sending import MAX_CAPTION, MAX_TEXT, length
+from pulse.delivery.markup import MAX_CAPTION, MAX_TEXT, length
 from pulse.metrics import BY_COLUMN, Name, PartName, Row, Unit
 from pulse.monitoring.texts import slice_name
 from pulse.orchestration.texts import REASONS, failure_notice, not_run_notice, reason_in

@@ -7,8 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from pulse.delivery.ledger import Claim, Content, Key, Ledger, Row, standing
-from pulse.delivery.sending import Limits, Pace, TelegramError, chat_list, cut, length
+from pulse.delivery.access import chat_list
+from pulse.delivery.ledger import Claim, Ledger
+from pulse.delivery.markup import cut, length
+from pulse.delivery.message import TelegramError
+from pulse.delivery.pace import Limits, Pace
+from pulse.delivery.rows import Content, Key, Row
+from pulse.delivery.standing import standing
 
 KEY = Key("daily_report", date(2026, 3, 16), "-1")
 NOON = datetime(2026, 3, 17, 12, tzinfo=UTC)
