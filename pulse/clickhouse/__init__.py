@@ -177,9 +177,9 @@ class ClickHouse:
             ClickHouseError: as `execute`.
         """
         frame = self.read(sql, **values)
-        if frame.empty or pd.isna(frame.iat[0, 0]) is True:
+        cell: Any = None if frame.empty else frame.iat[0, 0]
+        if pd.isna(cell) is True:
             return None
-        cell = frame.iat[0, 0]
         return cell.item() if hasattr(cell, "item") else cell
 
     def write(self, rows: pd.DataFrame | Iterable[Mapping[str, Any]], table: str) -> Result:

@@ -96,7 +96,9 @@ def test_a_run_is_kept_with_all_that_made_it(make: Make, kept: Path) -> None:
 def test_a_figure_is_handed_on_as_the_png_that_it_saves(make: Make, kept: Path) -> None:
     draw = "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots(figsize=(3, 2), dpi=100)\naxes.plot([1, 2])"
     notebooks.run(
-        make(draw + "\nplt.close()", "from pulse.execution import notebooks\nnotebooks.glue(chart=figure)"), str(kept), {}
+        make(draw + "\nplt.close()", "from pulse.execution import notebooks\nnotebooks.glue(chart=figure)"),
+        str(kept),
+        {},
     )
     png = notebooks.scraps(str(kept))["chart"]
     assert png.startswith(b"\x89PNG")
