@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from pulse_sandbox import clickhouse as sandbox
-from pulse_sandbox import process
+from pulse_sandbox import clickhouse_stand_in, process
 
 from benchmarks import small_server, ways
 from benchmarks.tables import Figure, goals, progress
@@ -77,7 +76,7 @@ class Cold:
 class Place:
     """Where a run reads and writes."""
 
-    server: sandbox.Server
+    server: clickhouse_stand_in.Server
     day: date
     folder: Path
 
@@ -206,7 +205,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> str:
 
 def compare_ways(folder: Path, day: date, scale: float, rounds: int) -> Iterator[Figure]:
     """Figures of the notebooks beside those of the other ways, on the same server and day."""
-    with sandbox.running(folder / "data") as server:
+    with clickhouse_stand_in.running(folder / "data") as server:
         place = Place(server, day, folder)
         sizes = [int(size * scale) for size in (FEED, MESSAGES, USERS)]
         progress("making the day")
@@ -260,12 +259,12 @@ def beside_pandas(pandas: dict[str, dict[str, Any]], ours: float, wall: float, m
 def crowd(folder: Path, day: date, scale: float) -> Iterator[Figure]:
     """Ten times the users and twice the events, on a server that may use 2 GB."""
     data = folder / "crowd"
-    with sandbox.running(data) as server:  # made without the limit: that is not what is measured
+    with clickhouse_stand_in.running(data) as server:  # made without the limit: that is not what is measured
         progress("making the day of ten times the users")
         sizes = [int(size * scale) for size in (2 * FEED, 2 * MESSAGES, 10 * USERS)]
         ways.make_day(server.url, SOURCE, day, settings.load().zone, *sizes)
     with process.running(small_server.MODULE, data) as about:
-        server = sandbox.Server(about["host"], about["port"], Path(about["data"]), about["pid"])
+        server = clickhouse_stand_in.Server(about["host"], about["port"], Path(about["data"]), about["pid"])
         progress("ten times the users")
         try:
             with peak_memory(server.pid) as peak:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
-from pulse_sandbox import clickhouse as sandbox
-from pulse_sandbox.events import App, fill
+from pulse_sandbox import clickhouse_stand_in
+from pulse_sandbox.events import fill
+from pulse_sandbox.events_app import App
 
 from benchmarks.etl import COLD, run
 from benchmarks.tables import Figure, goals, progress
@@ -122,7 +123,7 @@ def counting(url: str, scale: float) -> Iterator[Figure]:
         yield Figure(f"{HOURS} hours of {rows:,} events: counting {what}", f"{seconds:.1f} s")
 
 
-def whole(server: sandbox.Server, folder: Path, scale: float) -> Iterator[Figure]:
+def whole(server: clickhouse_stand_in.Server, folder: Path, scale: float) -> Iterator[Figure]:
     """A run of the notebook in a fresh process on the sandbox's events: the first, and one like every other."""
     config = settings.load()
     fill(server, App(config.zone, "bench_app", events_per_day=round(300_000 * scale)), days=36)
@@ -154,7 +155,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.monitoring", description="Measure the monitoring.")
     parser.add_argument("--scale", type=float, default=1.0, help="of series and events; 0.05 for a quick look")
     scale = parser.parse_args().scale
-    with tempfile.TemporaryDirectory(prefix="pulse-bench-") as name, sandbox.running(Path(name) / "data") as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="pulse-bench-") as name,
+        clickhouse_stand_in.running(Path(name) / "data") as server,
+    ):
         figures: list[Figure] = []
         for what, measure in (("series", series), ("counting", counting)):
             progress(what)

@@ -14,7 +14,7 @@ from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pulse_sandbox.events import TABLES
+from pulse_sandbox.events_sql import TABLES
 
 from pulse.clickhouse import ClickHouse
 from pulse.settings import day_bounds

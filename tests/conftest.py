@@ -8,7 +8,7 @@ from time import sleep
 from typing import TYPE_CHECKING
 
 import pytest
-from pulse_sandbox import clickhouse, telegram
+from pulse_sandbox import clickhouse_stand_in, telegram_stand_in
 from telegram_chats import Telegram
 
 from pulse import settings
@@ -73,21 +73,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clickhouse.Server]:
+def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clickhouse_stand_in.Server]:
     """The sandbox's ClickHouse on a free port, with a data folder of its own."""
-    with clickhouse.running(tmp_path_factory.mktemp("clickhouse") / "data") as server:
+    with clickhouse_stand_in.running(tmp_path_factory.mktemp("clickhouse") / "data") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def telegram_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[telegram.Server]:
+def telegram_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[telegram_stand_in.Server]:
     """Telegram's stand-in on a free port, with a data folder of its own."""
-    with telegram.running(tmp_path_factory.mktemp("telegram")) as server:
+    with telegram_stand_in.running(tmp_path_factory.mktemp("telegram")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def chats(telegram_server: telegram.Server) -> Telegram:
+def chats(telegram_server: telegram_stand_in.Server) -> Telegram:
     """The stand-in's chats."""
     return Telegram(telegram_server)
 

@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import httpx
-from pulse_sandbox import telegram
+from pulse_sandbox import telegram_stand_in
 
 # Over loopback there is no certificate to check; loading those of the system takes longer than the request.
 PLAIN: dict[str, Any] = {"trust_env": False, "verify": False}
@@ -13,7 +13,7 @@ PLAIN: dict[str, Any] = {"trust_env": False, "verify": False}
 class Telegram:
     """Chats of a test's own, failures, and a look at what arrived."""
 
-    def __init__(self, server: telegram.Server) -> None:
+    def __init__(self, server: telegram_stand_in.Server) -> None:
         self.server = server
         self._ids = itertools.count(1_000_010_001)
 

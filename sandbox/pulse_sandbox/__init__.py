@@ -4,4 +4,4 @@ from pulse import PulseError
 
 
 class SandboxError(PulseError):
-    """A stand-in cannot be started or used; the text says why and what to do."""
+    """A stand-in cannot be started or used. The text says why, and what to do."""

@@ -1,31 +1,16 @@
-"""The Bot API's methods on chats kept on disk: documented shapes, Telegram's limits and error texts, no HTTP.
+"""The Bot API's methods, without HTTP: documented results, Telegram's limits and error texts.
 
-A method takes the store and the request's parameters (strings as sent, files as bytes) and gives the documented result,
-or raises `Refusal`, which is the documented error answer.
+A method takes the store and the request's parameters (strings as they were sent, files as bytes). It returns the
+documented result, or raises `Refusal`, which is the documented error answer.
 """
 
-import hashlib
 import json
-import os
-import time
 from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
-from typing import IO, Any
-from zoneinfo import ZoneInfo
+from typing import Any
 
-from pulse import settings
-from pulse_sandbox import chat_page
+from pulse_sandbox.chat_store import BOT, Store
 from pulse_sandbox.entities import Entity, EntityError, parse, plain, utf16
-
-BOT = {
-    "id": int(settings.SANDBOX_TELEGRAM_TOKEN.partition(":")[0]),
-    "is_bot": True,
-    "first_name": "Pulse",
-    "username": "pulse_sandbox_bot",
-}
-FIRST_CHAT = {"id": int(settings.SANDBOX_CHAT), "title": "Pulse reports", "type": "supergroup"}
-FIRST_TOPICS = {"2": "Daily report", "3": "Live metrics", "4": "Alerts"}
 
 MAX_TEXT, MAX_CAPTION = 4096, 1024
 MAX_PHOTO_BYTES, MAX_PHOTO_SIDES, MAX_PHOTO_RATIO = 10 * 1024 * 1024, 10_000, 20
@@ -34,111 +19,6 @@ MAX_REQUEST_BYTES = 50 * 1024 * 1024
 SAME = (
     "message is not modified: specified new message content and reply markup are exactly the same as a current content"
 )
-
-
-# --- what is kept -----------------------------------------------------------------------------------------------------
-
-
-class Store:
-    """Chats and messages: a journal on disk, its latest state in memory.
-
-    A change is on disk before it is answered. A line cut off by a crash was never answered, so it
-    is dropped at the start.
-    """
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.chats: dict[int, dict[str, Any]] = {}
-        self.messages: dict[int, dict[int, dict[str, Any]]] = {}
-        self.last_id: dict[int, int] = {}
-        self.updates: list[dict[str, Any]] = []
-        self.version = 0
-        (data / "photos").mkdir(exist_ok=True)
-        self._journal = self._replayed(data / "journal.jsonl")
-        if not self.chats:
-            self.add_chat({**FIRST_CHAT, "topics": FIRST_TOPICS})
-
-    def _replayed(self, path: Path) -> IO[bytes]:
-        journal = path.open("a+b")
-        journal.seek(0)
-        whole = 0
-        for line in journal:
-            if not line.endswith(b"\n"):
-                break
-            self._apply(json.loads(line))
-            whole += len(line)
-        journal.truncate(whole)
-        return journal
-
-    def _apply(self, entry: dict[str, Any]) -> None:
-        self.version += 1
-        value = entry["value"]
-        if entry["what"] == "chat":
-            self.chats[value["id"]] = value
-            self.messages.setdefault(value["id"], {})
-        elif entry["what"] == "message":
-            self.messages[value["chat"]][value["id"]] = value
-            # Ids of deleted messages are not given again, as in Telegram.
-            self.last_id[value["chat"]] = max(value["id"], self.last_id.get(value["chat"], 0))
-            if value["person"] and not value["edited"]:
-                self.updates.append(value)
-        elif entry["what"] == "deleted":
-            self.messages[value["chat"]].pop(value["id"], None)
-
-    def _record(self, what: str, value: dict[str, Any]) -> None:
-        entry = {"at": round(time.time(), 3), "what": what, "value": value}
-        self._journal.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
-        self._apply(entry)
-
-    def add_chat(self, chat: dict[str, Any]) -> None:
-        """Add a chat the bot is in, or replace its title and topics."""
-        self._record("chat", chat)
-
-    def add(self, chat: int, **message: Any) -> dict[str, Any]:
-        """Store a new message under the next id of its chat."""
-        blank = {"thread": None, "text": "", "entities": [], "photo": None, "silent": False, "reply_to": None}
-        who = {"from": BOT["first_name"], "person": False, "edited": None}
-        new = {"chat": chat, "id": self.last_id.get(chat, 0) + 1, "date": int(time.time()), **who, **blank, **message}
-        self._record("message", new)
-        return new
-
-    def change(self, message: dict[str, Any], **changes: Any) -> dict[str, Any]:
-        """Store an edit; the earlier version stays in the journal."""
-        changed = {**message, **changes, "edited": int(time.time())}
-        self._record("message", changed)
-        return changed
-
-    def delete(self, chat: int, message: int) -> None:
-        """Forget a message; it stays in the journal."""
-        self._record("deleted", {"chat": chat, "id": message})
-
-    def keep_photo(self, content: bytes, suffix: str) -> str:
-        """Put a photo on disk, whole or not at all; gives its file name, which is the same for the same content."""
-        name = hashlib.sha256(content).hexdigest()[:24] + suffix
-        path = self.data / "photos" / name
-        if not path.exists():
-            write_whole(path, content)
-        return name
-
-    def page(self, zone: ZoneInfo, live: bool) -> str:
-        """The chat page."""
-        messages = {chat: [found[key] for key in sorted(found)] for chat, found in self.messages.items()}
-        return chat_page.page(list(self.chats.values()), messages, zone, live)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one."""
-    partial_file = path.with_name(f"{path.name}.partial")
-    with partial_file.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial_file.replace(path)
-
-
-# --- the Bot API ------------------------------------------------------------------------------------------------------
 
 
 class Refusal(Exception):  # noqa: N818
@@ -155,6 +35,11 @@ Params = dict[str, Any]
 
 
 def chat_of(store: Store, params: Params) -> dict[str, Any]:
+    """Return the chat that a request names.
+
+    Raises:
+        Refusal: there is no such chat.
+    """
     try:
         chat = store.chats.get(int(params.get("chat_id", "")))
     except ValueError:
@@ -193,7 +78,7 @@ def _caption(params: Params) -> tuple[str, list[Entity]]:
 
 
 def _photo(store: Store, content: Any) -> dict[str, Any]:
-    """A photo kept, within the documented limits: 10 MB, sides of 10,000 together, a ratio of at most 20."""
+    """Keep a photo within the documented limits: 10 MB, width and height of 10,000 together, a ratio of at most 20."""
     from PIL import Image, UnidentifiedImageError
 
     if not isinstance(content, bytes):
@@ -213,7 +98,7 @@ def _photo(store: Store, content: Any) -> dict[str, Any]:
 
 
 def _placed(store: Store, chat: dict[str, Any], params: Params) -> dict[str, Any]:
-    """Topic, silence and the message replied to, of a message to be sent."""
+    """The topic, the silence and the message replied to, for a message that is about to be sent."""
     thread = params.get("message_thread_id")
     if thread is not None and str(thread) not in chat["topics"]:
         raise Refusal(400, "message thread not found")
@@ -306,7 +191,7 @@ def _delete_message(store: Store, params: Params) -> Any:
 
 
 def _get_updates(store: Store, params: Params) -> Any:
-    """What people wrote to the bot, from `offset` on; long polling is answered at once."""
+    """What people wrote to the bot, from `offset` onwards. Long polling is answered at once."""
     first = max(int(params.get("offset") or 0), 1)
     found = list(enumerate(store.updates, start=1))[first - 1 : first - 1 + int(params.get("limit") or 100)]
     return [{"update_id": number, "message": _message_json(store, message)} for number, message in found]
@@ -342,7 +227,7 @@ def _chat_json(chat: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message_json(store: Store, message: dict[str, Any], shallow: bool = False) -> dict[str, Any]:
-    """The Bot API's Message; a message replied to is given without the one it replies to itself."""
+    """The Bot API's Message. A message that is replied to comes without the one that it replies to."""
     chat = store.chats[message["chat"]]
     person = {"id": 7, "is_bot": False, "first_name": message["from"]}
     found = {
@@ -369,7 +254,7 @@ def _message_json(store: Store, message: dict[str, Any], shallow: bool = False) 
 
 
 def _sizes(photo: dict[str, Any]) -> list[dict[str, Any]]:
-    """The Bot API's PhotoSizes: scaled copies with sides up to 90, 320, 800 and 1,280."""
+    """The Bot API's PhotoSizes: scaled copies whose sides are at most 90, 320, 800 and 1,280 pixels."""
     longest, sizes = max(photo["width"], photo["height"]), []
     for side in (90, 320, 800, 1280):
         scale = min(side / longest, 1)

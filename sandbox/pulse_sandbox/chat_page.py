@@ -1,7 +1,7 @@
 """The chats of the Telegram stand-in as one HTML page that looks like a chat, readable on a phone.
 
-The same page is served live and kept as a file: all styles are in it, nothing is loaded from elsewhere, its photos lie
-beside it. Everything a message brought is escaped, and the page's policy forbids whatever is not its own.
+The same page is served live and kept as a file. All styles are in it, nothing is loaded from elsewhere, and its photos
+are beside it. Everything in a message is escaped, and the page's policy forbids everything that is not its own.
 """
 
 import base64
@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 from pulse_sandbox.entities import render
 
-# A page of years of messages helps nobody; the journal has them all.
 SHOWN = 200
+"""How many messages of a chat the page shows; the journal has all of them."""
 
 STYLE = """
 :root { --page:#d6e2d0; --bubble:#fff; --text:#111b14; --soft:#6a7a70; --link:#1c74c4; --bar:#fff; --line:#e3e8e4;
@@ -59,7 +59,7 @@ footer { padding:1px 11px 6px; color:var(--soft); font-size:12px; text-align:rig
 .empty { margin:60px 20px; color:var(--soft); text-align:center; }
 """
 
-# Asks for the version of the page and takes the new one in, keeping the reader's place unless it was at the end.
+# Polls the version of the page and shows the new one. The reader's position stays, unless it was at the end.
 SCRIPT = """
 let shown = null;
 async function look() {
@@ -81,7 +81,7 @@ look();
 
 
 def policy(live: bool) -> str:
-    """The Content-Security-Policy of the page: its own style and photos, the one script when live, nothing else."""
+    """The page's Content-Security-Policy: only its own style and photos, and the one script if it is live."""
     style = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     allowed = ["default-src 'none'", f"style-src 'sha256-{style}'", "base-uri 'none'", "form-action 'none'"]
     if live:
@@ -92,7 +92,7 @@ def policy(live: bool) -> str:
 
 
 def page(chats: Sequence[dict[str, Any]], messages: dict[int, list[dict[str, Any]]], zone: ZoneInfo, live: bool) -> str:
-    """The whole page: every chat with its latest messages, oldest first; `live` adds the script that renews it."""
+    """The whole page: every chat with its latest messages, oldest first. `live` adds the script that renews it."""
     title = chats[0]["title"] if len(chats) == 1 else "Sandbox chats"
     links = "".join(f'<a href="#chat{chat["id"]}">{escape(chat["title"])}</a>' for chat in chats)
     sections = "".join(_chat(chat, messages.get(chat["id"], []), zone) for chat in chats)
@@ -145,11 +145,11 @@ def _message(chat: dict[str, Any], message: dict[str, Any], by_id: dict[int, dic
 
 
 def _first_line(message: dict[str, Any]) -> str:
-    return (message["text"].splitlines() or ["Photo"])[0]
+    return str((message["text"].splitlines() or ["Photo"])[0])
 
 
 def _marks(message: dict[str, Any], zone: ZoneInfo) -> str:
-    """How it came: silently, edited when, sent when."""
+    """The message's footer: whether it was silent, when it was edited, when it was sent."""
     sent = datetime.fromtimestamp(message["date"], UTC).astimezone(zone)
     marks = ["silent"] if message["silent"] else []
     if message["edited"]:

@@ -1,4 +1,4 @@
-"""ClickHouse's HTTP interface in front of the sandbox's engine: requests in, answers and errors out."""
+"""ClickHouse's HTTP interface for the sandbox's engine."""
 
 import asyncio
 import gzip
@@ -11,8 +11,9 @@ import uuid
 from base64 import b64decode
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]  # it has no types
 import uvicorn
 import zstandard
 from starlette.applications import Starlette
@@ -21,21 +22,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from pulse_sandbox.clickhouse_engine import TIMEZONE, Engine, Query, QueryError, Result, Table, split_insert
+from pulse_sandbox.clickhouse_engine import TIMEZONE, Engine
+from pulse_sandbox.clickhouse_query import Query, QueryError, Result, Table, split_insert
 from pulse_sandbox.process import About, announce
 from pulse_sandbox.web import REFUSAL, KeepPagesOut
 
 MARK = "X-Pulse-Sandbox"
-_SESSION_SECONDS, _SESSION_LIMIT = 60, 3600  # as the real server's defaults
+_SESSION_SECONDS, _SESSION_LIMIT = 60, 3600  # the real server's defaults
 
-# What clients send beside settings; none of it may reach SET.
+# Parameters of a request that are not settings, and must not reach SET.
 _RESERVED = set(
     """query query_id database default_format session_id session_check session_timeout user password quota_key role
     compress decompress buffer_size wait_end_of_query stacktrace client_protocol_version enable_http_compression
     http_zlib_compression_level send_progress_in_http_headers http_headers_progress_interval_ms readonly close_session
     cancel_http_readonly_queries_on_client_close""".split()  # noqa: SIM905
 )
-# The statuses that the real server gives to errors; 500 to the others.
+# The HTTP statuses that the real server uses for errors; all other errors have status 500.
 _STATUS = {
     400: re.compile(
         "SYNTAX_ERROR|BAD_ARGUMENTS|CANNOT_PARSE_.*|TYPE_MISMATCH|ILLEGAL_COLUMN|INCORRECT_DATA|DUPLICATE_.*"
@@ -62,11 +64,18 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def serve(engine: Engine, passwords: dict[str, str], about: About, listener: socket.socket) -> None:
-    """Answer on the listening socket until SIGTERM or SIGINT, then cancel what runs."""
+    """Answer on the listening socket until SIGTERM or SIGINT; then cancel the running statements.
+
+    Args:
+        engine: runs the statements.
+        passwords: the users' passwords by name.
+        about: what the server announces of itself.
+        listener: the listening socket.
+    """
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # First what runs, so that no connection is waited for.
+            # Cancelled first, so that the server need not wait for connections.
             await asyncio.to_thread(engine.cancel_all)
             await super().shutdown(sockets)
 
@@ -76,7 +85,10 @@ def serve(engine: Engine, passwords: dict[str, str], about: About, listener: soc
         app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, server_header=False, headers=common
     )
     server = Server(config)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn takes them over, and raises them again when it has ended
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # uvicorn replaces these, and raises the signal again when it has stopped
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     announce(about)
     server.run(sockets=[listener])
@@ -126,26 +138,27 @@ def _application(engine: Engine, passwords: dict[str, str], about: About) -> Sta
 
 
 async def _run(request: Request, engine: Engine, query: Query) -> Result:
-    """The statement's result; a client that goes away cancels one that has not begun or only reads."""
+    """Run a statement. If its client disconnects, a statement that has not begun or only reads is cancelled."""
     started = engine.start(query)
     result, gone = asyncio.wrap_future(started), asyncio.ensure_future(request.receive())
+    either: set[asyncio.Future[Any]] = {result, gone}
     try:
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gone.cancel()
     if started.cancel():
         raise QueryError(394, "QUERY_WAS_CANCELLED", "The client has gone away.")
-    while not result.done():  # again and again: the engine may not have begun when it is told the first time
+    while not result.done():  # repeated, because the engine may not have begun at the first request to cancel
         await asyncio.to_thread(engine.cancel, query)
         await asyncio.wait({result}, timeout=0.1)
     return await result
 
 
 async def _read(request: Request, passwords: dict[str, str]) -> Query:
-    """A request as a statement, its data, values and settings.
+    """Read a request: the statement, its data, its values and its settings.
 
     Raises:
-        QueryError: it is not allowed, or not understood.
+        QueryError: the request is not allowed or not understood.
     """
     params = dict(request.query_params)
     user = _user(request, params, passwords)
@@ -185,7 +198,7 @@ def _user(request: Request, params: dict[str, str], passwords: dict[str, str]) -
     headers = request.headers
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     user, password = "default", ""
-    if request.method == "POST":  # as Redash sends them; an address alone, as an image has it, opens nothing
+    if request.method == "POST":  # Redash sends them so; an address alone, as in an image, must not be enough
         user, password = params.get("user", user), params.get("password", password)
     elif "user" in params or "password" in params:
         message = "Send user and password in headers: the address of a GET may come from any web page."
@@ -209,12 +222,12 @@ async def _body(request: Request) -> bytes:
         raise QueryError(48, "NOT_IMPLEMENTED", f"Unknown compression method {encoding}.")
     try:
         return await asyncio.to_thread(_UNPACK[encoding], body)
-    except Exception as error:  # each of the three libraries has errors of its own
+    except Exception as error:  # each of the three libraries raises its own errors
         raise QueryError(271, "CANNOT_DECOMPRESS", f"Cannot decompress the request's body: {error}.") from None
 
 
 async def _tables(request: Request, params: dict[str, str]) -> list[Table]:
-    """The external tables of a form; its plain fields join the parameters."""
+    """Read the external tables of a form, and add its plain fields to the parameters."""
     async with request.form() as form:
         files = {name: await value.read() for name, value in form.items() if not isinstance(value, str)}
         params.update((name, value) for name, value in form.items() if isinstance(value, str))
@@ -229,7 +242,7 @@ async def _tables(request: Request, params: dict[str, str]) -> list[Table]:
 
 
 def _split(text: bytes, body: bytes) -> tuple[bytes, str, list[bytes]]:
-    """The statement, the format of its data, and the data, wherever the request carries them."""
+    """Return the statement, the format of its data and the data, wherever they are in the request."""
     if found := split_insert(text):
         sql, insert_format, start = found
         return sql, insert_format, [start + b"\n" + body] if start.strip() else [body]

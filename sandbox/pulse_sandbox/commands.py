@@ -1,122 +1,132 @@
 """`pulse sandbox`: the commands that this distribution adds to `pulse`."""
 
+# Each command imports what it alone needs, so that `pulse --help` stays fast.
+
 import os
 import signal
 import subprocess
 import threading
 from contextlib import ExitStack, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pulse import PulseError, settings
+from pulse_sandbox import clickhouse_stand_in, telegram_stand_in
+from pulse_sandbox.events_app import App
 
-if TYPE_CHECKING:
-    from pulse_sandbox.clickhouse import Server
-    from pulse_sandbox.events import App
+FOLDER = settings.ROOT / ".sandbox"
 
 app = typer.Typer(no_args_is_help=True, help="The stand-ins for ClickHouse and Telegram on this machine.")
 
 
 @app.command("superset")
-def sandbox_superset() -> None:
-    """A Superset of this machine's own with the dashboard in it, until Ctrl-C."""
+def run_superset() -> None:
+    """Run a Superset on this machine with the dashboard in it, until Ctrl-C."""
     from pulse import clickhouse, schema
     from pulse.dashboards import superset
-    from pulse_sandbox import superset as server
+    from pulse_sandbox import superset_server
 
     config = settings.load()
     db = clickhouse.connect(config)
     schema.ensure(db)
     if not db.value("select count() from daily_metrics"):
         typer.echo("No day is published yet, so the dashboard is empty: `make run` publishes yesterday.")
-    with server.running(port=server.PORT) as here:
-        ours = {"SUPERSET_URL": here.url, "SUPERSET_USER": here.user, "SUPERSET_PASSWORD": here.password}
-        address = superset.install(settings.load(**ours))
-        secret = here.password if here.new else f"in {here.password_file}"
-        typer.echo(f"The dashboard is at {address} (user {here.user}, password {secret})")
+    with superset_server.running(port=superset_server.PORT) as server:
+        own = {"SUPERSET_URL": server.url, "SUPERSET_USER": server.user, "SUPERSET_PASSWORD": server.password}
+        address = superset.install(settings.load(**own))
+        secret = server.password if server.new else f"in {server.password_file}"
+        typer.echo(f"The dashboard is at {address} (user {server.user}, password {secret})")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
 
 
 @app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def sandbox_run(
+def run(
     context: typer.Context,
-    seed: Annotated[int, typer.Option(help="Another seed makes other events.")] = 1,
-    events: Annotated[int, typer.Option(help="Events on a usual day.")] = 300_000,
-    days: Annotated[int, typer.Option(help="Days of events, up to yesterday.")] = 35,
-    live: Annotated[bool, typer.Option(help="Let today's events go on arriving while the command runs.")] = False,
+    seed: Annotated[int, typer.Option(help="The seed of the demo events; another seed makes other events.")] = 1,
+    events: Annotated[int, typer.Option(help="How many events a usual day has.")] = 300_000,
+    days: Annotated[int, typer.Option(help="How many days of events to make, up to yesterday.")] = 35,
+    live: Annotated[bool, typer.Option(help="Add today's events as time passes, while the command runs.")] = False,
 ) -> None:
-    """Run a command (after --) with the sandbox beside it: started unless it runs already, filled up to yesterday.
+    """Run a command (after --) beside the sandbox, which is started if necessary and filled up to yesterday.
 
-    With a CLICKHOUSE_URL or a TELEGRAM_BOT_TOKEN of your own, the command runs against that instead.
+    If you have set CLICKHOUSE_URL or TELEGRAM_BOT_TOKEN, the command uses that service and not its stand-in.
     """
-    from pulse import clickhouse as db
-    from pulse import schema
-    from pulse_sandbox import clickhouse, history
-    from pulse_sandbox import events as demo
-    from pulse_sandbox import telegram as messenger
-
     config = settings.load()
-    folder = settings.ROOT / ".sandbox"
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]))
     with ExitStack() as stack:
         if config.clickhouse_url.get_secret_value() == settings.SANDBOX_CLICKHOUSE_URL:
-            port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
-            server = clickhouse.answering(port) or stack.enter_context(clickhouse.running(folder / "clickhouse", port))
-            made = demo.App(config.zone, config.source_database, seed=seed, events_per_day=events)
-            rows = demo.fill(server, made, days=days)
-            if server.data == folder / "clickhouse":  # this checkout's own: nobody else's tables are changed
-                schema.upgrade(db.connect(config), config.source_database)
-            typer.echo(f"The sandbox's ClickHouse answers on port {port}; {rows:,} new events.", err=True)
-            _publish_days(min(days - 1, history.WEEK), "The week before yesterday")
-            # The days before that, which only dashboards show, meanwhile: another time goes on where this one ends.
-            ended = threading.Event()
-            older = threading.Thread(target=_publish_days, args=(days - 1, "The days before that week", ended))
-            older.start()
-            stack.callback(older.join)
-            stack.callback(ended.set)
-            if live:
-                stop = threading.Event()
-                arriving = threading.Thread(target=_let_events_arrive, args=(server, made, stop))
-                arriving.start()
-                stack.callback(arriving.join)
-                stack.callback(stop.set)
+            made = App(config.zone, config.source_database, seed=seed, events_per_day=events)
+            _start_clickhouse(stack, config, made, days, live)
         if config.telegram_bot_token.get_secret_value() == settings.SANDBOX_TELEGRAM_TOKEN:
-            port = int(settings.SANDBOX_TELEGRAM_API_URL.rsplit(":", 1)[1])
-            chat = messenger.answering(port) or stack.enter_context(messenger.running(folder / "telegram", port))
-            typer.echo(f"The sandbox's Telegram chat is at {chat.chat_page}", err=True)
+            _start_telegram(stack)
         raise typer.Exit(_run_until_it_ends(context.args))
 
 
+def _start_clickhouse(stack: ExitStack, config: settings.Settings, made: App, days: int, live: bool) -> None:
+    """Start ClickHouse's stand-in if it does not run yet, and fill it with events and published days."""
+    from pulse import clickhouse, schema
+    from pulse_sandbox import events, history
+
+    port, folder = clickhouse_stand_in.PORT, FOLDER / "clickhouse"
+    server = clickhouse_stand_in.answering(port) or stack.enter_context(clickhouse_stand_in.running(folder, port))
+    rows = events.fill(server, made, days=days)
+    if server.data == folder:  # only this checkout's own tables are upgraded, never those of another one
+        schema.upgrade(clickhouse.connect(config), config.source_database)
+    typer.echo(f"The sandbox's ClickHouse answers on port {port}; {rows:,} new events.", err=True)
+    _publish_days(min(days - 1, history.WEEK), "The week before yesterday")
+    # Only dashboards show the days before that week, so they are published while the command runs. If it ends first,
+    # the next start continues there.
+    ended = threading.Event()
+    older = threading.Thread(target=_publish_days, args=(days - 1, "The days before that week", ended))
+    older.start()
+    stack.callback(older.join)
+    stack.callback(ended.set)
+    if live:
+        stop = threading.Event()
+        arriving = threading.Thread(target=_let_events_arrive, args=(server, made, stop))
+        arriving.start()
+        stack.callback(arriving.join)
+        stack.callback(stop.set)
+
+
+def _start_telegram(stack: ExitStack) -> None:
+    """Start Telegram's stand-in if it does not run yet."""
+    port, folder = telegram_stand_in.PORT, FOLDER / "telegram"
+    chat = telegram_stand_in.answering(port) or stack.enter_context(telegram_stand_in.running(folder, port))
+    typer.echo(f"The sandbox's Telegram chat is at {chat.chat_page}", err=True)
+
+
 def _publish_days(days: int, which: str, enough: threading.Event | None = None) -> None:
-    """Publish what is missing of the sandbox's days, and say how many it was."""
+    """Publish the sandbox's days that are not published yet, and print how many there were."""
     from pulse_sandbox import history
 
     try:
         if published := history.publish(days, enough):
             typer.echo(f"{which}: {len(published)} days published.", err=True)
-    except Exception as error:  # somebody is changing the notebooks, and wants the sandbox for that
+    except Exception as error:  # whoever is changing the notebooks needs the sandbox nevertheless
         typer.echo(f"{which} could not be published: {error}", err=True)
 
 
-def _let_events_arrive(server: "Server", made: "App", stop: threading.Event) -> None:
-    """Bring today's events up to the moment, every half minute until told to stop."""
-    from pulse_sandbox.events import make_until
+def _let_events_arrive(server: clickhouse_stand_in.Server, made: App, stop: threading.Event) -> None:
+    """Bring today's events up to the present every half minute, until told to stop."""
+    from pulse_sandbox import events
 
     while not stop.is_set():
         try:
-            make_until(server, made, datetime.now(made.zone))
-        except PulseError as error:  # the next time may go better
+            events.make_until(server, made, datetime.now(made.zone))
+        except PulseError as error:  # the next attempt may succeed
             typer.echo(f"No new events: {error}", err=True)
         stop.wait(30)
 
 
 def _run_until_it_ends(command: list[str]) -> int:
-    """Run a command; Ctrl-C is its own to handle, and what it stands on stays until it is done with that.
+    """Run a command and return its exit code.
 
-    SIGTERM and SIGHUP, which reach this process alone, are handed on to it.
+    Ctrl-C reaches the command directly; the sandbox stays up until the command has ended. SIGTERM and SIGHUP reach only
+    this process, which forwards them.
     """
     if not command:
         raise PulseError("There is no command; give one after --, such as `pulse sandbox run -- pulse daily`.")
@@ -129,6 +139,6 @@ def _run_until_it_ends(command: list[str]) -> int:
     while True:
         try:
             code = process.wait()
-            return code if code >= 0 else 128 - code  # as a shell says that a signal ended it
+            return code if code >= 0 else 128 - code  # a shell reports the end by a signal in the same way
         except KeyboardInterrupt:
             continue

@@ -1,7 +1,7 @@
-"""Telegram's HTML: parsed into text and entities as the Bot API documents it, and rendered for a page.
+"""Telegram's HTML, parsed into text and entities as the Bot API documents it, and rendered for a page.
 
 Offsets and lengths are in UTF-16 code units, as everywhere in the Bot API. The error texts are those of Telegram's own
-server (`parse_html` of TDLib), so that a client sees here what it would see there.
+server (`parse_html` of TDLib), so a client sees the same texts here.
 """
 
 import re
@@ -36,7 +36,7 @@ _ADDRESS = re.compile(r"https?://[^\s<>\"]*[^\s<>\".,;:!?)]")
 
 
 class EntityError(ValueError):
-    """The markup is not Telegram's HTML; the text is what the Bot API answers after `can't parse entities: `."""
+    """The markup is not Telegram's HTML. The text is what the Bot API answers after `can't parse entities: `."""
 
 
 def utf16(text: str) -> int:
@@ -52,12 +52,14 @@ class _Open:
 
 
 def parse(markup: str) -> tuple[str, list[Entity]]:
-    """Text and entities of a message sent with `parse_mode=HTML`, trimmed as Telegram trims them.
+    """The text and entities of a message sent with `parse_mode=HTML`, trimmed as Telegram trims them.
 
     Raises:
-        EntityError: an unsupported, unclosed or unmatched tag.
+        EntityError: a tag is unsupported, unclosed or unmatched.
     """
-    text, entities, stack, position = "", [], [], 0
+    text, position = "", 0
+    entities: list[Entity] = []
+    stack: list[_Open] = []
     for found in re.finditer(r"[&<]", markup):
         start = found.start()
         if start < position:
@@ -80,7 +82,7 @@ def parse(markup: str) -> tuple[str, list[Entity]]:
 
 
 def plain(text: str) -> tuple[str, list[Entity]]:
-    """Text and entities of a message sent without a parse mode."""
+    """The text and entities of a message sent without a parse mode."""
     return _trimmed(text, [])
 
 
@@ -154,7 +156,7 @@ def _entity(opened: _Open, text: str) -> Entity | None:
 
 
 def _trimmed(text: str, entities: list[Entity]) -> tuple[str, list[Entity]]:
-    """Without white space at both ends, entities moved accordingly, bare addresses marked."""
+    """Strip white space at both ends, move the entities accordingly, and mark bare addresses."""
     kept = text.strip()
     lead, size = utf16(text[: len(text) - len(text.lstrip())]), utf16(kept)
     moved = []
@@ -192,12 +194,13 @@ _TAGS = {
 
 
 def render(text: str, entities: list[Entity]) -> str:
-    """The text as HTML for a page: everything in it escaped, its entities as tags."""
+    """The text as HTML for a page, with its entities as tags and everything else escaped."""
     units = text.encode("utf-16-le")
     cuts = sorted(
         {0, len(units) // 2, *(e["offset"] for e in entities), *(e["offset"] + e["length"] for e in entities)}
     )
-    html, stack = "", []
+    html = ""
+    stack: list[tuple[int, str]] = []  # where an open tag ends, and its end tag
     for cut, following in zip(cuts, [*cuts[1:], None], strict=True):
         while stack and stack[-1][0] <= cut:
             html += stack.pop()[1]

@@ -1,8 +1,7 @@
-"""The days before yesterday as Pulse would have published them: a newcomer's first report has a week to show, and the
-dashboards have every day of the sandbox.
+"""Publishes the days before yesterday, so that a newcomer's first report has a week to compare with.
 
-The code cells of the ETL's own notebooks run one after the other in this process: no kernel, no Airflow and no archive,
-but a day in a second.
+The dashboards then have every day of the sandbox too. The code cells of the ETL's own notebooks run one after the other
+in this process, without a kernel, Airflow or the archive: a day takes a second.
 """
 
 import io
@@ -20,15 +19,19 @@ from pulse.publishing import loads
 from pulse.settings import ROOT
 
 STEPS = ("extract_feed", "extract_messages", "transform", "load")
-WEEK = 7  # the days that a report compares its day with
+WEEK = 7
+"""How many days a report compares its own day with."""
 
 
 def publish(days: int = WEEK, enough: threading.Event | None = None) -> list[date]:
-    """Publish those of the days before yesterday that are not published yet, the newest first; gives them.
+    """Publish the days before yesterday that are not published yet, the newest first.
 
     Args:
-        days: how many at most, counted back from the day before yesterday; the sandbox has their events.
+        days: how many days to look at, back from the day before yesterday; the sandbox must have their events.
         enough: once it is set, no other day is begun.
+
+    Returns:
+        The days that were published.
 
     Raises:
         PulseError: a day cannot be computed.
@@ -54,7 +57,7 @@ def publish(days: int = WEEK, enough: threading.Event | None = None) -> list[dat
 
 
 def _cells(step: str) -> list[tuple[Any, bool]]:
-    """A notebook's code cells, each with whether it is the one with the parameters."""
+    """The code cells of a notebook, compiled, each with whether it has the parameters."""
     node = nbformat.read(ROOT / "notebooks" / "etl" / f"{step}.ipynb", as_version=4)
     return [
         (compile(cell.source, f"{step}.ipynb", "exec"), "parameters" in cell.metadata.get("tags", []))
@@ -66,8 +69,8 @@ def _cells(step: str) -> list[tuple[Any, bool]]:
 def _run(cells: list[tuple[Any, bool]], **parameters: str) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "No kernel detected")  # by scrapbook, which then prints what is handed on
+        warnings.filterwarnings("ignore", "No kernel detected")  # scrapbook's, which then prints what is glued
         for code, sets_parameters in cells:
             exec(code, names)  # noqa: S102 (our own notebooks)
-            if sets_parameters:  # where papermill puts its own
+            if sets_parameters:  # where papermill injects them
                 names.update(parameters)

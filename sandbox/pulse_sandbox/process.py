@@ -1,9 +1,9 @@
-"""A stand-in as a process of its own: started, waited for, stopped, and gone when whoever started it is gone.
+"""Runs a stand-in as a separate process: starts it, waits until it is ready, and stops it.
 
-Such a module runs with `python -m <module> --data D --port P` (port 0: a free one; `main`). It takes its folder and its
-port for itself (`taken`). When it is ready it prints one line of JSON, what it says of itself (`announce`); when it
-cannot start it prints one sentence to stderr and exits with 2. With `--until-stdin-closes` it stops as soon as the
-process that started it is gone (`stop_with_parent`).
+A stand-in's module runs with `python -m <module> --data D --port P` (`main`; port 0 means a free one). It reserves its
+folder and its port (`taken`). When it is ready, it prints one line of JSON about itself (`announce`). If it cannot
+start, it prints one sentence to stderr and exits with 2. With `--until-stdin-closes` it stops as soon as the process
+that started it has gone (`stop_with_parent`).
 """
 
 import argparse
@@ -34,10 +34,10 @@ About = dict[str, Any]
 
 @contextmanager
 def running(module: str, data: Path, port: int | None = None) -> Iterator[About]:
-    """Run a stand-in for the length of the `with` block; gives what it announced.
+    """Run a stand-in for the length of the `with` block, whose value is what the stand-in announced.
 
     Raises:
-        SandboxError: it did not start; the text is the sentence it ended with.
+        SandboxError: it did not start; the text is the sentence that it printed.
     """
     with started(module, [sys.executable, "-m", module], data, port) as about:
         yield about
@@ -47,7 +47,7 @@ def running(module: str, data: Path, port: int | None = None) -> Iterator[About]
 def started(
     name: str, program: list[str], data: Path, port: int | None, seconds: float = START_SECONDS
 ) -> Iterator[About]:
-    """`running` for a program that keeps to the same rules, and has so many seconds to be ready."""
+    """Like `running`, for any program that follows the same rules and is ready within some seconds."""
     command = [*program, "--data", str(data), "--port", str(port or 0), "--until-stdin-closes"]
     pipe = subprocess.PIPE
     with (
@@ -61,8 +61,8 @@ def started(
 
 
 def identity(port: int) -> About | None:
-    """What the stand-in on this port says of itself under `/sandbox`; None where nothing or something else answers."""
-    # A proxy from the environment has no business between us and a loopback address.
+    """What the stand-in on this port says about itself at `/sandbox`; None if nothing or something else answers."""
+    # Requests to a loopback address must not go through a proxy from the environment.
     opener = build_opener(ProxyHandler({}))
     try:
         with opener.open(f"http://{HOST}:{port}/sandbox", timeout=5) as answer:
@@ -76,7 +76,7 @@ def identity(port: int) -> About | None:
 
 
 def main(module: str, serve: Callable[[Path, int], None], port: int) -> int:
-    """The command line of a stand-in: serve until stopped; status 2 and a sentence if that cannot be."""
+    """The command line of a stand-in: serve until stopped. Returns 2, after a sentence, if it cannot start."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description="A stand-in, on loopback.")
     parser.add_argument("--data", type=Path, required=True, help="the data folder; created if missing")
     parser.add_argument("--port", type=int, default=port, help="on loopback (%(default)s; 0: a free one)")
@@ -94,27 +94,27 @@ def main(module: str, serve: Callable[[Path, int], None], port: int) -> int:
 
 @contextmanager
 def taken(name: str, data: Path, port: int) -> Iterator[socket.socket]:
-    """The data folder and the port, listening, for this process alone: of two that start at once, one fails here.
+    """Reserve the data folder and the port for this process, so that of two that start at once one fails here.
 
-    The system gives both back however the process ends.
+    The operating system frees both however the process ends. The value of the `with` block is the listening socket.
 
     Raises:
-        SandboxError: one of them is in use, or cannot be used.
+        SandboxError: the folder or the port is in use, or cannot be used.
     """
     with _locked(name, data), _listening(name, port) as listener:
         yield listener
 
 
 def announce(about: About) -> None:
-    """Tell the process that started this one that it is ready."""
+    """Tell the process that started this one that the stand-in is ready."""
     print(json.dumps(about), flush=True)
 
 
 def stop_with_parent() -> None:
-    """End this process, as by SIGTERM, once its standard input closes, which happens when its parent is gone."""
+    """Send SIGTERM to this process once its standard input closes, which happens when its parent has gone."""
 
     def wait() -> None:
-        # Not through sys.stdin, whose lock held by this thread aborts the interpreter when it ends first.
+        # sys.stdin has a lock: if this thread held it at exit, the interpreter would abort.
         while os.read(0, 1024):
             pass
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,10 +1,9 @@
-"""Who asks: a program on this machine, a page of the sandbox's own, or some other page in the developer's browser.
+"""Keeps web pages away from the sandbox: only programs, and the sandbox's own pages, get answers.
 
-Loopback keeps other machines out, but not the pages that the developer's browser shows: any of them may send requests
-to 127.0.0.1, and the sandbox's passwords are public. A browser says where a request comes from, in headers that no page
-can change or leave out: `Sec-Fetch-Site`, which goes with every request to loopback, and `Origin`, which goes with
-everything but what an image, a link or an address sends. A page elsewhere whose name was made to resolve to loopback
-(DNS rebinding) is told by the `Host`.
+Loopback keeps other machines out, but not the pages in the developer's browser: any page may send requests to
+127.0.0.1, and the sandbox's passwords are public. A browser says where a request comes from, in headers that no page
+can change or omit: `Sec-Fetch-Site` with every request to loopback, and `Origin` with everything except requests of
+images, links and addresses. A foreign page whose name resolves to loopback (DNS rebinding) is recognized by its `Host`.
 """
 
 from collections.abc import Callable, Collection
@@ -21,12 +20,12 @@ HOSTS = (HOST, "localhost")
 
 
 class KeepPagesOut:
-    """ASGI middleware: answers programs, and of browsers only those that show the sandbox's own pages.
+    """ASGI middleware that answers programs, and browsers only for the sandbox's own pages.
 
     Args:
-        app: what it stands before.
-        pages: the paths that a browser may open from anywhere, as a page of its own in a window; from there it may ask
-            for the others. Without any, no browser is answered.
+        app: the application that it protects.
+        pages: the paths that a browser may open from anywhere, as a page in a window; such a page may request the
+            other paths. If there are none, no browser is answered.
         refuse: makes the answer to other web pages.
     """
 
@@ -37,7 +36,7 @@ class KeepPagesOut:
         self._pages, self._refuse = pages, refuse or (lambda: PlainTextResponse(f"{REFUSAL}\n", 403))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # there are none here
+        if scope["type"] == "websocket":  # the sandbox has none
             return
         allowed = scope["type"] != "http" or self._may(Request(scope))
         await (self._app if allowed else self._refuse())(scope, receive, send)
@@ -57,7 +56,7 @@ class KeepPagesOut:
 
 
 def is_from_browser(request: Request) -> bool:
-    """Whether a browser sends it, whatever the page: programs send none of these."""
+    """Whether a browser sends the request: programs send none of these headers."""
     sent = request.headers
     marks = ("origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "referer")
     return any(mark in sent for mark in marks) or sent.get("user-agent", "").startswith("Mozilla/")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from archives import keep, now, place
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 from telegram_chats import Telegram
 
 from pulse import clickhouse, schema, settings

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pendulum
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 
 from dashboards.redash import KEY, Redash
 from pulse import clickhouse, settings

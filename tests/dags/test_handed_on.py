@@ -6,7 +6,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 from telegram_chats import Telegram
 
 from pulse import clickhouse, schema

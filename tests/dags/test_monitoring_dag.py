@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
-from pulse_sandbox.clickhouse import Server
-from pulse_sandbox.events import App, fill
+from pulse_sandbox.clickhouse_stand_in import Server
+from pulse_sandbox.events import fill
+from pulse_sandbox.events_app import App
 from telegram_chats import Telegram
 
 from pulse import clickhouse, settings

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 from telegram_chats import Telegram
 
 from pulse import clickhouse, schema, settings

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from published import metrics_of, publish, slices_of
-from pulse_sandbox import clickhouse as sandbox
-from pulse_sandbox import superset as superset_server
+from pulse_sandbox import clickhouse_stand_in, superset_server
 
 from pulse import clickhouse, schema, settings
 
@@ -30,7 +29,7 @@ COUNTED = ["views", "likes", "messages_received", "messages_sent", "users_receiv
 class Published:
     """What the target tables hold: rows by day, and by day, dimension and value."""
 
-    server: sandbox.Server
+    server: clickhouse_stand_in.Server
     daily: pd.DataFrame
     slices: pd.DataFrame
 
@@ -71,7 +70,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     users = [_user(day, number, chance) for number in range(2_000)]
     daily[WITH_USERS] = metrics_of(last - timedelta(days=WITH_USERS), users) | {"event_date": day}
     slices = [each for each in slices if each["event_date"] != day] + slices_of(users, partners=7)
-    with sandbox.running(tmp_path_factory.mktemp("published") / "data") as server:
+    with clickhouse_stand_in.running(tmp_path_factory.mktemp("published") / "data") as server:
         found = Published(server, _by_day(daily), _by_day(slices))
         schema.ensure(found.db)
         publish(found.db, user_activity=users, dimension_activity=slices, daily_metrics=daily)

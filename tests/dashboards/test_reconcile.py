@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pulse_sandbox.superset import Server
+from pulse_sandbox.superset_server import Server
 
 from dashboards.conftest import WITH_USERS, Published, environment
 from dashboards.redash import KEY, Redash

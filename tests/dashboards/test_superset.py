@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from published import publish
-from pulse_sandbox.superset import Server
+from pulse_sandbox.superset_server import Server
 
 from dashboards.conftest import COUNTED, Published, environment, unpublish
 from pulse import settings

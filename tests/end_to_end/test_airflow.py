@@ -21,8 +21,9 @@ from urllib.parse import quote
 import nbformat
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from pulse_sandbox.clickhouse import Server
-from pulse_sandbox.events import App, fill
+from pulse_sandbox.clickhouse_stand_in import Server
+from pulse_sandbox.events import fill
+from pulse_sandbox.events_app import App
 from telegram_chats import Telegram
 
 from pulse import settings

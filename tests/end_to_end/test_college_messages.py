@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks import reference
 from notebooks.etl import MESSAGES, STEPS, Etl, Tables, assert_equal, sorted_tables

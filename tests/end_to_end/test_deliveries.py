@@ -24,7 +24,7 @@ import httpx
 import pytest
 import work
 from PIL import Image
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 from telegram_chats import PLAIN, Telegram
 
 from pulse import clickhouse, schema

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pulse_sandbox import clickhouse
+from pulse_sandbox import clickhouse_stand_in
 
 from pulse import clickhouse as clickhouse_client
 from pulse import settings
@@ -57,7 +57,7 @@ class Home:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
-    if clickhouse.answering(port):
+    if clickhouse_stand_in.answering(port):
         pytest.skip(f"a sandbox is running on port {port}; stop it, the newcomer's copy starts its own there")
     root = tmp_path_factory.mktemp("newcomer") / "pulse"
     names = subprocess.run(

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 import nbformat
 import pandas as pd
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks import reference
 from pulse.clickhouse import ClickHouse

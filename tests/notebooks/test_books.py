@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks.etl import FEED, MESSAGES, SHAPES, Etl
 from pulse import settings

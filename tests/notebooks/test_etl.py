@@ -13,8 +13,9 @@ import nbformat
 import pandas as pd
 import pytest
 from notebooks.looks import assert_worth_keeping
-from pulse_sandbox.clickhouse import Server
-from pulse_sandbox.events import App, fill
+from pulse_sandbox.clickhouse_stand_in import Server
+from pulse_sandbox.events import fill
+from pulse_sandbox.events_app import App
 
 from notebooks.etl import (
     ATTRIBUTES,

@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 from pulse_sandbox import history
-from pulse_sandbox.clickhouse import Server
-from pulse_sandbox.events import App, fill
+from pulse_sandbox.clickhouse_stand_in import Server
+from pulse_sandbox.events import fill
+from pulse_sandbox.events_app import App
 
 from pulse import clickhouse, settings
 

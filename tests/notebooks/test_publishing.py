@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks.etl import STEPS, Etl, Tables, assert_equal
 from pulse.clickhouse import ClickHouse, ClickHouseError

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from notebooks.random_days import SECOND, RandomDay, random_day
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks import recount
 from notebooks.etl import Etl

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from notebooks.looks import assert_worth_keeping
 from published import publish
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks.etl import FEED, MESSAGES, STEPS, Etl
 from pulse import schema

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tenacity
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox.clickhouse_stand_in import Server
 
 from pulse import clickhouse
 from pulse.clickhouse import ClickHouse, ClickHouseError

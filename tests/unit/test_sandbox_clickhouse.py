@@ -28,12 +28,11 @@ import zstandard
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.external import ExternalData
-from pulse_sandbox import SandboxError, clickhouse
-from pulse_sandbox.clickhouse import Server
-from pulse_sandbox.clickhouse_engine import split_insert
+from pulse_sandbox import SandboxError, clickhouse_stand_in
+from pulse_sandbox.clickhouse_query import split_insert
+from pulse_sandbox.clickhouse_stand_in import Server
 
-from pulse import clickhouse as database
-from pulse import schema, settings
+from pulse import clickhouse, schema, settings
 
 LONG = "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))"
 
@@ -111,12 +110,12 @@ def test_it_answers_pings_without_a_password(clickhouse_server: Server, path: st
 
 
 def test_a_sandbox_can_be_told_from_a_real_server(clickhouse_server: Server, tmp_path: Path) -> None:
-    assert clickhouse.answering(clickhouse_server.port) == clickhouse_server
+    assert clickhouse_stand_in.answering(clickhouse_server.port) == clickhouse_server
     assert int(ask(clickhouse_server.url, "SELECT 1").headers["X-Pulse-Sandbox"]) == clickhouse_server.pid
     assert int(ask(clickhouse_server.url, "nonsense").headers["X-Pulse-Sandbox"]) == clickhouse_server.pid
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        assert clickhouse.answering(free.getsockname()[1]) is None
+        assert clickhouse_stand_in.answering(free.getsockname()[1]) is None
 
 
 def test_sql_comes_in_the_query_or_the_body_or_both(url: str, table: str) -> None:
@@ -335,7 +334,7 @@ def test_a_read_ends_when_its_client_goes_away(url: str) -> None:
 
 
 def test_the_reader_reads_what_dashboards_show_and_no_other_table(clickhouse_server: Server, table: str) -> None:
-    schema.ensure(database.ClickHouse(clickhouse_server.url, "pulse", settings.load().zone))
+    schema.ensure(clickhouse.ClickHouse(clickhouse_server.url, "pulse", settings.load().zone))
     url = clickhouse_server.reader_url
     asked = "SELECT 'file', count() FROM pulse.daily_metrics WHERE toString(event_date) = 'file'"
     assert answer(url, asked, max_threads="1") == "file\t0\n"
@@ -529,7 +528,7 @@ def test_many_threads_lose_nothing(url: str, table: str) -> None:
 
 
 def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
-    with clickhouse.running(tmp_path) as server:
+    with clickhouse_stand_in.running(tmp_path) as server:
         answer(server.url, "CREATE TABLE pulse.kept (n Int32) ENGINE = MergeTree ORDER BY n")
         acknowledged = 0
 
@@ -544,14 +543,14 @@ def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
         time.sleep(0.3)
         os.kill(server.pid, signal.SIGKILL)
         writer.join()
-    with clickhouse.running(tmp_path) as server:
+    with clickhouse_stand_in.running(tmp_path) as server:
         rows = int(answer(server.url, "SELECT uniqExact(n) FROM pulse.kept"))
         assert 0 < acknowledged <= rows <= acknowledged + 1
         answer(server.url, "INSERT INTO pulse.kept VALUES (-1)")
 
 
 def test_it_stops_at_once_with_a_statement_running(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pulse_sandbox.clickhouse", "--data", str(tmp_path), "--port", "0"]
+    command = [sys.executable, "-m", "pulse_sandbox.clickhouse_stand_in", "--data", str(tmp_path), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     port = json.loads(process.stdout.readline())["port"]  # type: ignore[union-attr]
     with ThreadPoolExecutor() as threads:
@@ -567,8 +566,9 @@ def test_it_stops_at_once_with_a_statement_running(tmp_path: Path) -> None:
 
 def test_it_listens_on_loopback_only_and_stops_with_its_parent(tmp_path: Path) -> None:
     script = (
-        "import sys, time, pathlib; from pulse_sandbox import clickhouse\n"
-        f"with clickhouse.running(pathlib.Path({str(tmp_path)!r})) as s: print(s.pid, flush=True); time.sleep(60)"
+        "import sys, time, pathlib; from pulse_sandbox import clickhouse_stand_in\n"
+        f"with clickhouse_stand_in.running(pathlib.Path({str(tmp_path)!r})) as server:\n"
+        "    print(server.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     child = psutil.Process(int(parent.stdout.readline()))  # type: ignore[union-attr]
@@ -583,12 +583,12 @@ def test_a_port_or_folder_in_use_is_refused_in_a_sentence(clickhouse_server: Ser
     with pytest.raises(
         SandboxError, match=rf"^The ClickHouse sandbox cannot listen on port {port} .* give another port\.$"
     ):
-        clickhouse.running(tmp_path, port).__enter__()
+        clickhouse_stand_in.running(tmp_path, port).__enter__()
     with pytest.raises(SandboxError, match=rf"^Another ClickHouse .* \(process {clickhouse_server.pid}\): stop it, or"):
-        clickhouse.running(clickhouse_server.data).__enter__()
+        clickhouse_stand_in.running(clickhouse_server.data).__enter__()
     (tmp_path / "file").touch()
     with pytest.raises(SandboxError, match=r"^The ClickHouse sandbox cannot write to .*: make it writable, or"):
-        clickhouse.running(tmp_path / "file").__enter__()
+        clickhouse_stand_in.running(tmp_path / "file").__enter__()
 
 
 @pytest.mark.parametrize("same", ["folder", "port"])
@@ -600,7 +600,7 @@ def test_of_two_started_at_once_one_wins(tmp_path: Path, same: str) -> None:
 
     def start(number: int) -> str:
         try:
-            with clickhouse.running(tmp_path / ("same" if same == "folder" else str(number)), port) as server:
+            with clickhouse_stand_in.running(tmp_path / ("same" if same == "folder" else str(number)), port) as server:
                 decided.wait(60)
                 return answer(server.url, "SELECT 'won'").strip()
         except SandboxError as refusal:
@@ -616,5 +616,7 @@ def test_of_two_started_at_once_one_wins(tmp_path: Path, same: str) -> None:
 
 
 def test_importing_it_loads_no_engine() -> None:
-    script = "import sys, pulse_sandbox.clickhouse; sys.exit('chdb' in sys.modules or 'uvicorn' in sys.modules)"
+    script = (
+        "import sys, pulse_sandbox.clickhouse_stand_in; sys.exit('chdb' in sys.modules or 'uvicorn' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
-from pulse_sandbox import SandboxError, events
-from pulse_sandbox.clickhouse import Server
-from pulse_sandbox.events import App, fill, make_until
+from pulse_sandbox import SandboxError, events_sql
+from pulse_sandbox.clickhouse_stand_in import Server
+from pulse_sandbox.events import fill, make_until
+from pulse_sandbox.events_app import App
 
 from pulse.clickhouse import ClickHouse
 
@@ -85,8 +86,8 @@ def test_a_day_is_the_same_on_one_thread(clickhouse_server: Server, monkeypatch:
     day = date(2026, 11, 10)
     expected, _ = one_day(clickhouse_server, "events_threads", day)
     for name in ("FEED_ACTIONS", "MESSAGE_ACTIONS"):
-        statement = getattr(events, name) + "settings max_threads = 1, max_block_size = 100"
-        monkeypatch.setattr(events, name, statement)
+        statement = getattr(events_sql, name) + "settings max_threads = 1, max_block_size = 100"
+        monkeypatch.setattr(events_sql, name, statement)
     found, _ = one_day(clickhouse_server, "events_thread", day)
     pd.testing.assert_frame_equal(content(expected, day), content(found, day))
 

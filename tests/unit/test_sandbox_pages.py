@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from pulse_sandbox import clickhouse, telegram
+from pulse_sandbox import clickhouse_stand_in, telegram_stand_in
 from telegram_chats import Telegram
 
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN
@@ -95,7 +95,7 @@ SITES = ["http://site.localhost:{}/", "http://127.0.0.1:{}/"]
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "rebound.localhost"])
 def test_a_page_runs_no_statement(
-    browser: "Browser", elsewhere: Elsewhere, clickhouse_server: clickhouse.Server, site: str, host: str
+    browser: "Browser", elsewhere: Elsewhere, clickhouse_server: clickhouse_stand_in.Server, site: str, host: str
 ) -> None:
     # What a file held would go out with it: `url` asks the other site.
     query = f"SELECT * FROM url('http://127.0.0.1:{elsewhere.port}/leaked', 'LineAsString')"  # noqa: S608
@@ -106,7 +106,7 @@ def test_a_page_runs_no_statement(
 
 
 def test_an_address_typed_or_followed_runs_no_statement(
-    browser: "Browser", elsewhere: Elsewhere, clickhouse_server: clickhouse.Server
+    browser: "Browser", elsewhere: Elsewhere, clickhouse_server: clickhouse_stand_in.Server
 ) -> None:
     with opened(browser, f"http://site.localhost:{elsewhere.port}/") as page:
         for who in ("", "pulse:sandbox-only@"):
@@ -123,7 +123,12 @@ def test_an_address_typed_or_followed_runs_no_statement(
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "rebound.localhost"])
 def test_a_page_sends_nothing_as_the_bot(
-    browser: "Browser", elsewhere: Elsewhere, telegram_server: telegram.Server, chats: Telegram, site: str, host: str
+    browser: "Browser",
+    elsewhere: Elsewhere,
+    telegram_server: telegram_stand_in.Server,
+    chats: Telegram,
+    site: str,
+    host: str,
 ) -> None:
     before = requests.get(f"{telegram_server.url}/sandbox/messages", timeout=10).json()
     base = f"http://{host}:{telegram_server.port}"
@@ -134,7 +139,7 @@ def test_a_page_sends_nothing_as_the_bot(
 
 
 def test_the_chat_page_opens_by_a_link_and_goes_on_showing_what_comes(
-    browser: "Browser", elsewhere: Elsewhere, telegram_server: telegram.Server, chats: Telegram
+    browser: "Browser", elsewhere: Elsewhere, telegram_server: telegram_stand_in.Server, chats: Telegram
 ) -> None:
     with opened(browser, f"http://site.localhost:{elsewhere.port}/") as page:
         page.evaluate("address => { location = address }", telegram_server.chat_page)

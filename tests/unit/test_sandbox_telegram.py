@@ -13,8 +13,9 @@ import httpx
 import pytest
 import work
 from PIL import Image
-from pulse_sandbox import SandboxError, telegram
-from pulse_sandbox.bot_api import MAX_PHOTO_BYTES, Store
+from pulse_sandbox import SandboxError, telegram_stand_in
+from pulse_sandbox.bot_api import MAX_PHOTO_BYTES
+from pulse_sandbox.chat_store import Store
 from pulse_sandbox.entities import EntityError, parse, render
 
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN
@@ -29,20 +30,20 @@ def png(width: int = 40, height: int = 30) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[telegram.Server]:
-    with telegram.running(tmp_path_factory.mktemp("telegram")) as found:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[telegram_stand_in.Server]:
+    with telegram_stand_in.running(tmp_path_factory.mktemp("telegram")) as found:
         yield found
 
 
-def post(server: telegram.Server, path: str, **body: Any) -> Any:
+def post(server: telegram_stand_in.Server, path: str, **body: Any) -> Any:
     return httpx.post(server.url + path, json=body, trust_env=False).raise_for_status().json()
 
 
-def get(server: telegram.Server, path: str, **headers: str) -> httpx.Response:
+def get(server: telegram_stand_in.Server, path: str, **headers: str) -> httpx.Response:
     return httpx.get(server.url + path, headers=headers, trust_env=False)
 
 
-def call(server: telegram.Server, method: str, token: str = SANDBOX_TELEGRAM_TOKEN, **params: Any) -> Any:
+def call(server: telegram_stand_in.Server, method: str, token: str = SANDBOX_TELEGRAM_TOKEN, **params: Any) -> Any:
     """The answer of the Bot API, whatever its status."""
     answer = httpx.post(f"{server.url}/bot{token}/{method}", json=params, trust_env=False)
     found = answer.json()
@@ -51,7 +52,7 @@ def call(server: telegram.Server, method: str, token: str = SANDBOX_TELEGRAM_TOK
     return found
 
 
-def ask(server: telegram.Server, question: Callable[[Any], Any]) -> Any:
+def ask(server: telegram_stand_in.Server, question: Callable[[Any], Any]) -> Any:
     """A question asked with the client that the project uses."""
     from telegram import Bot
 
@@ -113,7 +114,7 @@ def test_rendering_escapes_everything_but_the_entities() -> None:
 # --- the Bot API ------------------------------------------------------------------------------------------------------
 
 
-def test_the_projects_client_understands_every_answer(server: telegram.Server) -> None:
+def test_the_projects_client_understands_every_answer(server: telegram_stand_in.Server) -> None:
     async def talk(bot: Any) -> None:
         from telegram import InputMediaPhoto, ReplyParameters
 
@@ -140,7 +141,7 @@ def test_the_projects_client_understands_every_answer(server: telegram.Server) -
     ask(server, talk)
 
 
-def test_getupdates_tells_who_wrote(server: telegram.Server) -> None:
+def test_getupdates_tells_who_wrote(server: telegram_stand_in.Server) -> None:
     post(server, "/sandbox/chats", id=77, title="Ann")
     post(server, "/sandbox/say", chat=77, text="/start")
     updates = call(server, "getUpdates")["result"]
@@ -183,13 +184,13 @@ def test_getupdates_tells_who_wrote(server: telegram.Server) -> None:
     ],
 )
 def test_a_wrong_request_is_refused_in_telegrams_words(
-    server: telegram.Server, method: str, params: dict[str, Any], code: int, description: str
+    server: telegram_stand_in.Server, method: str, params: dict[str, Any], code: int, description: str
 ) -> None:
     answer = call(server, method, **params)
     assert (answer["error_code"], answer["description"]) == (code, description)
 
 
-def test_limits_count_what_is_left_after_parsing_in_utf16_units(server: telegram.Server) -> None:
+def test_limits_count_what_is_left_after_parsing_in_utf16_units(server: telegram_stand_in.Server) -> None:
     assert call(server, "sendMessage", chat_id=CHAT, text=f"<b>{'x' * 4096}</b>", parse_mode="HTML")["ok"]
     assert call(server, "sendMessage", chat_id=CHAT, text="📈" * 2048)["ok"]
     assert not call(server, "sendMessage", chat_id=CHAT, text="📈" * 2048 + "x")["ok"]
@@ -213,7 +214,7 @@ def test_limits_count_what_is_left_after_parsing_in_utf16_units(server: telegram
         (png() + bytes(MAX_PHOTO_BYTES), "is too big for a photo"),
     ],
 )
-def test_photos_keep_telegrams_limits(server: telegram.Server, photo: bytes, error: str) -> None:
+def test_photos_keep_telegrams_limits(server: telegram_stand_in.Server, photo: bytes, error: str) -> None:
     async def send(bot: Any) -> None:
         from telegram.error import BadRequest
 
@@ -223,12 +224,12 @@ def test_photos_keep_telegrams_limits(server: telegram.Server, photo: bytes, err
     ask(server, send)
 
 
-def test_a_wrong_token_is_not_authorized(server: telegram.Server) -> None:
+def test_a_wrong_token_is_not_authorized(server: telegram_stand_in.Server) -> None:
     for token, code in ((f"1:{'x' * 35}", 401), ("nonsense", 404)):
         assert call(server, "getMe", token)["error_code"] == code
 
 
-def test_editing_without_a_change_is_refused(server: telegram.Server) -> None:
+def test_editing_without_a_change_is_refused(server: telegram_stand_in.Server) -> None:
     sent = call(server, "sendMessage", chat_id=CHAT, text="<b>1</b>", parse_mode="HTML")["result"]["message_id"]
     same = call(server, "editMessageText", chat_id=CHAT, message_id=sent, text="<b>1</b>", parse_mode="HTML")
     assert same["description"].startswith("Bad Request: message is not modified")
@@ -243,7 +244,7 @@ def test_editing_without_a_change_is_refused(server: telegram.Server) -> None:
     [("429", 429, 0), ("500", 500, 0), ("502", 502, 0), ("blocked", 403, 0), ("kicked", 403, 0), ("too_large", 413, 0)],
 )
 def test_a_fault_strikes_as_often_as_told_and_only_its_chat(
-    server: telegram.Server, kind: str, code: int, stored: int
+    server: telegram_stand_in.Server, kind: str, code: int, stored: int
 ) -> None:
     post(server, "/sandbox/chats", id=501)
     before = len(messages(server, 501))
@@ -258,7 +259,7 @@ def test_a_fault_strikes_as_often_as_told_and_only_its_chat(
 
 @pytest.mark.parametrize(("kind", "stored"), [("lost_before", 0), ("lost_after", 1)])
 def test_a_lost_request_or_answer_leaves_nothing_but_a_closed_connection(
-    server: telegram.Server, kind: str, stored: int
+    server: telegram_stand_in.Server, kind: str, stored: int
 ) -> None:
     post(server, "/sandbox/chats", id=502)
     before = len(messages(server, 502))
@@ -268,7 +269,7 @@ def test_a_lost_request_or_answer_leaves_nothing_but_a_closed_connection(
     assert len(messages(server, 502)) == before + stored
 
 
-def test_a_migrated_chat_names_its_successor(server: telegram.Server) -> None:
+def test_a_migrated_chat_names_its_successor(server: telegram_stand_in.Server) -> None:
     post(server, "/sandbox/chats", id=-503, type="group")
     post(server, "/sandbox/faults", kind="migrated", chat=-503, to=-100503)
     answer = call(server, "sendMessage", chat_id=-503, text="x")
@@ -277,7 +278,7 @@ def test_a_migrated_chat_names_its_successor(server: telegram.Server) -> None:
     assert call(server, "sendMessage", chat_id=-100503, text="x")["ok"]
 
 
-def test_rate_limits_are_kept_on_demand(server: telegram.Server) -> None:
+def test_rate_limits_are_kept_on_demand(server: telegram_stand_in.Server) -> None:
     post(server, "/sandbox/chats", id=-504)
     post(server, "/sandbox/limits", on=True)
     try:
@@ -290,13 +291,13 @@ def test_rate_limits_are_kept_on_demand(server: telegram.Server) -> None:
     assert call(server, "sendMessage", chat_id=-504, text="2")["ok"]
 
 
-def test_an_unknown_fault_is_a_clear_error(server: telegram.Server) -> None:
+def test_an_unknown_fault_is_a_clear_error(server: telegram_stand_in.Server) -> None:
     answer = httpx.post(f"{server.url}/sandbox/faults", json={"kind": "flood"}, trust_env=False)
     assert answer.status_code == 400
     assert "kind is one of" in answer.text
 
 
-def messages(server: telegram.Server, chat: int) -> list[dict[str, Any]]:
+def messages(server: telegram_stand_in.Server, chat: int) -> list[dict[str, Any]]:
     return get(server, f"/sandbox/messages?chat={chat}").json()
 
 
@@ -304,16 +305,16 @@ def messages(server: telegram.Server, chat: int) -> list[dict[str, Any]]:
 
 
 def test_messages_outlive_a_kill(tmp_path: Path) -> None:
-    with telegram.running(tmp_path) as server:
+    with telegram_stand_in.running(tmp_path) as server:
         for text in ("one", "two"):
             call(server, "sendMessage", chat_id=CHAT, text=text)
         ask(server, lambda bot: bot.send_photo(CHAT, png(), caption="three"))
         os.kill(server.pid, signal.SIGKILL)
-        while telegram.answering(server.port):
+        while telegram_stand_in.answering(server.port):
             time.sleep(0.02)
     with (tmp_path / "journal.jsonl").open("ab") as journal:
         journal.write(b'{"what": "mess')  # a line cut off in the middle
-    with telegram.running(tmp_path) as server:
+    with telegram_stand_in.running(tmp_path) as server:
         assert [message["text"] for message in messages(server, CHAT)] == ["one", "two", "three"]
         assert call(server, "sendMessage", chat_id=CHAT, text="four")["result"]["message_id"] == 4
     store = Store(tmp_path)
@@ -321,7 +322,7 @@ def test_messages_outlive_a_kill(tmp_path: Path) -> None:
     assert len(list((tmp_path / "photos").iterdir())) == 1
 
 
-def test_the_page_shows_the_chat_and_runs_nothing_it_was_sent(server: telegram.Server) -> None:
+def test_the_page_shows_the_chat_and_runs_nothing_it_was_sent(server: telegram_stand_in.Server) -> None:
     post(server, "/sandbox/chats", id=505, title="<i>Ann</i>")
     first = call(server, "sendMessage", chat_id=505, text="<script>alert(1)</script>")["result"]["message_id"]
     call(server, "editMessageText", chat_id=505, message_id=first, text="<script>alert(2)</script>")
@@ -339,7 +340,7 @@ def test_the_page_shows_the_chat_and_runs_nothing_it_was_sent(server: telegram.S
 
 
 def test_the_page_is_kept_as_a_file_that_needs_no_server(tmp_path: Path) -> None:
-    with telegram.running(tmp_path) as server:
+    with telegram_stand_in.running(tmp_path) as server:
         ask(server, lambda bot: bot.send_photo(CHAT, png(), caption="hello"))
     page = (tmp_path / "chat.html").read_text()
     assert "hello" in page
@@ -348,7 +349,7 @@ def test_the_page_is_kept_as_a_file_that_needs_no_server(tmp_path: Path) -> None
     assert (tmp_path / photo).is_file()
 
 
-def test_only_loopback_is_served(server: telegram.Server) -> None:
+def test_only_loopback_is_served(server: telegram_stand_in.Server) -> None:
     assert server.host == "127.0.0.1"
     assert get(server, "/").status_code == 200
     assert get(server, "/", Host="evil.example").status_code == 400
@@ -367,7 +368,7 @@ FROM_ELSEWHERE: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("headers", FROM_ELSEWHERE)
-def test_other_web_pages_neither_send_nor_read(server: telegram.Server, headers: dict[str, str]) -> None:
+def test_other_web_pages_neither_send_nor_read(server: telegram_stand_in.Server, headers: dict[str, str]) -> None:
     post(server, "/sandbox/chats", id=506)
     assert get(server, SENDS, **headers).status_code == 403
     for path in ("/sandbox/say", "/sandbox/delete", "/sandbox/faults", SENDS):
@@ -379,7 +380,7 @@ def test_other_web_pages_neither_send_nor_read(server: telegram.Server, headers:
     assert get(server, "/sandbox/faults").json() == []
 
 
-def test_the_chat_page_opens_from_a_link_and_in_no_frame(server: telegram.Server) -> None:
+def test_the_chat_page_opens_from_a_link_and_in_no_frame(server: telegram_stand_in.Server) -> None:
     opened = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert get(server, "/", **opened).status_code == 200
     assert get(server, "/", **opened | {"Sec-Fetch-Dest": "iframe"}).status_code == 403
@@ -390,26 +391,26 @@ def test_the_chat_page_opens_from_a_link_and_in_no_frame(server: telegram.Server
 # --- starting ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_is_found_by_its_port(server: telegram.Server) -> None:
-    assert telegram.answering(server.port) == server
-    with telegram.running(server.data / "other") as other:
+def test_a_server_is_found_by_its_port(server: telegram_stand_in.Server) -> None:
+    assert telegram_stand_in.answering(server.port) == server
+    with telegram_stand_in.running(server.data / "other") as other:
         assert other.port != server.port
-    assert telegram.answering(other.port) is None
+    assert telegram_stand_in.answering(other.port) is None
 
 
-def test_what_is_in_the_way_of_a_start_is_said_in_a_sentence(server: telegram.Server, tmp_path: Path) -> None:
-    with pytest.raises(SandboxError, match="Another Telegram sandbox uses"), telegram.running(server.data):
+def test_what_is_in_the_way_of_a_start_is_said_in_a_sentence(server: telegram_stand_in.Server, tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="Another Telegram sandbox uses"), telegram_stand_in.running(server.data):
         pass
     with pytest.raises(SandboxError, match=f"cannot listen on port {server.port}"):  # noqa: SIM117
-        with telegram.running(tmp_path, server.port):
+        with telegram_stand_in.running(tmp_path, server.port):
             pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(SandboxError, match="give another folder"), telegram.running(tmp_path / "file"):
+    with pytest.raises(SandboxError, match="give another folder"), telegram_stand_in.running(tmp_path / "file"):
         pass
 
 
 def test_a_start_takes_less_than_two_seconds_of_work(tmp_path: Path) -> None:
     before = work.done()
-    with telegram.running(tmp_path):
+    with telegram_stand_in.running(tmp_path):
         pass
     assert 0 < work.done() - before < 2

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
-from pulse_sandbox import clickhouse as stand_in
-from pulse_sandbox.clickhouse import Server
+from pulse_sandbox import clickhouse_stand_in
+from pulse_sandbox.clickhouse_stand_in import Server
 
 from pulse import clickhouse, schema
 from pulse.clickhouse import ClickHouse, ClickHouseError
@@ -107,7 +107,7 @@ def test_a_missing_source_is_named(db: ClickHouse) -> None:
 
 
 def test_a_user_who_may_only_read_is_told_what_to_grant(tmp_path: Path) -> None:
-    with stand_in.running(tmp_path) as empty:
+    with clickhouse_stand_in.running(tmp_path) as empty:
         reader = ClickHouse(empty.reader_url, "pulse", MOSCOW)
         message = r"164 \(READONLY\).* give it write access to the project's database\.$"
         with pytest.raises(ClickHouseError, match=message):

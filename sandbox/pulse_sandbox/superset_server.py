@@ -1,4 +1,4 @@
-"""A Superset of this machine's own, in the environment that `make superset` builds for it."""
+"""Runs a real Superset on this machine, in the environment that `make superset` builds for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from pulse_sandbox import SandboxError, process
 
 HOME = settings.ROOT / ".superset"
 PORT = 18088
-_SECONDS = 300.0  # the first start makes every table
+_SECONDS = 300.0  # how long a start may take; the first one creates every table
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Server:
     url: str
     user: str
     password_file: Path
-    new: bool  # set up by this start
+    new: bool  # whether this start set it up
 
     @property
     def password(self) -> str:
@@ -30,10 +30,10 @@ class Server:
 
 @contextmanager
 def running(data: Path = HOME, port: int | None = None) -> Iterator[Server]:
-    """Run Superset on a free port if none is given; it keeps everything in the folder, and stops with the block.
+    """Run Superset for the length of the `with` block, on a free port unless one is given; `data` keeps all it has.
 
     Raises:
-        SandboxError: its environment is not there, the port is in use, or it did not start.
+        SandboxError: its environment is missing, the port is in use, or it did not start.
     """
     python = HOME / "venv" / "bin" / "python"
     if not python.exists():

@@ -1,17 +1,17 @@
 """The sandbox's ClickHouse: the chDB engine behind ClickHouse's HTTP interface, on loopback.
 
-    python -m pulse_sandbox.clickhouse --data DIR --port PORT
+    python -m pulse_sandbox.clickhouse_stand_in --data DIR --port PORT
 
-One process owns a data folder and serves it until SIGTERM. Every answer carries the header `X-Pulse-Sandbox`, and
-`GET /sandbox` tells the process and its folder, so that nobody takes a real ClickHouse for a sandbox.
+One process owns a data folder and serves it until SIGTERM. Every answer has the header `X-Pulse-Sandbox`, and
+`GET /sandbox` names the process and its folder, so that no program mistakes a real ClickHouse for a sandbox.
 
-Differences from a real server: results are sent when complete, so an error never arrives with status 200; the server's
-time zone is UTC; a statement's id is not the engine's own (`system.processes` shows another); `currentUser()` is always
-`default`; a read is cancelled when its client goes away; answers are compressed with gzip or not at all; there is no
-native-protocol compression (`compress=1`) and no query log.
+It differs from a real server in a few ways: a result is sent when it is complete, so an error never arrives with status
+200; the server's time zone is UTC; `system.processes` shows other statement ids than the client chose; `currentUser()`
+is always `default`; a read is cancelled when its client disconnects; answers are compressed with gzip or not at all;
+there is no native compression (`compress=1`) and no query log.
 
-This module starts, finds and stops it; `clickhouse_http` reads requests and writes answers; `clickhouse_engine` runs
-the statements and keeps the reader to what it may do.
+This module starts, finds and stops the server; `clickhouse_http` reads requests and writes answers;
+`clickhouse_engine` runs the statements.
 """
 
 import os
@@ -42,29 +42,29 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Its address for the user who may do everything."""
+        """The address for the user who may do everything."""
         return f"http://{_OWNER}:{_OWNER_PASSWORD}@{self.host}:{self.port}"
 
     @property
     def reader_url(self) -> str:
-        """Its address for the user who may only read the project's database."""
+        """The address for the user who may only read the project's database."""
         return f"http://{READER}:{READER_PASSWORD}@{self.host}:{self.port}"
 
 
 def answering(port: int) -> Server | None:
-    """The sandbox on this port of this machine; None when nothing, or something else, is there."""
+    """Return the sandbox on this port of this machine, or None if nothing or something else answers there."""
     about = process.identity(port)
     return _server(about) if about and about.get("sandbox") == "clickhouse" else None
 
 
 @contextmanager
 def running(data: Path, port: int | None = None) -> Iterator[Server]:
-    """Run a sandbox in a process of its own, on a free port if none is given; it stops with the block.
+    """Run a sandbox in a separate process for the length of the `with` block, on a free port unless one is given.
 
     Raises:
         SandboxError: the port or the folder is in use, the folder is not writable, or the process did not start.
     """
-    with process.running("pulse_sandbox.clickhouse", data, port) as about:
+    with process.running("pulse_sandbox.clickhouse_stand_in", data, port) as about:
         yield _server(about)
 
 
@@ -73,14 +73,14 @@ def _server(about: process.About) -> Server:
 
 
 def serve(data: Path, port: int = PORT) -> None:
-    """Serve a data folder on loopback until SIGTERM or SIGINT (so: in the main thread of a process of its own).
+    """Serve a data folder on loopback until SIGTERM or SIGINT. Call it in the main thread of a separate process.
 
     Raises:
         SandboxError: the port or the folder is in use, the folder is not writable, or the engine cannot open it.
     """
     chosen = settings.load()
     with process.taken("ClickHouse", data, port) as listener:
-        # Only the process that serves pays for loading these.
+        # Imported here because only the process that serves needs them, and they load slowly.
         from pulse_sandbox import clickhouse_http
         from pulse_sandbox.clickhouse_engine import Engine
 
@@ -91,8 +91,8 @@ def serve(data: Path, port: int = PORT) -> None:
         passwords = {_OWNER: _OWNER_PASSWORD, READER: READER_PASSWORD}
         clickhouse_http.serve(engine, passwords, about, listener)
         if not engine.close():
-            os._exit(0)  # a statement that cannot be interrupted; the data is safe, as it is from a kill
+            os._exit(0)  # a statement cannot be interrupted; the data survives this as it survives a kill
 
 
 if __name__ == "__main__":
-    sys.exit(process.main("pulse_sandbox.clickhouse", serve, PORT))
+    sys.exit(process.main("pulse_sandbox.clickhouse_stand_in", serve, PORT))
