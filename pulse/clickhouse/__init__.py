@@ -27,7 +27,7 @@ import pandas as pd
 from pulse import QUERY_MIME
 from pulse.clickhouse import errors, transport
 from pulse.clickhouse.errors import UNKNOWN_DATABASE, ClickHouseError
-from pulse.clickhouse.values import as_json, bound, literal, series
+from pulse.clickhouse.values import as_json, bound, literal, records, series
 from pulse.settings import Settings, load
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Result",
     "connect",
     "quoted",
+    "records",
     "statements",
 ]
 
@@ -152,6 +153,14 @@ class ClickHouse:
         frame.columns = [meta["name"] for meta in answer["meta"]]
         return frame
 
+    def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:
+        """Run a SELECT and return its rows, each by column name, with the cells that `read` returns.
+
+        Raises:
+            ClickHouseError: as `execute`.
+        """
+        return records(self.read(sql, **values))
+
     def replace_partition(self, table: str, values: Sequence[Any], staging: str) -> None:
         """Replace a partition of a table by the same partition of its staging table, in one atomic step.
 
@@ -188,8 +197,8 @@ class ClickHouse:
         Raises:
             ClickHouseError: as `execute`.
         """
-        records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
-        lines = [json.dumps({key: as_json(cell) for key, cell in row.items()}, allow_nan=False) for row in records]
+        written = records(rows) if isinstance(rows, pd.DataFrame) else rows
+        lines = [json.dumps({key: as_json(cell) for key, cell in row.items()}, allow_nan=False) for row in written]
         if not lines:
             return Result(query_id="", seconds=0.0)
         settings = {"date_time_input_format": "best_effort", "input_format_null_as_default": 1}

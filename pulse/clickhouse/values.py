@@ -95,3 +95,8 @@ def _scalar(value: Any) -> str:
     if isinstance(value, bool):
         return str(int(value))
     return str(value)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows, each by column name."""
+    return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]

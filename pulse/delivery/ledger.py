@@ -50,7 +50,7 @@ import pandas as pd
 import tenacity
 
 from pulse import PulseError, clickhouse, schema
-from pulse.clickhouse import ClickHouse, ClickHouseError
+from pulse.clickhouse import ClickHouse, ClickHouseError, records
 from pulse.delivery.rows import (
     INSERT,
     OF_KEY,
@@ -349,9 +349,8 @@ class Ledger:
 
     def _select(self, which: str, **values: object) -> tuple[list[Row], datetime]:
         """The rows, and the server's time when they were read."""
-        frame = self._read(f"{SELECT} {which}", **values)
-        records = frame.to_dict("records")
-        return [from_record(record) for record in records], moment(records[0]["now"] if records else 0)
+        found = records(self._read(f"{SELECT} {which}", **values))
+        return [from_record(record) for record in found], moment(found[0]["now"] if found else 0)
 
     def _read(self, sql: str, **values: object) -> pd.DataFrame:
         try:

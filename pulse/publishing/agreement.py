@@ -1,20 +1,18 @@
-"""What the books of a day say: its published tables beside what was published, beside each other and beside the source.
+"""Whether the tables of a published day agree with each other, with what was published, and with the source.
 
-Each table is compared with what was published, whole. Column by column, `daily_metrics` and `dimension_activity` are
-compared with what `user_activity` adds up to, and `user_activity` and `daily_metrics` with what the source holds, user
-by user; so are the partners of slices. Not compared with the source are the attributes of users who only received that
-day: what an earlier day said of them is the transform's to look up, and load's to check.
+Each table is compared as a whole with the hash that was published. Then column by column: `daily_metrics` and
+`dimension_activity` with the sums of `user_activity`; `user_activity` and `daily_metrics` with the source, user by
+user; and so are the partners of slices. The attributes of users who only received messages that day are not compared
+with the source, since they come from earlier days: the transform looks them up and load checks them.
 
-A source that holds other rows than when the day was extracted is no disagreement: that is late data, and is told as
-such. What is made from it is then not compared with it; what is made from the other source is.
+A source whose rows changed after the extract is not a disagreement: that is late data (`pulse.publishing.late_data`).
+Columns that are made from such a source are not compared with it; those made from the other source are.
 """
 
 import math
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from typing import Any
-
-import pandas as pd
 
 from pulse import settings
 from pulse.clickhouse import ClickHouse
@@ -25,19 +23,19 @@ from pulse.wording import DASH
 
 # What the slices of a dimension add up to.
 SUMS = tuple(metric.column for metric in METRICS if metric.additive)
-# What the users of a slice add up to, and what they do not: distinct partners.
+# The counts of a slice, which are sums over its users, and its distinct partners, which are not.
 COUNTS = tuple(column for column in columns("dimension_activity") if BY_COLUMN[column].unit == "count")
 PARTNERS = ("users_received", "users_sent")
-MOST_SLICES = 5  # the slices of a table that a sentence names, where more are wrong
+MOST_SLICES = 5  # slices that a sentence names when more of them are wrong
 
-# The sources that each column of `user_activity` is made from.
+# The sources that each column of `user_activity` is computed from.
 USERS_FROM = {
     **dict.fromkeys(("user_id", *(dimension.column for dimension in DIMENSIONS)), SOURCES),
     **{name: (FEED,) if BY_COLUMN[name].part == "feed" else (MESSAGES,) for name in columns("user_activity")},
     "feed_active": (FEED,),
 }
 
-# The day's metrics as its users add up to them: columns of one row over `users`.
+# The day's metrics computed from its users: the columns of one row over `users`.
 METRICS_OF_USERS = """
         countIf(users.feed_active) as feed_users,
         countIf(users.messages_sent > 0) as messenger_users,
@@ -51,7 +49,7 @@ METRICS_OF_USERS = """
         if(messages_received = 0, null, messages_sent / messages_received) as sent_per_received
 """
 
-# The slices that `published` and `expected` count differently: how both comparisons of slices end.
+# The end of both comparisons of slices: those that `published` and `expected` count differently.
 DIFFERING = """
     select
         dimension,
@@ -68,10 +66,10 @@ Numbers = Mapping[str, float | None]
 
 
 def disagreements(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
-    """What the tables of a published day do not agree on, a line each.
+    """How the tables of a published day differ from each other, one line for each difference.
 
     Args:
-        db: where they are.
+        db: where the tables are.
         day: the day.
         row: its row of `daily_metrics`, by column.
 
@@ -87,14 +85,14 @@ def disagreements(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
 def source_disagreements(
     db: ClickHouse, config: settings.Settings, day: date, row: Numbers, sources: Collection[str]
 ) -> Iterator[str]:
-    """What the tables of a published day and the source do not agree on, a line each.
+    """How the tables of a published day differ from the source, one line for each difference.
 
     Args:
         db: where the tables are.
-        config: where the source is read from, and when the day begins.
+        config: where the source is, and when the day begins.
         day: the day.
         row: its row of `daily_metrics`, by column.
-        sources: those of `SOURCES` that hold what they held when the day was extracted.
+        sources: those of `SOURCES` that still hold the rows of the extract.
 
     Raises:
         ClickHouseError: no server answers, or the source cannot be read.
@@ -106,13 +104,19 @@ def source_disagreements(
 
 
 def is_recorded(db: ClickHouse, day: date) -> bool:
-    """Whether it is known what the source held when the day was published."""
+    """Whether the publication recorded the source's rows."""
     published = loads.publication(db, day)
     return published is not None and bool(published.feed.rows)
 
 
 def differences(where: str, found: Numbers, row: Numbers) -> Iterator[str]:
-    """The numbers of a day, its slices' among them, that are others elsewhere, a line each."""
+    """The numbers of a day, or of its slices, that differ somewhere else, one line for each.
+
+    Args:
+        where: what `found` comes from.
+        found: the numbers there, by column.
+        row: the published numbers, by column.
+    """
     for column, value in found.items():
         expected = row.get(column)
         same = value is None if expected is None else value is not None and math.isclose(value, expected, rel_tol=1e-9)
@@ -122,7 +126,7 @@ def differences(where: str, found: Numbers, row: Numbers) -> Iterator[str]:
 
 
 def plain(value: Any) -> float | None:
-    """A cell of a frame as a number, None where there is none."""
+    """A cell as a number; None where it is NULL or NaN."""
     return None if value is None or math.isnan(value) else value
 
 
@@ -131,7 +135,7 @@ def _shown(value: float | None) -> str:
 
 
 def _changed(db: ClickHouse, day: date) -> Iterator[str]:
-    """The tables that do not hold what was published."""
+    """The tables that no longer hold what was published."""
     published = loads.publication(db, day)
     if published is None:
         return
@@ -144,19 +148,19 @@ def _changed(db: ClickHouse, day: date) -> Iterator[str]:
 
 
 def _users(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
-    """The metrics that are not what the users add up to."""
+    """The metrics that differ from the sums over users."""
     added_up = f"""
     -- The day's metrics from its users, one row
     select {METRICS_OF_USERS}
     from user_activity as users
     where users.event_date = {{day:Date}}
     """  # noqa: S608 (our own columns)
-    found = db.read(added_up, day=day).loc[0]
+    (found,) = db.rows(added_up, day=day)
     yield from differences("user_activity", {name: plain(value) for name, value in found.items()}, row)
 
 
 def _slices(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
-    """The metrics that are not what the slices of a dimension add up to."""
+    """The metrics that differ from the sums over the slices of a dimension."""
     sums = """
     -- The totals of a day, one row per dimension
     select dimension, sum(views) as views, sum(likes) as likes, sum(messages_sent) as messages_sent
@@ -165,14 +169,14 @@ def _slices(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     group by dimension
     order by dimension
     """
-    found = {record["dimension"]: record for record in db.read(sums, day=day).to_dict("records")}
+    found = {record["dimension"]: record for record in db.rows(sums, day=day)}
     for dimension in (each.column for each in DIMENSIONS):
         totals = found.get(dimension, dict.fromkeys(SUMS, 0))
         yield from differences(f"dimension_activity by {dimension}", {name: totals[name] for name in SUMS}, row)
 
 
 def _slices_of_users(db: ClickHouse, day: date) -> Iterator[str]:
-    """The slices that are not what their users add up to."""
+    """The slices that differ from the sums over their users."""
     slices = f"""
     -- Each count of each slice as its users make it and as it is published, one row per slice that differs
     with expected as (
@@ -198,19 +202,19 @@ def _slices_of_users(db: ClickHouse, day: date) -> Iterator[str]:
 
     {DIFFERING}
     """  # noqa: S608 (the names are those of our own dimensions)
-    yield from _slice_differences(db.read(slices, day=day), COUNTS, "from user_activity")
+    yield from _slice_differences(db.rows(slices, day=day), COUNTS, "from user_activity")
 
 
 def _source(
     db: ClickHouse, config: settings.Settings, day: date, row: Numbers, sources: Collection[str]
 ) -> Iterator[str]:
-    """The users, column by column, and the metrics that are not what the source holds."""
+    """The columns of users, and the metrics, that differ from the source."""
     compared = [column for column, made_from in USERS_FROM.items() if set(made_from) <= set(sources)]
     differ = {column: f"published.{column} != users.{column}" for column in compared}
     differ["user_id"] = "not (published.there and users.there)"
     for attribute in set(compared) & {
         dimension.column for dimension in DIMENSIONS
-    }:  # who only received has those of an earlier day
+    }:  # users who only received have those of an earlier day
         differ[attribute] = f"users.acted and {differ[attribute]}"
     counted = "".join(
         f",\n        countIf({differ[column]}) as differ_{column},"
@@ -295,7 +299,7 @@ def _source(
     settings join_algorithm = 'full_sorting_merge'
     """  # noqa: S608 (our own columns)
     day_start, day_end = config.day_bounds(day)
-    found = db.read(held, day=day, day_start=day_start, day_end=day_end).loc[0]
+    (found,) = db.rows(held, day=day, day_start=day_start, day_end=day_end)
     metrics = {
         name: plain(found[name]) for name in columns("daily_metrics") if set(BY_COLUMN[name].sources) <= set(sources)
     }
@@ -307,7 +311,7 @@ def _source(
 
 
 def _partners(db: ClickHouse, config: settings.Settings, day: date) -> Iterator[str]:
-    """The slices whose partners are not those that the source's messages make."""
+    """The slices whose distinct partners differ from those in the source's messages."""
     partners = f"""
     -- The partners of each slice as the source has them and as they are published, one row per slice that differs
     with pairs as (
@@ -355,7 +359,7 @@ def _partners(db: ClickHouse, config: settings.Settings, day: date) -> Iterator[
     {DIFFERING}
     """  # noqa: S608 (the names are those of our own dimensions)
     day_start, day_end = config.day_bounds(day)
-    found = db.read(partners, day=day, day_start=day_start, day_end=day_end)
+    found = db.rows(partners, day=day, day_start=day_start, day_end=day_end)
     yield from _slice_differences(found, PARTNERS, "from the source")
 
 
@@ -369,8 +373,8 @@ def _named_dimensions() -> str:
     return ", ".join(f"('{each.column}', toString({each.column}))" for each in DIMENSIONS)
 
 
-def _slice_differences(found: pd.DataFrame, columns: tuple[str, ...], how: str) -> Iterator[str]:
-    for record in found.head(MOST_SLICES).to_dict("records"):
+def _slice_differences(found: list[dict[str, Any]], columns: tuple[str, ...], how: str) -> Iterator[str]:
+    for record in found[:MOST_SLICES]:
         for column, value, expected in zip(columns, record["found"], record["expected"], strict=True):
             if value != expected:
                 yield (

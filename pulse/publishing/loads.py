@@ -91,10 +91,10 @@ def publication(db: ClickHouse, day: date) -> Publication | None:
     order by step desc, extracted_at desc, load desc
     limit 1
     """
-    found = db.read(newest, day=day)
-    if found.empty:
+    found = db.rows(newest, day=day)
+    if not found:
         return None
-    row = found.loc[0]
+    (row,) = found
     contents = json.loads(row["contents"] or "{}")
     return Publication(
         event_date=day,
@@ -210,7 +210,7 @@ def read_contents(db: ClickHouse, table: str, day: date, load: str, columns: lis
     from {{table:Identifier}}
     where event_date = {{day:Date}} and load = {{load:String}}
     """  # noqa: S608 (the columns are those of our own tables)
-    found = db.read(held, table=table, day=day, load=load).loc[0]
+    (found,) = db.rows(held, table=table, day=day, load=load)
     return Contents(columns, int(found["row_count"]), int(found["hash"]))
 
 

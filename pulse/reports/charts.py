@@ -95,7 +95,9 @@ def _whole_row(axes: NDArray[Any], row: int) -> Axes:
     first: Axes = axes[row, 0]
     for other in axes[row, 1:]:
         other.remove()
-    first.set_subplotspec(first.get_gridspec()[row, :])
+    grid = first.get_gridspec()
+    assert grid is not None  # subplots made it
+    first.set_subplotspec(grid[row, :])
     first.set(xlim=(0, 1), ylim=(0, 1))
     return first
 
@@ -127,7 +129,7 @@ def _panel(axis: Axes, day: date, metric: Metric, days: Mapping[date, Row], lang
     labelled = (0, (DAYS - 1) // 2, DAYS - 1)
     axis.set_xticks(labelled, [short_date(shown[place], language) for place in labelled])
     first, *_, last = axis.get_xticklabels()
-    first.set_ha("left")
+    first.set_horizontalalignment("left")
     last.set(color=color, weight="bold", ha="right")
     # Both ends of the line stand over the ends of their words, within the panel.
     axis.set_ylim(*_limits(values, FINEST[metric.unit]))

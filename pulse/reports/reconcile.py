@@ -1,8 +1,8 @@
-"""One number, every surface: a day's numbers as the source, the tables, the report, Superset and Redash have them.
+"""Whether a day's numbers are the same wherever they are shown: the tables, the report, Superset and Redash.
 
-`daily_metrics` is the single source of the numbers that people see; the tables are compared among each other and with
-the source as `pulse.publishing.agreement` does it, the report and the dashboards with `daily_metrics`. What is not
-configured is not compared.
+`daily_metrics` is the single source of the numbers that people see. `pulse.publishing.agreement` compares the tables
+with each other and with the source; here the report and the dashboards are compared with `daily_metrics`. What is not
+configured is skipped.
 """
 
 import re
@@ -11,43 +11,43 @@ from datetime import date
 from html import unescape
 from pathlib import Path
 
-from pulse import PulseError, clickhouse, settings, wording
+from pulse import PulseError, clickhouse, metrics, settings, wording
 from pulse.dashboards import redash, superset
+from pulse.dashboards.redash_widgets import slice_key
 from pulse.execution import notebooks
-from pulse.metrics import SOURCES
 from pulse.publishing import agreement
 from pulse.publishing.agreement import MOST_SLICES, Numbers, differences, plain
 from pulse.publishing.late_data import late_data
 
-NUMBER = re.compile(r"<code>(.*?)</code>", re.DOTALL)  # how the report's text sets its numbers, a line each
+NUMBER = re.compile(r"<code>(.*?)</code>", re.DOTALL)  # how the report's text marks its numbers, one on each line
 
 
 class DisagreementError(PulseError):
-    """A day has not the same numbers everywhere; the text says which, where."""
+    """A day's numbers differ somewhere; the text says which and where."""
 
 
 def reconcile(day: date, config: settings.Settings, report: str | None = None) -> list[str]:
-    """Compare a day's numbers; gives what was compared, with each other or with `daily_metrics`.
+    """Compare a day's numbers wherever they are shown; returns what was compared.
 
     Args:
         day: the event date.
         config: where everything is.
-        report: the archived report's path; None: the newest one of that day, if there is one on this machine.
+        report: the path of the archived report; None for the newest one of that day on this machine, if there is one.
 
     Raises:
-        DisagreementError: some differ.
-        PulseError: the day is not published, or something that is configured does not answer.
+        DisagreementError: some numbers differ.
+        PulseError: the day is not published, or a configured dashboard tool does not answer.
     """
     db = clickhouse.connect(config)
-    frame = db.read("select * from daily_metrics where event_date = {day:Date}", day=day)
-    if len(frame) != 1:
-        raise DisagreementError(f"daily_metrics has {len(frame)} rows of {day}, not 1; run `pulse daily {day}`.")
-    row = {name: plain(value) for name, value in frame.drop(columns="event_date").loc[0].items()}
+    published = db.rows("select * from daily_metrics where event_date = {day:Date}", day=day)
+    if len(published) != 1:
+        raise DisagreementError(f"daily_metrics has {len(published)} rows of {day}, not 1; run `pulse daily {day}`.")
+    row = {name: plain(value) for name, value in published[0].items() if name != "event_date"}
     compared = ["user_activity", "dimension_activity"]
     different = list(agreement.disagreements(db, day, row))
     if agreement.is_recorded(db, day):
         late = {each.source for each in late_data(day, config)}
-        current = [source for source in SOURCES if source not in late]
+        current = [source for source in metrics.SOURCES if source not in late]
         compared += current if late else ["the source"]
         different += agreement.source_disagreements(db, config, day, row, current)
     path = report or _newest_report(config, day)
@@ -71,24 +71,26 @@ def reconcile(day: date, config: settings.Settings, report: str | None = None) -
 
 
 def _slices(db: clickhouse.ClickHouse, day: date) -> dict[str, float | None]:
-    """The counts of a day's slices as they are published, by `redash.slice_key`."""
-    frame = db.read("select * from dimension_activity where event_date = {day:Date}", day=day)
+    """The published counts of a day's slices, by `slice_key`."""
+    published = db.rows("select * from dimension_activity where event_date = {day:Date}", day=day)
     return {
-        redash.slice_key(column, slice_["dimension"], slice_["dimension_value"]): slice_[column]
-        for slice_ in frame.to_dict("records")
-        for column in redash.COUNTS
+        slice_key(column, slice_["dimension"], slice_["dimension_value"]): slice_[column]
+        for slice_ in published
+        for column in metrics.columns("dimension_activity")
     }
 
 
 def _report(path: str, row: Numbers) -> Iterator[str]:
-    """The numbers of an archived report's text, as readers see them, line by line."""
+    """Compares the numbers in an archived report's text with the day's metrics, line by line."""
     handed = notebooks.scraps(path)
     shown = [unescape(number).strip() for number in NUMBER.findall(handed["text"])]
-    metrics = [(column, wording.number(row[column], unit, handed["language"])) for column, unit in handed["metrics"]]
-    if len(shown) != len(metrics):
-        yield f"the report has {len(shown)} numbers where {len(metrics)} were expected"
+    expected_by = [
+        (column, wording.number(row[column], unit, handed["language"])) for column, unit in handed["metrics"]
+    ]
+    if len(shown) != len(expected_by):
+        yield f"the report has {len(shown)} numbers where {len(expected_by)} were expected"
         return
-    for (column, expected), number in zip(metrics, shown, strict=True):
+    for (column, expected), number in zip(expected_by, shown, strict=True):
         if number != expected:
             yield f"{column} is {expected} in daily_metrics, {number} in the report"
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from dashboards.conftest import COUNTED, Published
 from dashboards.redash import KEY, Redash, run
 from pulse import cli, settings
-from pulse.dashboards import DashboardsError, redash
+from pulse.dashboards import DashboardsError, redash, redash_api, redash_files, redash_widgets
 
 OWNER = urlsplit(settings.SANDBOX_CLICKHOUSE_URL)
 DAY_QUERY = "Pulse: one day"
@@ -97,7 +97,7 @@ def test_every_query_answers_with_the_published_numbers(
     redash.install(config)
     day = published.day - timedelta(days=40)
     ids = {query["name"]: number for number, query in server.queries.items()}
-    api = redash.connect(config)
+    api = redash_api.connect(config)
     week = redash.result(api, ids[DAY_QUERY], event_date=str(day))
     wanted = published.daily.loc[pd.Timestamp(day - timedelta(days=7)) : pd.Timestamp(day)][::-1]
     assert [row["event_date"] for row in week] == [str(each.date()) for each in wanted.index]
@@ -154,12 +154,12 @@ def test_the_dashboard_shows_a_days_numbers(config: settings.Settings, published
     redash.install(config)
     row = published.daily.iloc[-1].to_dict()
     slices = {
-        redash.slice_key(column, "os", each["dimension_value"]): each[column]
+        redash_widgets.slice_key(column, "os", each["dimension_value"]): each[column]
         for each in published.slices.loc[[pd.Timestamp(published.day)]].query("dimension == 'os'").to_dict("records")
         for column in COUNTED
     }
     shown = dict(redash.shown(config, published.day))
-    layout = yaml.safe_load((redash.FOLDER / "dashboard.yaml").read_text())
+    layout = yaml.safe_load((redash_files.FOLDER / "dashboard.yaml").read_text())
     assert [*shown] == [name for each in layout["rows"] for name in each.get("widgets", [])]
     for numbers in shown.values():
         assert numbers == pytest.approx({name: (row | slices)[name] for name in numbers})
@@ -175,7 +175,7 @@ def test_what_the_dashboards_own_widgets_show_is_what_counts(
 ) -> None:
     """Somebody puts a chart of a query of their own where ours was, under another name."""
     redash.install(config)
-    api = redash.connect(config)
+    api = redash_api.connect(config)
     ours = next(query for query in server.queries.values() if query["name"] == DAY_QUERY)
     fork = api.post(f"/api/queries/{ours['id']}/fork")
     server.queries[fork["id"]]["query"] = ours["query"].replace("    views,", "    views + 1 as views,")
@@ -321,7 +321,7 @@ def test_what_is_renamed_or_loses_its_tag_is_ours_all_the_same(
 
 def test_a_fork_is_somebodys_own(server: Redash, config: settings.Settings) -> None:
     redash.install(config)
-    api = redash.connect(config)
+    api = redash_api.connect(config)
     for number in list(server.queries):
         fork = api.post(f"/api/queries/{number}/fork")
         server.queries[fork["id"]]["query"] += "-- mine"
@@ -352,7 +352,7 @@ def test_a_chart_is_added_as_the_readme_says(
     """A line in a query's file, and its name in a row: the widgets of that row make room."""
     redash.install(config)
     project = tmp_path / "redash"
-    shutil.copytree(redash.FOLDER, project)
+    shutil.copytree(redash_files.FOLDER, project)
     query, layout = project / "queries" / "trend.yaml", project / "dashboard.yaml"
     query.write_text(
         query.read_text() + '  - {name: Its name, description: "…", lines: {messages_received: "#009E73"}}\n'
@@ -361,7 +361,7 @@ def test_a_chart_is_added_as_the_readme_says(
     beside = next(row["widgets"] for row in wanted["rows"] if row.get("query") == "trend" and len(row["widgets"]) == 3)
     beside.append("Its name")
     layout.write_text(yaml.safe_dump(wanted, sort_keys=False))
-    monkeypatch.setattr(redash, "FOLDER", project)
+    monkeypatch.setattr(redash_files, "FOLDER", project)
     redash.install(config)
     drawn = {number: each["name"] for number, each in server.visualizations.items()}
     there = {drawn[each["visualization_id"]]: each["options"]["position"] for each in server.widgets.values()
