@@ -150,7 +150,7 @@ def test_a_run_that_is_planted_and_dated_back_contradicts_the_head_before_it(roo
     then = (datetime.now(UTC) - timedelta(days=60)).isoformat(timespec="seconds")
     keep(root, place("planted"), started=then)
     (first, second) = [line for line in problems(root).splitlines() if "dated back by hand" in line]
-    assert re.match(rf"manifest\.jsonl, line \d+: dated {then:.10}.*, though the head before it was noted on", first)
+    assert re.match(rf"manifest\.jsonl, line \d+: dated {then:.10}.*, but the head before it was noted on", first)
     assert first != second
 
 

@@ -451,7 +451,7 @@ def test_notebooks_that_were_there_before_are_adopted_once(root: Path) -> None:
         del node["metadata"]["pulse"]["after"]  # as it was before there were manifests
         path.write_text(json.dumps(node))
     (root / "manifest.jsonl").unlink()
-    with pytest.raises(ArchiveError, match="has no manifest: the next run or `pulse archive index` begins it"):
+    with pytest.raises(ArchiveError, match="has no manifest: the next run, or `pulse archive index`, starts one"):
         proof.verify(root)
     assert index.rebuild(root) == 4
     keep(root, place("new"))

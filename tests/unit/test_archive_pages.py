@@ -233,7 +233,7 @@ def test_the_site_is_made_of_what_changed_and_leaves_other_folders_alone(root: P
         root / "etl/2026-11-22/run/load.1.ipynb"
     ).read_bytes()
     assert "Same as 21 November except" in (folder / "compare/etl/2026-11-22/run/load.1.html").read_text()
-    with pytest.raises(ArchiveError, match="holds something else than the archive's pages"):
+    with pytest.raises(ArchiveError, match="holds something other than the archive's pages"):
         site.write(root, tmp_path, settings.load())
     with pytest.raises(ArchiveError, match="is in the archive"):
         site.write(root, root / "site", settings.load())
@@ -367,7 +367,7 @@ def test_one_notebook_that_cannot_be_shown_is_a_line_on_its_own_page(odd_root: P
         said = {name: pages.run_page(opened, look, f"odd/2026-11-22/{name}/odd.1.ipynb") for name in ("gone", "folder")}
         assert all("The notebook is gone, or cannot be read." in html for html in said.values())
         shown = pages.run_page(opened, look, "odd/2026-11-22/attachment/odd.1.ipynb")
-        assert "the picture a.png is gone" in shown
+        assert "the picture a.png is missing" in shown
         assert "a = 1" in re.sub("<[^>]*>", "", pages.run_page(opened, look, "odd/2026-11-22/no_kernel/odd.1.ipynb"))
         assert opened.search(index.Filter(dag="odd")).total == len(listed)
     index.keep_up(odd_root)
@@ -386,7 +386,7 @@ def test_the_site_shows_all_others_and_stays_in_its_folder(odd_root: Path, tmp_p
     assert runs == 3 + len(ODD) + 3
     made_ = {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")}
     assert {f"run/odd/2026-11-22/{name.replace(' ', '_')}/odd.1.html" for name in ODD} <= made_
-    assert "The notebook is not there" in (folder / "run/odd/2026-11-22/gone/odd.1.html").read_text()
+    assert "The notebook is gone" in (folder / "run/odd/2026-11-22/gone/odd.1.html").read_text()
     outside = [path for path in tmp_path.rglob("*outside*") if not path.is_relative_to(folder)]
     assert outside == []
     assert site.write(odd_root, folder, settings.load()) == (runs, 0)
