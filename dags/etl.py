@@ -16,7 +16,7 @@ the error in its last lines. What readers see is as it was: one row publishes a 
 | Users, Slices or The metrics of … are not what … | mend what was changed in `transform`, clear the run |
 | … are not there | staging is gone after a day: clear the whole run, not `load` or `transform` alone |
 | The tables … are of schema version … | run `pulse upgrade`, or update the checkout that Airflow works with |
-| The view … reads the source otherwise | somebody changed `pulse/sources.sql`: run `pulse upgrade` to take it over |
+| The view … reads the source differently | somebody changed `pulse/sources.sql`: run `pulse upgrade` to take it over |
 | No ClickHouse server answers | bring it back; the task retries by itself, then clear it |
 | No Redash answers, or it refuses | the day is published, Redash may show what it was before: mend, then clear |
 

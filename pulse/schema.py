@@ -1,11 +1,12 @@
-"""The project's tables and their version: a run creates what is missing; only `pulse upgrade` changes what is there.
+"""The project's tables and their version: a run creates missing tables, and only `pulse upgrade` changes existing ones.
 
-`schema.sql` is the newest shape. `migrations/NNNN_what.sql` leads the shape before it to version NNNN; tables from
-before there were versions have version 1. Table `schema_versions` says which version a database has. So two checkouts
-that work on one database cannot change it under each other: the one whose version is not the database's stops.
+`schema.sql` has the newest version of the tables. `migrations/NNNN_what.sql` brings the version before it to version
+NNNN. Table `schema_versions` records the version of a database; tables that are older than this record have version 1.
+If two checkouts use one database, neither can change it unnoticed: a checkout of another version than the database
+stops.
 
-`sources.sql` defines the views through which the app's tables are read. They too are shared: a run creates them where
-they are missing, and refuses them where they are not those of its own `sources.sql`.
+`sources.sql` defines the views through which the app's tables are read. These are shared as well: a run creates missing
+ones, and stops if the existing ones are not those of its own `sources.sql`.
 """
 
 import hashlib
@@ -19,36 +20,38 @@ from pulse.clickhouse import COMMENTS, UNKNOWN_DATABASE, ClickHouse, ClickHouseE
 
 FOLDER = Path(__file__).parent
 VERSIONS = "schema_versions"
-UNVERSIONED = 1  # of tables that were made before there was `schema_versions`
+UNVERSIONED = 1
+"""The version of tables without `schema_versions`."""
+
 CREATED = re.compile(r"create (?:or replace )?(?:table|view) (?:if not exists )?(\w+)")
 VIEW = re.compile(r"create or replace view (\w+) as\n(.*)", re.DOTALL)
 INTEGER = re.compile(r"(U?)Int(8|16|32|64|128|256)")
 
 
 class SchemaError(PulseError):
-    """The tables are of another version than this checkout, or the source is read otherwise than it says."""
+    """The tables have another version than this checkout, or their views read the source differently."""
 
 
 @dataclass(frozen=True)
 class Migration:
-    """A step from the version before it to `version`."""
+    """A step from the previous version to `version`."""
 
     version: int
     path: Path
 
     @property
     def name(self) -> str:
-        """What it does, as its file is called."""
+        """What it does, from the name of its file."""
         return self.path.stem.partition("_")[2].replace("_", " ")
 
     @property
     def statements(self) -> list[str]:
-        """Its statements, in order. Interrupted anywhere, they can be run again from the first."""
+        """Its statements, in order. After an interruption they can be run again from the first."""
         return statements(self.path.read_text())
 
 
 def migrations() -> list[Migration]:
-    """All of them, the oldest first."""
+    """All migrations, the oldest first."""
     paths = sorted((FOLDER / "migrations").glob("[0-9]*_*.sql"))
     return [Migration(int(path.name.partition("_")[0]), path) for path in paths]
 
@@ -59,7 +62,7 @@ def newest() -> int:
 
 
 def version(db: ClickHouse) -> int | None:
-    """The version of the database's tables; None where it has none of them.
+    """The version of the database's tables; None if there are no tables yet.
 
     Raises:
         ClickHouseError: no server answers.
@@ -68,21 +71,21 @@ def version(db: ClickHouse) -> int | None:
 
 
 def _version(db: ClickHouse, there: Collection[str]) -> int | None:
-    """The version of those tables; whoever makes them writes the version before any other."""
+    """The version of these tables; the table with the version is the first one to be created."""
     recorded = db.value("select max(version) from schema_versions") if VERSIONS in there else None
     return recorded or (UNVERSIONED if set(there) - {VERSIONS, *_views_of_sources()} else None)
 
 
 def ensure(db: ClickHouse, source_database: str | None = None) -> None:
-    """Create what is missing and change nothing that is there; safe at any time, and for several at once.
+    """Create missing tables and change no existing ones. This is safe at any time, and for several processes at once.
 
     Args:
-        db: where the project's tables are.
-        source_database: where the app's tables are: with it, the views through which they are read are ensured too.
+        db: the database with the project's tables.
+        source_database: the database with the app's tables; if it is given, the views of the source are ensured too.
 
     Raises:
         SchemaError: the tables are older or newer than this checkout, or the views are those of another `sources.sql`.
-        ClickHouseError: the user may not create them, a source table or column is missing, or no server answers.
+        ClickHouseError: the user may not create tables, a source table or column is missing, or no server answers.
     """
     there = _there(db)
     if not _create_missing(db, there):
@@ -95,17 +98,20 @@ def ensure(db: ClickHouse, source_database: str | None = None) -> None:
             db.execute(statement.replace("create or replace view", "create view if not exists", 1))
         elif found != comment:
             raise SchemaError(
-                f"The view {name} in {db.database} reads the source otherwise than pulse/sources.sql and "
-                f"PULSE_SOURCE_DATABASE ({source_database}) say, or the source's types have changed; "
-                "run `pulse upgrade` if everybody who uses this database is to read it as this checkout does."
+                f"The view {name} in {db.database} reads the source differently from pulse/sources.sql and "
+                f"PULSE_SOURCE_DATABASE ({source_database}), or the source's types have changed; "
+                "run `pulse upgrade` if everybody who uses this database should read the source as this checkout does."
             )
 
 
 def create_missing(db: ClickHouse) -> bool:
-    """Create the tables that are not there, unless others are there in another version; tells whether it could.
+    """Create the missing tables, unless the existing ones have another version.
+
+    Returns:
+        Whether the tables are now complete.
 
     Raises:
-        ClickHouseError: the user may not create them, or no server answers.
+        ClickHouseError: the user may not create tables, or no server answers.
     """
     return _create_missing(db, _there(db))
 
@@ -116,27 +122,26 @@ def _create_missing(db: ClickHouse, there: Collection[str]) -> bool:
         return False
     if not there:
         _create_database(db)
-    for statement in statements((FOLDER / "schema.sql").read_text()):
-        name = CREATED.search(statement)[1]
+    for name, statement in _creations():
         if name not in there:
             db.execute(statement)
         if name == VERSIONS and found is None:
-            _record(db, newest(), "created")  # before any other table: a creation that is cut off is taken up again
+            _record(db, newest(), "created")  # before any other table, so that an interrupted creation can continue
     return True
 
 
 def upgrade(db: ClickHouse, source_database: str, *, dry_run: bool = False) -> list[str]:
-    """Bring the tables to this checkout's version, and read the source as its `sources.sql` says.
+    """Bring the tables to this checkout's version, and the views of the source to its `sources.sql`.
 
-    Interrupted, it can be repeated: what was done stays done. Nothing else should write to the tables meanwhile.
+    After an interruption it can be repeated. Nothing else should write to the tables meanwhile.
 
     Args:
-        db: where the project's tables are.
-        source_database: where the app's tables are.
-        dry_run: change nothing.
+        db: the database with the project's tables.
+        source_database: the database with the app's tables.
+        dry_run: only say what would be done.
 
     Returns:
-        A line for each step that was done, or would be.
+        A line for each step that was done, or would be done.
 
     Raises:
         SchemaError: the tables are newer than this checkout.
@@ -159,7 +164,7 @@ def upgrade(db: ClickHouse, source_database: str, *, dry_run: bool = False) -> l
             continue
         for statement in migration.statements:
             db.execute(statement)
-        if migration.version == latest:  # the tables are as schema.sql says: what is missing, and its views anew
+        if migration.version == latest:  # now create the tables of schema.sql that are missing, and replace its views
             db.script((FOLDER / "schema.sql").read_text())
         _record(db, migration.version, migration.name)
     views = _views(db, source_database) if found is not None or not dry_run else {}
@@ -173,13 +178,13 @@ def upgrade(db: ClickHouse, source_database: str, *, dry_run: bool = False) -> l
 
 
 def _there(db: ClickHouse) -> dict[str, str]:
-    """Which of the project's tables and views are there, each with its comment."""
-    names = [CREATED.search(each)[1] for each in statements((FOLDER / "schema.sql").read_text())]
+    """The project's tables and views that exist, with their comments."""
+    names = [name for name, _ in _creations()]
     found = (
         "select name, comment from system.tables where database = {database:String} and name in {names:Array(String)}"
     )
     try:
-        # Mostly the first thing that a server is asked: one that says nothing is given up soon.
+        # This is usually the first statement that a server gets, so a silent server is given up soon.
         probe = ClickHouse(db.url, db.database, db.zone, clickhouse.PROBE_SECONDS)
         frame = probe.read(found, database=db.database, names=[*names, *_views_of_sources()])
     except ClickHouseError as error:
@@ -189,8 +194,14 @@ def _there(db: ClickHouse) -> dict[str, str]:
     return dict(zip(frame["name"], frame["comment"], strict=True))
 
 
+def _creations() -> list[tuple[str, str]]:
+    """The statements of `schema.sql`, each with the name of the table or view that it creates."""
+    found = ((CREATED.search(each), each) for each in statements((FOLDER / "schema.sql").read_text()))
+    return [(name[1], statement) for name, statement in found if name]
+
+
 def _views_of_sources() -> dict[str, str]:
-    """The views of `sources.sql`, each with its SELECT."""
+    """The SELECTs of the views in `sources.sql`, by the views' names."""
     each = map(VIEW.search, statements((FOLDER / "sources.sql").read_text()))
     return {match[1]: match[2] for match in each if match}
 
@@ -201,13 +212,13 @@ def _create_database(db: ClickHouse) -> None:
     except ClickHouseError as error:
         if error.code != UNKNOWN_DATABASE:
             raise
-        # From another one: nothing can be done in a database that is not there.
+        # A statement cannot run in a database that does not exist yet, so this one runs in another database.
         outside = ClickHouse(db.url, "default", db.zone)
         outside.execute("create database if not exists {name:Identifier}", name=db.database)
 
 
 def _record(db: ClickHouse, number: int, name: str) -> None:
-    db.execute(next(each for each in statements((FOLDER / "schema.sql").read_text()) if VERSIONS in each))
+    db.execute(dict(_creations())[VERSIONS])
     db.write([{"version": number, "name": name}], VERSIONS)
 
 
@@ -216,14 +227,14 @@ def _other_version(db: ClickHouse) -> str:
     mend = (
         "run `pulse upgrade` (`pulse upgrade --dry-run` shows what it would do)"
         if found < ours
-        else "work with a checkout that is as new as they are"
+        else "use a checkout that is as new as the tables"
     )
     return f"The tables in {db.database} are of schema version {found}, and this checkout's is {ours}; {mend}."
 
 
 def _views(db: ClickHouse, source_database: str) -> dict[str, tuple[str, str]]:
-    """How each view of `sources.sql` is created, and the comment that then tells it from any other."""
-    source = quoted(source_database)  # no binding of databases
+    """For each view of `sources.sql` the statement that creates it, and the comment that identifies its version."""
+    source = quoted(source_database)  # ClickHouse cannot bind the name of a database here
     found = {name: select.replace("{source}", source) for name, select in _views_of_sources().items()}
     kinds: set[str] = set()
     for select in found.values():
@@ -238,14 +249,14 @@ def _views(db: ClickHouse, source_database: str) -> dict[str, tuple[str, str]]:
 
 
 def id_type(kinds: Iterable[str]) -> str:
-    """The narrowest type in which ids of all these ClickHouse types stay what they are: an integer's, UUID or String.
+    """The narrowest type that holds the ids of all these ClickHouse types: an integer type, UUID or String.
 
     Raises:
-        SchemaError: ids of such a type cannot be told apart, or be written in one way only.
+        SchemaError: an id of such a type does not have exactly one spelling as text.
     """
     plain = {re.sub(r"(?:Nullable|LowCardinality)\(|\)+$", "", kind) for kind in kinds}
-    integers = [INTEGER.fullmatch(kind) for kind in plain]
-    if all(integers):
+    integers = [found for kind in plain if (found := INTEGER.fullmatch(kind))]
+    if len(integers) == len(plain):
         bits = {sign: max([int(each[2]) for each in integers if each[1] == sign], default=0) for sign in ("U", "")}
         unsigned, signed = bits["U"], bits[""]
         if not signed:
@@ -257,7 +268,7 @@ def id_type(kinds: Iterable[str]) -> str:
     for kind in plain:
         if not re.match(r"U?Int\d|String|FixedString|UUID|Enum", kind):
             raise SchemaError(
-                f"A user's id in the source is a {kind}; an integer, a String or a UUID was expected: "
+                f"A user id in the source has the type {kind}, but an integer, a String or a UUID was expected: "
                 "convert it in pulse/sources.sql."
             )
     return "String"

@@ -1,7 +1,7 @@
--- What the project owns in ClickHouse, in its newest version. A run creates what is missing; a change to what is there
--- needs a migration beside it, migrations/NNNN_what_it_does.sql, which `pulse upgrade` applies.
+-- The newest version of the project's own tables in ClickHouse. A run creates those that are missing. A change to existing
+-- tables also needs a migration, migrations/NNNN_what_it_does.sql, which `pulse upgrade` applies.
 
--- One row per version that the tables have had; the highest is theirs.
+-- One row per version that the tables have had; the highest is the current one.
 create table if not exists schema_versions
 (
     version UInt32,
@@ -11,20 +11,20 @@ create table if not exists schema_versions
 engine = MergeTree
 order by version;
 
--- A day is computed as a load: its rows go into the three tables of loads, where nobody reads them yet, and one row here
--- publishes them all. One row per publication, appended and never changed; the highest step of a day is the one that counts,
--- and of two loads that took the same step at once, the one that was extracted later.
+-- One row per publication of a day, appended and never changed. A day is computed as a load: its rows go into the three
+-- tables of loads, where nobody reads them yet, and then one row here publishes all of them. The row with the highest step is
+-- valid; if two loads took the same step at once, the one that was extracted later.
 create table if not exists publications
 (
     event_date Date,
-    step UInt32 comment 'counts the publications of the day',
-    load String comment 'whose rows are published',
-    run String comment 'the run that made them, as the archive names it',
-    feed_rows Array(UInt64) comment 'rows of feed_events when it was extracted, for each hour since the day began',
-    message_rows Array(UInt64) comment 'the same of message_events',
-    feed_hashes Array(UInt64) comment 'hashes of those rows, as the extract adds them up by hour; empty: unknown',
-    message_hashes Array(UInt64) comment 'the same of message_events',
-    extracted_at DateTime64(6, 'UTC') comment 'when the earlier of the two extracts began; 1970: unknown',
+    step UInt32 comment 'the number of this publication among those of the day, from 1',
+    load String comment 'the load whose rows are published',
+    run String comment 'the run that computed the load, as the archive names it',
+    feed_rows Array(UInt64) comment 'the number of rows of feed_events at extraction, for each hour since the start of the day',
+    message_rows Array(UInt64) comment 'the same for message_events',
+    feed_hashes Array(UInt64) comment 'the sum of the hashes of those rows, for each hour since the start of the day; empty if unknown',
+    message_hashes Array(UInt64) comment 'the same for message_events',
+    extracted_at DateTime64(6, 'UTC') comment 'when the earlier of the two extracts began; 1970 if unknown',
     contents String comment 'what was published, by table, as JSON: columns, rows, and sum(cityHash64(tuple(columns)))',
     published_at DateTime64(6, 'UTC') default now64(6)
 )
@@ -44,17 +44,17 @@ create table if not exists user_activity_loads
 (
     load String,
     event_date Date,
-    user_id String comment 'as text, whatever the source has: integers of any sign and width, UUIDs and strings stay apart',
-    os LowCardinality(String) comment 'of the latest action that day, else of the latest earlier one, else unknown',
-    gender LowCardinality(String) comment 'as os',
-    age LowCardinality(String) comment 'as os',
+    user_id String comment 'always text, so that integers of any sign and width, UUIDs and strings stay distinct',
+    os LowCardinality(String) comment 'from the latest action that day, or else from the latest earlier action; unknown if there is none',
+    gender LowCardinality(String) comment 'like os',
+    age LowCardinality(String) comment 'like os',
     views UInt64,
     likes UInt64,
     messages_received UInt64,
     messages_sent UInt64,
     users_received UInt64 comment 'distinct users who wrote to this user',
     users_sent UInt64 comment 'distinct users this user wrote to',
-    feed_active Bool comment 'did anything in the feed'
+    feed_active Bool comment 'whether the user did anything in the feed'
 )
 engine = MergeTree
 partition by (event_date, load)
@@ -89,17 +89,17 @@ create table if not exists daily_metrics_loads
     both_users UInt64 comment 'users active in the feed and in the messenger',
     views UInt64,
     likes UInt64,
-    ctr Nullable(Float64) comment 'likes / views; null where there are no views',
+    ctr Nullable(Float64) comment 'likes / views; null if there are no views',
     messages_sent UInt64,
     messages_received UInt64 comment 'messages whose recipient was active in the app that day',
-    sent_per_received Nullable(Float64) comment 'messages sent / received; null where none was received'
+    sent_per_received Nullable(Float64) comment 'messages sent / received; null if none was received'
 )
 engine = MergeTree
 partition by (event_date, load)
 order by event_date;
 
--- What is published of the users, one row per user and day. Whoever may read such a view reads the published days and no
--- load beside them: it reads the tables of loads as whoever created it.
+-- The published activity of users, one row per user and day. Whoever may read this view, or the next two, sees only the
+-- published loads: the view reads the tables of loads with the rights of the user who created it.
 create or replace view user_activity definer = current_user sql security definer as
 select
     event_date,
@@ -117,7 +117,7 @@ select
 from user_activity_loads
 where (event_date, load) in (select published.event_date, published.load from published_loads as published);
 
--- What is published of the slices, one row per day, dimension and value
+-- The published activity of slices, one row per day, dimension and value
 create or replace view dimension_activity definer = current_user sql security definer as
 select
     event_date,
@@ -132,7 +132,7 @@ select
 from dimension_activity_loads
 where (event_date, load) in (select published.event_date, published.load from published_loads as published);
 
--- What is published of the days, one row per day
+-- The published metrics, one row per day
 create or replace view daily_metrics definer = current_user sql security definer as
 select
     event_date,
@@ -149,35 +149,35 @@ select
 from daily_metrics_loads
 where (event_date, load) in (select published.event_date, published.load from published_loads as published);
 
--- What was sent to whom: one row a step of a claim, appended and never changed; pulse/delivery/ledger.py reads it as states.
+-- What was sent to whom: one row per step of a claim, appended and never changed. pulse/delivery/ledger.py derives the states.
 create table if not exists deliveries
 (
     report String,
     event_date Date,
     chat String comment 'as configured: id, or id/thread for a topic',
-    claim String comment 'one attempt; the reference that `pulse deliveries` shows',
-    step UInt16 comment 'the order of the rows of a claim, and by the row that won it that of the claims',
+    claim String comment 'the reference of one attempt to deliver, as `pulse deliveries` shows it',
+    step UInt16 comment 'orders the rows of a claim; the step of the row that won orders the claims',
     state Enum8('bid' = 1, 'withdrawn' = 2, 'claimed' = 3, 'sent' = 4, 'failed' = 5, 'unknown' = 6, 'dismissed' = 7),
     action Enum8('send' = 1, 'edit' = 2),
     recipient String comment 'where it went: the chat, or the one it migrated to',
-    content_hash String comment 'of text, headline numbers and photo',
-    numbers String comment 'the headline numbers as JSON: by column, as English writes them',
+    content_hash String comment 'the hash of the text, the headline numbers and the photo',
+    numbers String comment 'the headline numbers as JSON, by column, formatted as in English',
     with_photo Bool,
-    message_id Int64 comment '0 where it is not known',
+    message_id Int64 comment '0 if it is unknown',
     run String,
     error String,
-    lease Float64 comment 'seconds for which a bid or a claim holds',
+    lease Float64 comment 'for how many seconds a bid or a claim is valid',
     recorded_at DateTime64(6, 'UTC') default now64(6)
 )
 engine = MergeTree
 partition by toYear(event_date)
 order by (report, event_date, chat, claim, step);
 
--- One row per quarter of an hour, dimension and value: what the monitoring watches. A row written later takes the place of an
--- earlier one of the same key (read it with FINAL); a bucket in which nothing happened has none.
+-- One row per bucket of 15 minutes, dimension and value: what the monitoring watches. A later row replaces an earlier one with
+-- the same key (read with FINAL); a bucket in which nothing happened has no row.
 create table if not exists metric_buckets
 (
-    bucket DateTime comment 'its first moment; it has 15 minutes',
+    bucket DateTime comment 'the first moment of the 15 minutes',
     dimension LowCardinality(String) comment 'total, os, gender or age_group',
     dimension_value LowCardinality(String) comment 'all, iOS, male, 25–34 or unknown',
     app_users UInt64 comment 'distinct users who did anything in the feed or sent a message',
@@ -186,16 +186,16 @@ create table if not exists metric_buckets
     likes UInt64,
     messenger_users UInt64 comment 'distinct users who sent a message',
     messages_sent UInt64,
-    actions UInt64 comment 'rows of the sources, whatever they are: does the bucket still hold what was counted?',
+    actions UInt64 comment 'the number of all source rows, which shows whether the source has changed since the count',
     refreshed_at DateTime64(6, 'UTC')
 )
 engine = ReplacingMergeTree(refreshed_at)
 partition by toYYYYMM(bucket)
 order by (dimension, dimension_value, bucket);
 
--- What happened in the slices that are large enough to watch, one row per slice: for each metric an array, and the places of its
--- buckets, counted from the start, beside it. Large enough is a share of the active users over the last 168 hours: the server's clock
--- changes in its zone do not make a week longer or shorter.
+-- The history of the slices that are large enough to watch, one row per slice: for each metric an array of values, and in
+-- `places` the positions of their buckets, counted from the start. A slice is large enough if it has a given share of the active
+-- users over the last 168 hours; a week in hours does not depend on clock changes in the server's time zone.
 create or replace view bucket_history as
 with largest as (
     select
@@ -225,49 +225,49 @@ from metric_buckets final
 where bucket >= {start:DateTime64(6)} and bucket < {end:DateTime64(6)} and (dimension, dimension_value) in (largest)
 group by dimension, dimension_value;
 
--- One row per bucket and series (a metric of a slice): what the detector said of it. Judged again, a row replaces the earlier one.
+-- One row per bucket and series (a metric of a slice): the detector's verdict. A later verdict replaces an earlier one.
 create table if not exists verdicts
 (
     bucket DateTime,
-    metric LowCardinality(String) comment 'empty: of all metrics, that their data was late when the bucket was first judged',
+    metric LowCardinality(String) comment 'empty: the data of all metrics was late when the bucket was first judged',
     dimension LowCardinality(String),
     dimension_value LowCardinality(String),
     kind LowCardinality(String) comment 'normal, drop, spike, data_lag or unknown',
     is_anomaly Bool,
-    value Nullable(Float64) comment 'null where it is not known yet',
+    value Nullable(Float64) comment 'null if it is not known yet',
     expected Nullable(Float64),
-    lower Nullable(Float64) comment 'of the expected range',
+    lower Nullable(Float64) comment 'the lower end of the expected range',
     upper Nullable(Float64),
-    score Float64 comment 'negative below what is expected',
-    deviation Nullable(Float64) comment 'over the window, as a share of what was expected',
-    window UInt16 comment 'the buckets, this one the last, in which it shows most',
+    score Float64 comment 'negative if the value is below the expected one',
+    deviation Nullable(Float64) comment 'the deviation over the window, as a share of the expected value',
+    window UInt16 comment 'the number of buckets, up to this one, in which the deviation is clearest',
     judged_at DateTime64(6, 'UTC') default now64(6)
 )
 engine = ReplacingMergeTree(judged_at)
 partition by toYYYYMM(bucket)
 order by (bucket, metric, dimension, dimension_value);
 
--- One row per incident, from opening to resolution: what the verdicts say happened. A row written later replaces an earlier one.
+-- One row per incident, from opening to resolution, as the verdicts show it. A later row replaces an earlier one.
 create table if not exists incidents
 (
-    incident String comment 'its reference',
-    state Enum8('open' = 1, 'resolved' = 2, 'withdrawn' = 3) comment 'withdrawn: data that came later says that nothing happened',
+    incident String comment 'the reference of the incident',
+    state Enum8('open' = 1, 'resolved' = 2, 'withdrawn' = 3) comment 'withdrawn: later data shows that nothing happened',
     direction LowCardinality(String) comment 'drop, spike or data_lag',
-    opened DateTime comment 'the first bucket that shows it',
-    updated DateTime comment 'the last bucket that shows it',
-    resolved Nullable(DateTime) comment 'since when it shows in no bucket',
-    metric LowCardinality(String) comment 'of the series that leads: the one that shows it best',
+    opened DateTime comment 'the first bucket that shows the incident',
+    updated DateTime comment 'the last bucket that shows the incident',
+    resolved Nullable(DateTime) comment 'since when no bucket shows the incident',
+    metric LowCardinality(String) comment 'the metric of the leading series, which shows the incident best',
     dimension LowCardinality(String),
     dimension_value LowCardinality(String),
-    value Nullable(Float64) comment 'of the leading series in the last bucket that shows it',
+    value Nullable(Float64) comment 'the value of the leading series in the last bucket that shows the incident',
     expected Nullable(Float64),
     lower Nullable(Float64),
     upper Nullable(Float64),
     score Float64,
-    deviation Nullable(Float64) comment 'over the window, as a share of what was expected',
+    deviation Nullable(Float64) comment 'the deviation over the window, as a share of the expected value',
     window UInt16,
-    series Array(String) comment 'all series that showed it: metric, dimension and value',
-    showing Array(String) comment 'those that showed it in the last bucket',
+    series Array(String) comment 'all series that showed the incident: metric, dimension and value',
+    showing Array(String) comment 'the series that showed the incident in the last bucket',
     evidence String comment 'the contributions of the slices, as JSON',
     recorded_at DateTime64(6, 'UTC') default now64(6)
 )

@@ -1,4 +1,4 @@
-"""Settings: the environment (and `.env`) as one frozen, checked object. Nothing is read on import."""
+"""The settings from the environment and `.env`, as one frozen and checked object. Nothing is read on import."""
 
 import os
 from datetime import date, datetime, timedelta
@@ -18,11 +18,11 @@ Language: TypeAlias = Literal["en", "ru"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 SHORTEST = 6
-"""The fewest characters of a secret: a shorter one would be found in ordinary words and numbers, and masked there."""
+"""The least length of a secret. A shorter one occurs in ordinary words and numbers, and would be masked there too."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The stand-ins of `pulse_sandbox` listen here. They bind to loopback and hold demo data only.
+# The addresses of the sandbox's stand-ins. They listen on loopback and have only demo data.
 SANDBOX_CLICKHOUSE_URL = "http://pulse:sandbox-only@127.0.0.1:18123"
 SANDBOX_READER_URL = "http://reader:sandbox-reader@127.0.0.1:18123"
 SANDBOX_TELEGRAM_API_URL = "http://127.0.0.1:18081"
@@ -39,10 +39,10 @@ KERNEL = (
     "SUPERSET_URL",
     "REDASH_URL",
 )
-"""The settings that a notebook run by Pulse knows. It sends and installs nothing, so no other is its business."""
+"""The settings that a notebook gets when Pulse runs it. It sends and installs nothing, so it needs no others."""
 
 IN_KERNEL = "PULSE_IN_KERNEL"
-"""The variable by which a kernel that Pulse started knows that its environment is all there is: `.env` is not read."""
+"""The variable that marks a kernel started by Pulse, which uses only its environment and does not read `.env`."""
 
 
 class SettingsError(PulseError):
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     @classmethod
     def _holds_no_password(cls, url: str) -> str:
         if "@" in urlsplit(url).netloc:
-            raise ValueError("expected an address without user and password: it stands in messages and logs")
+            raise ValueError("expected an address without user and password, because it appears in messages and logs")
         return url
 
     @field_validator("telegram_bot_token", "superset_password", "redash_api_key")
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     @field_validator("output")
     @classmethod
     def _is_the_projects(cls, output: str) -> str:
-        """A relative folder is the project's, wherever a process stands."""
+        """Resolve a relative folder against the project's root, whatever the current folder is."""
         return output if "://" in output else str(ROOT / Path(output).expanduser())
 
     @field_validator("timezone")
@@ -133,10 +133,10 @@ class Settings(BaseSettings):
         return self.language
 
     def event_day(self, text: str) -> date:
-        """The event date that a parameter means: an ISO date, or `yesterday` in the configured time zone.
+        """Parse the event date of a parameter: an ISO date, or `yesterday` in the configured time zone.
 
         Raises:
-            SettingsError: it is no date, or that day has not ended yet.
+            SettingsError: the text is not a date, or that day has not ended yet.
         """
         today = datetime.now(self.zone).date()
         if text == "yesterday":
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
             day = date.fromisoformat(text)
         except ValueError:
             raise SettingsError(
-                f"'{text}' is no date; give one such as {today - timedelta(days=1)}, or yesterday."
+                f"'{text}' is not a date; give one such as {today - timedelta(days=1)}, or yesterday."
             ) from None
         if day >= today:
             raise SettingsError(
@@ -154,21 +154,21 @@ class Settings(BaseSettings):
         return day
 
     def moment(self, text: str) -> datetime:
-        """The local moment that a parameter means, to the minute: ISO, local unless it has an offset, or `now`.
+        """Parse the moment of a parameter, to the minute: ISO (local unless it has an offset), or `now`.
 
         Raises:
-            SettingsError: it is no moment, or has not come yet.
+            SettingsError: the text is not a moment, or is in the future.
         """
         now = datetime.now(self.zone)
         try:
             given = now if text == "now" else datetime.fromisoformat(text)
         except ValueError:
-            raise SettingsError(f"'{text}' is no moment; give one such as {now:%Y-%m-%dT%H:%M}, or now.") from None
-        # By way of a timestamp, which is an instant even where clocks are set back.
+            raise SettingsError(f"'{text}' is not a moment; give one such as {now:%Y-%m-%dT%H:%M}, or now.") from None
+        # Converted through a timestamp, which is unambiguous even when clocks are set back.
         local = given if given.tzinfo else given.replace(tzinfo=self.zone)
         moment = datetime.fromtimestamp(local.timestamp(), self.zone).replace(second=0, microsecond=0)
-        if moment.timestamp() > now.timestamp():  # two times of one zone compare by the clock on the wall
-            raise SettingsError(f"{text} is still to come in {self.timezone}; give an earlier moment, or now.")
+        if moment.timestamp() > now.timestamp():  # two times of one zone would be compared by their local clock time
+            raise SettingsError(f"{text} is in the future in {self.timezone}; give an earlier moment, or now.")
         return moment
 
     def day_bounds(self, day: date) -> tuple[datetime, datetime]:
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> list[str]:
-        """The values that may appear in no parameter, output, log or message."""
+        """The values that must not appear in any parameter, output, log or message."""
         values = {self.telegram_bot_token.get_secret_value(), self.redash_api_key.get_secret_value()}
         values.add(self.superset_password.get_secret_value())
         for url in (self.clickhouse_url, self.clickhouse_reader_url):
@@ -187,7 +187,7 @@ class Settings(BaseSettings):
 
     @property
     def for_kernels(self) -> dict[str, str]:
-        """What a notebook's kernel is told of the settings: those of `KERNEL`, as variables of its environment."""
+        """The environment variables with the settings for a notebook's kernel: those of `KERNEL`."""
         named = {str(field.alias): getattr(self, name) for name, field in type(self).model_fields.items()}
         return {
             name: named[name].get_secret_value() if isinstance(named[name], SecretStr) else named[name]
@@ -196,12 +196,13 @@ class Settings(BaseSettings):
 
 
 def load(**overrides: str) -> Settings:
-    """Read the settings from the environment and `.env`; what is given by name comes before both.
+    """Read the settings from the environment and `.env`. In the kernel of a notebook, `.env` is not read (`IN_KERNEL`).
 
-    In the kernel of a notebook that Pulse runs, `.env` is not read: see `KERNEL`.
+    Args:
+        overrides: values by the names of the environment variables, which take precedence over both.
 
     Raises:
-        SettingsError: a value is wrong; the text names the setting and what was expected, never the value of a secret.
+        SettingsError: a value is wrong. The text names the setting and what was expected, and never a secret.
     """
     try:
         return Settings(**({"_env_file": None} if os.environ.get(IN_KERNEL) else {}), **overrides)  # type: ignore[arg-type]
@@ -214,12 +215,12 @@ def load(**overrides: str) -> Settings:
 def _long_enough(secret: str) -> None:
     if 0 < len(secret) < SHORTEST:
         raise ValueError(
-            f"expected a secret of at least {SHORTEST} characters, since a shorter one could not be told from ordinary "
-            "text and masked"
+            f"expected a secret of at least {SHORTEST} characters, because a shorter one cannot be masked without "
+            "masking ordinary text"
         )
 
 
 def day_bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """The first moment of a local day and of the next one (half-open; 23 to 25 hours apart around clock changes)."""
+    """The first moments of a local day and of the next one, as a half-open range; 23 to 25 hours at clock changes."""
     start, following = (datetime(d.year, d.month, d.day, tzinfo=zone) for d in (day, day + timedelta(days=1)))
     return start, following

@@ -1,10 +1,10 @@
--- The app's tables as the pipeline reads them: the one place to change for a source with other names or types. After a
--- change, `pulse upgrade` takes it over.
---   {id}        converts to the narrowest type that holds the ids of both views: an integer's, UUID or String. Joins need
---               one type, and narrow integers are much faster than strings
---   attributes  stands for the action's os, gender and age together, as this source has them
---   latest      orders actions by time, and carries the attributes along: the greatest is the latest action; of two at the
---               same moment the same one wins whenever it is computed
+-- The app's tables as the pipeline reads them. If a source has other names or types, change them only here, and run
+-- `pulse upgrade`, which replaces the views.
+--   {id}        the conversion of user ids to the narrowest type that holds those of both views: an integer type, UUID or
+--               String. Joins need one type, and narrow integers are much faster than strings
+--   attributes  a hash of the action's os, gender and age as this source has them
+--   latest      orders actions by time and includes the attributes: the greatest value is the latest action, and of two
+--               actions at the same moment always the same one
 
 -- The app's feed actions, one row per action
 create or replace view feed_events as

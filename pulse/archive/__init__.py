@@ -1,19 +1,25 @@
 """The archive: executed notebooks as an audit trail.
 
-    manifest.py   what was kept, one entry a step, each bound to the one before by its hash
-    lives.py      which entry may follow which, and what retention may let go
-    proof.py      the archive compared with its manifest, and with what is known elsewhere
-    executed.py   the one reader of executed notebooks: what they handed on
-    index.py      what the pages list, kept from the manifest and the notebooks; never the source of truth
-    render.py     an executed notebook as harmless HTML
-    compare.py    what differs between two runs of a notebook
-    pages.py      the pages, the same ones in Airflow and on disk
-    site.py       the pages as files
-    retention.py  what may go, and what stays
+    manifest.py      what was kept: one entry for each step, in a hash chain
+    lives.py         which entry may follow which, and what retention may remove
+    proof.py         compares the archive with its manifest, and with the ledger of deliveries
+    executed.py      the one reader of executed notebooks
+    attempts.py      what the pages list: attempts and deliveries
+    words.py         the words by which a notebook is found
+    index.py         searches and reads the index, which is made from the manifest and the notebooks
+    index_upkeep.py  the index's SQLite schema, and how it is kept up to date
+    render.py        an executed notebook as harmless HTML
+    compare.py       the differences between two runs of a notebook
+    pages.py         the pages, the same in Airflow and on disk
+    site.py          the pages as files
+    retention.py     what may be removed, and what stays
 
-The manifest, the index and the pages need an archive in a folder of this machine (or one mounted there). In an object
-store the notebooks are kept as they are everywhere, and messages bear their references; what happened to a notebook
-later is for the store's own versioning to say, and a copy in a folder can be looked at with everything here.
+The manifest, the index and the pages need an archive in a local (or mounted) folder. In an object store, notebooks are
+kept in the same way and messages show the same run references; whether a notebook was changed later is recorded by the
+store's own versioning. A copy of such an archive in a folder can be used with everything here.
+
+A notebook is named by its path: its place below the archive's root. Its run reference, which messages show, is the
+beginning of its SHA-256.
 """
 
 import hashlib
@@ -27,10 +33,10 @@ from pulse import PulseError
 TEMPLATES = Path(__file__).parent / "templates"
 
 REF_LENGTH = 10
-"""How much of a notebook's SHA-256 makes a run reference: 40 bits, short enough to type from a message."""
+"""How many characters of a notebook's SHA-256 make a run reference: 40 bits, short enough to type from a message."""
 
-# <dag>/<event date>/<run>/<notebook>.<try>.ipynb: nothing hidden, nothing that leads out.
-_PLACE = re.compile(r"(?:(?!\.)[^/\\\0]+/)+(?!\.)[^/\\\0]+\.ipynb")
+# <dag>/<event date>/<run>/<notebook>.<try>.ipynb, with no hidden name and no way out of the archive.
+_PATH = re.compile(r"(?:(?!\.)[^/\\\0]+/)+(?!\.)[^/\\\0]+\.ipynb")
 
 
 class ArchiveError(PulseError):
@@ -38,63 +44,63 @@ class ArchiveError(PulseError):
 
 
 def folder(output: str) -> Path:
-    """The archive as a folder of this machine.
+    """The archive's root as a local folder.
 
     Raises:
-        ArchiveError: it is in an object store.
+        ArchiveError: the archive is in an object store.
     """
     if "://" in output:
         raise ArchiveError(
-            f"The archive at {output} is no folder of this machine, and has no manifest, index or pages: copy or mount "
-            "it, and set PULSE_OUTPUT to the folder."
+            f"The archive at {output} is not a local folder, so it has no manifest, index or pages: copy or mount it, "
+            "and set PULSE_OUTPUT to the folder."
         )
     return Path(output)
 
 
-def find(root: Path, place: str) -> Path:
-    """The file of a notebook of the archive, named by its path below the root.
+def find(root: Path, path: str) -> Path:
+    """Find the file of a notebook by its path below the archive's root.
 
     Raises:
-        ArchiveError: there is none; whatever the name, nothing outside the archive is touched.
+        ArchiveError: there is no such notebook. No path reaches anything outside the archive.
     """
-    path = root / place if is_place(place) else None
-    if path is None or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
-        raise ArchiveError(f"The archive holds no notebook {place[:200]!r}.")
-    return path
+    file = root / path if is_notebook_path(path) else None
+    if file is None or not file.is_file() or not file.resolve().is_relative_to(root.resolve()):
+        raise ArchiveError(f"The archive holds no notebook {path[:200]!r}.")
+    return file
 
 
-def is_place(name: str) -> bool:
-    """Whether a name can be that of a notebook of the archive: nothing hidden, nothing that leads out of it."""
+def is_notebook_path(path: str) -> bool:
+    """Whether a notebook can have this path below the archive's root: no hidden name, and no way out of the archive."""
     try:
-        fits = len(name.encode()) < 4000 and all(len(part.encode()) <= 255 for part in name.split("/"))
+        fits = len(path.encode()) < 4000 and all(len(part.encode()) <= 255 for part in path.split("/"))
     except UnicodeEncodeError:
         return False
-    return fits and bool(_PLACE.fullmatch(name))
+    return fits and bool(_PATH.fullmatch(path))
 
 
-def place(root: Path, path: str) -> str:
-    """A notebook's path below the archive's root."""
-    return Path(path).resolve().relative_to(root.resolve()).as_posix()
+def place(root: Path, file: str) -> str:
+    """The path below the archive's root of a notebook's file."""
+    return Path(file).resolve().relative_to(root.resolve()).as_posix()
 
 
-def address(place: str) -> str:
-    """Where a run's page is, below the address of the pages."""
-    return f"run/{quote(place.removesuffix('.ipynb'))}.html"
+def address(path: str) -> str:
+    """The address of a run's page, relative to the address of the pages."""
+    return f"run/{quote(path.removesuffix('.ipynb'))}.html"
 
 
 def walk(root: Path) -> list[str]:
-    """Every notebook in the archive's folder, as paths below the root in order; what is hidden is none."""
-    found = (path.relative_to(root).as_posix() for path in root.rglob("*.ipynb"))
-    return sorted(place for place in found if is_place(place))
+    """The paths of all notebooks in the archive's folder, in order; hidden files are left out."""
+    found = (file.relative_to(root).as_posix() for file in root.rglob("*.ipynb"))
+    return sorted(path for path in found if is_notebook_path(path))
 
 
 def digest(content: bytes) -> str:
-    """A notebook's SHA-256, as `sha256sum` prints it."""
+    """The SHA-256 of a notebook, as `sha256sum` prints it."""
     return hashlib.sha256(content).hexdigest()
 
 
 def to_disk(folder: Path) -> None:
-    """Make a folder's list of names outlast a power cut."""
+    """Flush a folder to the disk, so that its list of names survives a power cut."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -103,5 +109,5 @@ def to_disk(folder: Path) -> None:
 
 
 def ref(sha256: str) -> str:
-    """The short reference of a run: the beginning of its notebook's SHA-256."""
+    """The run reference: the beginning of a notebook's SHA-256."""
     return sha256[:REF_LENGTH]

@@ -1,21 +1,24 @@
 """`pulse archive`: the archive from the command line."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pulse import PulseError, archive, settings
+from pulse.archive.attempts import Attempt, shown
 
 app = typer.Typer(no_args_is_help=True, help="The executed notebooks: what ran, and what came out.")
 
-# What --help and a wrong word need is loaded above; the rest where it is used.
+# Each command imports what it alone needs, so that `pulse --help` stays fast.
 
 
 @app.command()
 def verify(
-    head: Annotated[str, typer.Option(help="A head noted earlier: the chain must still pass through it.")] = "",
+    head: Annotated[
+        str, typer.Option(help="A head of the chain that was noted earlier and must still be in the chain.")
+    ] = "",
 ) -> None:
-    """Prove the archive: name every notebook that was changed, removed or added by hand since it was kept."""
+    """Verify the archive: list every notebook that was changed, removed or added by hand since it was kept."""
     from pulse import clickhouse
     from pulse.archive import proof
 
@@ -25,7 +28,7 @@ def verify(
         outside = proof.ledger(clickhouse.connect(config), root)
     except clickhouse.ClickHouseError as error:
         outside = None
-        typer.echo(f"note: deliveries and the heads noted every night were not compared with the ledger: {error}")
+        typer.echo(f"note: deliveries and the nightly heads were not compared with the ledger: {error}")
     verdict = proof.verify(root, head, outside)
     for line in verdict.remarks:
         typer.echo(f"note: {line}")
@@ -38,29 +41,33 @@ def verify(
         at, noted = outside.heads[-1]
         typer.echo(f"It passes through all {len(outside.heads):,} heads that went to the alert chat, {noted} on {at}.")
     else:
-        typer.echo("Note it elsewhere: with --head it proves later that nothing up to here was rewritten.")
+        typer.echo("Note it elsewhere: given as --head, it proves later that nothing up to here was rewritten.")
 
 
 @app.command()
 def show(
-    ref: Annotated[str, typer.Argument(help="A run reference as messages bear it, or the beginning of a SHA-256.")],
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="A run reference from a message, or the beginning of a SHA-256.")
+    ],
 ) -> None:
-    """From number to notebook: what a run reference stands for."""
+    """Show the run that a run reference names: from a number in a message to its notebook."""
     from pulse.archive import index
 
     root = archive.folder(settings.load().output)
     with index.opened(root) as opened:
-        found = opened.by_ref(ref) if len(ref) >= 4 else []
+        found = opened.by_reference(reference) if len(reference) >= 4 else []
         if not found:
             newest = opened.search(index.Filter(outcome="succeeded"), size=1).attempts
-            such = "".join(f" The newest run is {each.ref}, {each.notebook} of {each.event_date}." for each in newest)
+            example = "".join(
+                f" The newest run is {each.reference}, {each.notebook} of {each.event_date}." for each in newest
+            )
             raise PulseError(
-                f"No run has the reference {ref!r}. The last line of a message gives it, ten characters of 0-9 and "
-                f"a-f, of which four or more are enough.{such}"
+                f"No run has the reference {reference!r}. The last line of a message has it: ten characters of 0-9 and "
+                f"a-f, of which four or more are enough.{example}"
             )
         if len(found) > 1:
-            listed = "".join(f"\n  {each.ref}  {each.path}" for each in found)
-            raise PulseError(f"{len(found)} runs have a reference that begins with {ref}:{listed}")
+            listed = "".join(f"\n  {each.reference}  {each.path}" for each in found)
+            raise PulseError(f"{len(found)} runs have a reference that begins with {reference}:{listed}")
         (attempt,) = found
         delivered = opened.delivered(attempt.path)
     title = attempt.facts["title"] or attempt.notebook
@@ -71,49 +78,53 @@ def show(
         at = f"{each.at:.16}".replace("T", " ")
         typer.echo(f"  {'delivered':<13} {each.report} to chat {each.chat}: {each.did or each.state} {at} ({each.ref})")
     if attempt.numbers:
-        typer.echo("\n" + "\n".join(f"  {name:<20}{index.shown(value):>14}" for name, value in attempt.numbers.items()))
-    gone = " (taken out by retention)" if attempt.state == "thinned" else ""
+        typer.echo("\n" + "\n".join(f"  {name:<20}{shown(value):>14}" for name, value in attempt.numbers.items()))
+    gone = " (removed by retention)" if attempt.state == "thinned" else ""
     typer.echo(f"\n{root / attempt.path}{gone}")
 
 
 @app.command()
 def site(
-    folder: Annotated[str, typer.Argument(help="Where to; a folder of its own.")] = str(settings.ROOT / "site"),
+    folder: Annotated[str, typer.Argument(help="The folder to write to; it holds nothing else.")] = str(
+        settings.ROOT / "site"
+    ),
 ) -> None:
-    """Write the archive's pages as a static site, which opens from disk and from any web server."""
+    """Write the archive's pages as a static site, which opens from disk or from any web server."""
     from pathlib import Path
 
-    from pulse.archive import site as pages
+    from pulse.archive.site import write
 
     config = settings.load()
-    runs, fresh = pages.write(archive.folder(config.output), Path(folder), config)
+    runs, fresh = write(archive.folder(config.output), Path(folder), config)
     typer.echo(f"{runs:,} runs, {fresh:,} of them new or changed: open {Path(folder).resolve() / 'index.html'}")
 
 
 @app.command()
 def thin(
-    days: Annotated[int, typer.Option(min=30, help="How long everything stays.")] = 30,
-    look: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    days: Annotated[int, typer.Option(min=30, help="For how many days everything is kept.")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
 ) -> None:
-    """Take out older runs that nobody needs: failed ones, alerts, what was sent, and two a day always stay."""
+    """Remove older runs that nobody needs. Failed runs, alerts, sent messages and two runs a day always stay."""
     from pulse.archive import retention
 
     root = archive.folder(settings.load().output)
-    gone = [each.path for each in retention.may_go(root, days)] if look else retention.thin(root, days)
+    gone = [each.path for each in retention.may_go(root, days)] if dry_run else retention.thin(root, days)
     for path in gone:
         typer.echo(path)
-    typer.echo(f"{len(gone):,} notebooks {'would go' if look else 'are gone; the manifest knows of them'}.")
+    typer.echo(
+        f"{len(gone):,} notebooks {'would be removed' if dry_run else 'were removed; the manifest keeps their record'}."
+    )
 
 
 @app.command("index")
 def make_index() -> None:
-    """Make the index of the archive anew."""
+    """Make the archive's index again."""
     from pulse.archive import index
 
     typer.echo(f"{index.rebuild(archive.folder(settings.load().output)):,} attempts.")
 
 
-def _lines(attempt: Any) -> list[tuple[str, str]]:
+def _lines(attempt: Attempt) -> list[tuple[str, str]]:
     facts = attempt.facts
     error = facts.get("error") or {}
     started = f"{attempt.started:.19}".replace("T", " ")
@@ -123,5 +134,5 @@ def _lines(attempt: Any) -> list[tuple[str, str]]:
         *((name, str(value)) for name, value in (facts.get("parameters") or {}).items()),
         ("commit", str(facts.get("commit") or "unknown")),
         ("queries", str(facts.get("queries"))),
-        ("sha256", attempt.sha256 or "none yet: it has not ended"),
+        ("sha256", attempt.sha256 or "none: it has not ended"),
     ]

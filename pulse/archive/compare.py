@@ -1,7 +1,7 @@
-"""What differs between two runs of a notebook: parameters, code, numbers, tables and charts.
+"""The differences between two runs of a notebook: parameters, code, numbers, tables and charts.
 
-Cells are the same by their ids, which an executed notebook has from the one that was run, or else by their code; what
-came out is compared cell by cell. Time grows with the lines, whatever changed in them: a page does not wait for it.
+Cells are matched by their ids, which an executed notebook takes from its source, or by their code if the ids differ.
+Outputs are compared cell by cell. The time grows linearly with the number of lines, so a page need not wait for it.
 """
 
 import difflib
@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,33 +17,33 @@ import nbformat
 from markupsafe import Markup
 
 from pulse.archive import executed, render
-from pulse.archive.executed import number
+from pulse.archive.executed import Cell, number
 
-Cell = Mapping[str, Any]
-LIMIT = 300_000  # characters of a table that is shown
+LIMIT = 300_000
+"""How many characters of a table are shown."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A value in the two runs; `difference` and `percent` where both are numbers."""
+    """A value in both runs, with `difference` and `percent` if both are numbers."""
 
     name: str
     left: Any
     right: Any
     difference: float | None = None
-    percent: float | None = None  # None too where there is nothing to divide by
-    share: bool = False  # the values are percentages, the difference is in points
-    own: bool = False  # each run's own name
+    percent: float | None = None  # None also if the left value is zero
+    share: bool = False  # the values are percentages, so the difference is in percentage points
+    own: bool = False  # the value is the run's own name, so it differs in every run
 
     @property
     def same(self) -> bool:
-        """Whether nothing changed."""
+        """Whether the value is the same in both runs."""
         return bool(self.left == self.right)
 
 
 @dataclass(frozen=True)
 class Code:
-    """A cell whose code or text changed, came or went: its lines, each with `+`, `-` or a blank before it."""
+    """A cell that was changed, added or removed: its lines, each with `+`, `-` or a blank."""
 
     title: str
     lines: list[tuple[str, str]]
@@ -51,7 +51,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Pair:
-    """Something that came out of both runs, or of one of them, under the same heading; harmless HTML."""
+    """An output of both runs, or of one of them, under the same heading; as harmless HTML."""
 
     title: str
     left: Markup | None
@@ -61,7 +61,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs, the left one the earlier."""
+    """The differences between two runs, of which the left one is usually the earlier."""
 
     parameters: list[Change] = field(default_factory=list)
     numbers: list[Change] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Comparison:
     outcomes: tuple[str, str] = ("", "")
 
     def exceptions(self) -> list[str]:
-        """What is not the same, each in a few words, the most telling first; nothing where all is."""
+        """The differences in a few words each, the most important first; empty if there are none."""
         found = []
         if self.outcomes[0] != self.outcomes[1]:
             found.append(f"{self.outcomes[0]} → {self.outcomes[1]}")
@@ -95,7 +95,7 @@ def compare(left: bytes, right: bytes) -> Comparison:
     """Compare two executed notebooks.
 
     Raises:
-        ValueError: one of them is no notebook.
+        ValueError: one of them is not a notebook.
     """
     try:
         return _compare(_node(left), _node(right))
@@ -103,38 +103,39 @@ def compare(left: bytes, right: bytes) -> Comparison:
         raise ValueError(f"a cell is not as Jupyter writes it ({type(error).__name__}: {error})") from None
 
 
-def _compare(one: Any, other: Any) -> Comparison:
-    about = [dict(node.get("metadata", {}).get("pulse", {})) for node in (one, other)]
+def _compare(one: executed.Node, other: executed.Node) -> Comparison:
+    left, right = executed.run(one), executed.run(other)
     pairs = list(_aligned(one, other))
     return Comparison(
-        parameters=_parameters(*about),
-        numbers=_changes(*(executed.key_numbers(executed.scraps(node["cells"])) for node in (one, other))),
-        code=[_code(*pair, title) for *pair, title in pairs if _source(pair[0]) != _source(pair[1])],
-        tables=[_marked(each) for *pair, title in pairs for each in _outputs(*pair, title, _tables)],
-        charts=[each for *pair, title in pairs for each in _outputs(*pair, title, _charts)],
-        commits=(str(about[0].get("commit", "")), str(about[1].get("commit", ""))),
-        outcomes=(str(about[0].get("outcome", "")), str(about[1].get("outcome", ""))),
+        parameters=_parameters(left, right),
+        numbers=_changes(*(executed.key_numbers(executed.scraps(node)) for node in (one, other))),
+        code=[_code(*pair) for pair in pairs if _source(pair[0]) != _source(pair[1])],
+        tables=[_marked(each) for pair in pairs for each in _outputs(*pair, _tables)],
+        charts=[each for pair in pairs for each in _outputs(*pair, _charts)],
+        commits=(left.commit, right.commit),
+        outcomes=(left.outcome, right.outcome),
     )
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _node(content: bytes) -> Any:
+def _node(content: bytes) -> executed.Node:
     try:
-        return nbformat.reads(content.decode(), as_version=4)
-    except Exception as error:  # whatever nbformat finds wrong with it, it finds in many ways
-        raise ValueError(f"it is no notebook ({type(error).__name__})") from None
+        node: executed.Node = nbformat.reads(content.decode(), as_version=4)
+    except Exception as error:  # nbformat raises many kinds of errors
+        raise ValueError(f"it is not a notebook ({type(error).__name__})") from None
+    return node
 
 
-def _parameters(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Change]:
-    changes = _changes(left.get("parameters") or {}, right.get("parameters") or {})
+def _parameters(left: executed.Run, right: executed.Run) -> list[Change]:
+    changes = _changes(left.parameters, right.parameters)
     return [replace(each, own=_names(left, each.left) and _names(right, each.right)) for each in changes]
 
 
-def _names(about: Mapping[str, Any], value: Any) -> bool:
-    """Whether a parameter's value is the run's own name, which differs in every run."""
-    name = re.sub("[^A-Za-z0-9]+", "_", str(about.get("run_id", ""))).strip("_")
+def _names(run: executed.Run, value: Any) -> bool:
+    """Whether the value of a parameter is the run's own name, which differs in every run."""
+    name = re.sub("[^A-Za-z0-9]+", "_", run.run_id).strip("_")
     return bool(name) and str(value).startswith(name[:73])
 
 
@@ -152,20 +153,22 @@ def _change(name: str, left: Any, right: Any) -> Change:
     return Change(name, left, right, round(difference, 10), percent, share)
 
 
-def _aligned(left: Any, right: Any) -> Iterator[tuple[Cell | None, Cell | None, str]]:
-    """The cells of both notebooks side by side, each with the heading it stands under."""
+def _aligned(left: executed.Node, right: executed.Node) -> Iterator[tuple[Cell | None, Cell | None, str]]:
+    """The cells of both notebooks in pairs, each pair with its heading."""
     lefts, rights = _cells(left), _cells(right)
     ids = {cell.get("id") for cell in lefts} & {cell.get("id") for cell in rights} - {None}
-    keys = [[cell["id"] if cell.get("id") in ids else _source(cell) for cell in cells] for cells in (lefts, rights)]
+    ones, others = (
+        [str(cell["id"]) if cell.get("id") in ids else _source(cell) for cell in cells] for cells in (lefts, rights)
+    )
     title = ""
-    for _, start, end, first, last in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    for _, start, end, first, last in difflib.SequenceMatcher(None, ones, others, autojunk=False).get_opcodes():
         for one, other in _paired(lefts[start:end], rights[first:last]):
             title = _heading(other or one) or title
             yield one, other, title
 
 
 def _paired(ones: Sequence[Cell], others: Sequence[Cell]) -> Iterator[tuple[Cell | None, Cell | None]]:
-    """Cells that stand in the same place: one after the other, each with one of its own kind."""
+    """Pair cells at the same position in order, each with the next one of the same type."""
     rest = list(others)
     for one in ones:
         at = next((at for at, other in enumerate(rest) if other["cell_type"] == one["cell_type"]), None)
@@ -178,24 +181,23 @@ def _paired(ones: Sequence[Cell], others: Sequence[Cell]) -> Iterator[tuple[Cell
     yield from ((None, other) for other in rest)
 
 
-def _cells(node: Any) -> list[Cell]:
-    """A notebook's cells without the one that papermill adds: its parameters are compared by name."""
-    return [cell for cell in node["cells"] if not {"injected-parameters", "papermill-error-cell-tag"} & _tags(cell)]
+def _cells(node: executed.Node) -> list[Cell]:
+    """The cells of a notebook without those that papermill adds; parameters are compared by name."""
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    return [cell for cell in executed.cells(node) if not added & executed.tags(cell)]
 
 
 def _code(left: Cell | None, right: Cell | None, title: str) -> Code:
     ones, others = _source(left).splitlines(), _source(right).splitlines()
     lines = difflib.unified_diff(ones, others, n=len(ones) + len(others), lineterm="")
-    return Code(
-        title, [(line[0], line[1:]) for line in itertools.islice(lines, 3, None)]
-    )  # without the three of a patch
+    # The first three lines are the header of the patch.
+    return Code(title, [(line[0], line[1:]) for line in itertools.islice(lines, 3, None)])
 
 
-def _outputs(left: Cell | None, right: Cell | None, title: str, kind: Any) -> Iterator[Pair]:
-    ones, others = kind(left), kind(right)
-    for place in range(max(len(ones), len(others))):
-        one = ones[place] if place < len(ones) else None
-        other = others[place] if place < len(others) else None
+def _outputs(
+    left: Cell | None, right: Cell | None, title: str, kind: Callable[[Cell | None], list[Markup]]
+) -> Iterator[Pair]:
+    for one, other in itertools.zip_longest(kind(left), kind(right)):
         yield Pair(title, one, other, one == other)
 
 
@@ -204,7 +206,7 @@ _CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.DOTALL)
 
 
 def _marked(pair: Pair) -> Pair:
-    """Two tables with the cells marked that are not the same: rows by what they are called, cells by their place."""
+    """Mark the cells that differ between two tables: rows are matched by their first cell, cells by their position."""
     if pair.same or pair.left is None or pair.right is None:
         return pair
     ones, others = _rows(pair.left), _rows(pair.right)
@@ -212,45 +214,45 @@ def _marked(pair: Pair) -> Pair:
 
 
 def _rows(table: str) -> dict[tuple[str, int], list[str]]:
-    """A table's rows, by their keys."""
+    """The rows of a table by their keys."""
     seen: Counter[str] = Counter()
     rows = ([cell[2] for cell in _CELL.findall(row)] for row in _ROW.findall(table))
     return {_key(cells, seen): cells for cells in rows}
 
 
 def _key(cells: Sequence[str], seen: Counter[str]) -> tuple[str, int]:
-    """What a row is called: its first cell, and how often that came before."""
+    """The key of a row: its first cell, and how many rows up to this one begin with the same."""
     name = cells[0] if cells else ""
     seen[name] += 1
     return name, seen[name]
 
 
 def _mark(table: Markup, others: Mapping[tuple[str, int], list[str]]) -> Markup:
-    """A table with a class on each cell that the other table has not, or has otherwise."""
+    """A table with a CSS class on each cell that is missing or different in the other table."""
     seen: Counter[str] = Counter()
 
     def row(found: re.Match[str]) -> str:
         theirs = others.get(_key([cell[2] for cell in _CELL.findall(found[0])], seen), [])
-        places = itertools.count()
+        positions = itertools.count()
 
         def cell(each: re.Match[str]) -> str:
-            place = next(places)
-            same = place < len(theirs) and theirs[place] == each[3]
+            position = next(positions)
+            same = position < len(theirs) and theirs[position] == each[3]
             tag, attributes = each[1], re.sub(r' class="[^"]*"', "", each[2])
             return each[0] if same else f'<{tag}{attributes} class="nb-moved">{each[3]}</{tag}>'
 
         return _CELL.sub(cell, found[0])
 
-    return Markup(_ROW.sub(row, table))  # noqa: S704  (made of harmless HTML, and of nothing else)
+    return Markup(_ROW.sub(row, table))  # noqa: S704  (it is made from harmless HTML only)
 
 
 def _tables(cell: Cell | None) -> list[Markup]:
-    found = (data["text/html"] for data in _data(cell) if "<table" in data.get("text/html", ""))
-    return [render.harmless(html[:LIMIT]) for html in found]
+    found = (executed.text(data.get("text/html")) for data in _data(cell))
+    return [render.harmless(html[:LIMIT]) for html in found if "<table" in html]
 
 
 def _charts(cell: Cell | None) -> list[Markup]:
-    found = (data["image/png"] for data in _data(cell) if "image/png" in data)
+    found = (executed.text(data["image/png"]) for data in _data(cell) if "image/png" in data)
     return [
         render.harmless(f'<img alt="" src="data:image/png;base64,{re.sub(r"[^A-Za-z0-9+/=]", "", png)}">')
         for png in found
@@ -258,15 +260,11 @@ def _charts(cell: Cell | None) -> list[Markup]:
 
 
 def _data(cell: Cell | None) -> list[Mapping[str, Any]]:
-    return [output.get("data") or {} for output in (cell or {}).get("outputs") or []]
+    return executed.outputs(cell) if cell else []
 
 
 def _source(cell: Cell | None) -> str:
-    return str(cell["source"]) if cell else ""
-
-
-def _tags(cell: Cell) -> set[str]:
-    return set(cell.get("metadata", {}).get("tags") or [])
+    return executed.source(cell) if cell else ""
 
 
 def _heading(cell: Cell | None) -> str:
@@ -278,7 +276,7 @@ def _heading(cell: Cell | None) -> str:
 
 
 def _weight(change: Change) -> float:
-    """How much a number moved: what cannot be put in figures comes first."""
+    """How much a number changed; a change without a difference comes first."""
     if change.difference is None:
         return float("inf")
     return abs(change.percent) if change.percent is not None else abs(change.difference)
@@ -291,11 +289,10 @@ def _words(change: Change) -> str:
         return f"{change.name} {change.difference:+.1f} points".replace("-", "−")
     if change.difference is not None:
         return f"{change.name} {change.difference:+,.10g}".replace("-", "−")
-    shown = [
-        json.dumps(each, ensure_ascii=False) if not isinstance(each, str) else each
-        for each in (change.left, change.right)
-    ]
-    return f"{change.name} {shown[0]} → {shown[1]}"
+    left, right = (
+        each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in (change.left, change.right)
+    )
+    return f"{change.name} {left} → {right}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,24 +1,25 @@
-"""The manifest: one line of JSON for each step of each notebook's life, bound to the line before by its hash.
+"""The manifest: a hash chain with one line of JSON for each step in the life of each notebook.
 
-`manifest.jsonl` stands beside the notebooks. Each entry says what happened (`what`) to which notebook (`path`), when
-(`at`), and holds the hash of the entry before (`prev`) and its own (`hash`, over everything else in it):
+`manifest.jsonl` is in the archive's root. Each entry says what happened (`what`) to which notebook (`path`) and when
+(`at`). It holds the hash of the entry before (`prev`) and its own (`hash`, over everything else in it):
 
-- `begun`: an attempt has taken its place. It is written before a cell runs, so that a notebook that a crash left
-  without an end is told from one that was put there by hand.
-- `ended`: how it ended (`outcome`), how many alerts it handed on (`alerts`), and the SHA-256 of the notebook
-  (`sha256`), which may not change any more.
-- `delivered`: what was sent from it, to whom.
-- `thinned`: the notebook was taken out by retention's rule; its SHA-256 stays.
-- `adopted`: it was there before the manifest began.
+- `begun`: an attempt has begun. The entry is written before the first cell runs, so that a notebook that a crash left
+  without an end can be told from one that was added by hand.
+- `ended`: how it ended (`outcome`), how many alerts it has (`alerts`), and the SHA-256 of the notebook (`sha256`),
+  which must not change afterwards.
+- `delivered`: what was sent from it, and to whom.
+- `thinned`: retention removed the notebook; its SHA-256 stays.
+- `adopted`: the notebook is older than the manifest.
 
-Which may follow which stands in `pulse.archive.lives`, what is proved by all this in `pulse.archive.proof`.
+`pulse.archive.lives` says which entry may follow which, and `pulse.archive.proof` what the manifest proves.
 
-A notebook's own metadata hold the manifest's head as it was when the attempt began (`after`), a message in Telegram
-the beginning of the notebook's SHA-256, and every night the head itself goes to the alert chat. So whoever rewrites
-the manifest, the notebooks and all hashes after them still contradicts messages that stand in other people's chats.
+Three things outside the manifest depend on it: a notebook's metadata hold the manifest's head at the moment when the
+attempt began (`after`), a message in Telegram shows the beginning of the notebook's SHA-256, and every night the head
+itself goes to the alert chat. So even somebody who rewrites the manifest, the notebooks and all later hashes still
+contradicts the messages in other people's chats.
 
-Writers take turns by a lock on the file, and an entry counts once it is on the disk. A crash while writing leaves a
-torn last line, which the next writer removes; a full disk leaves nothing.
+A lock on the file lets one writer in at a time, and an entry is valid once it is on the disk. A crash while writing
+leaves a torn last line, which the next writer removes; a full disk leaves nothing.
 """
 
 import fcntl
@@ -28,29 +29,35 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Protocol
 
-from pulse.archive import ArchiveError, digest, executed, is_place, to_disk, walk
+from pulse.archive import ArchiveError, digest, executed, is_notebook_path, to_disk, walk
 from pulse.archive.lives import Entry
 
 NAME = "manifest.jsonl"
-GENESIS = "0" * 64  # what the first entry follows
+GENESIS = "0" * 64
+"""The `prev` of the first entry."""
 
 
 def append(root: Path, *entries: Entry) -> None:
-    """Write entries (`what`, `path`, and what else they say) to the manifest; on return they are on the disk.
+    """Append entries to the manifest. When this returns, they are on the disk.
 
-    A manifest that begins adopts the notebooks that are there.
+    If there is no manifest yet, this starts one, which first adopts the notebooks that are there.
+
+    Args:
+        root: the archive's root.
+        entries: each with `what`, `path` and the other things it says.
 
     Raises:
-        ArchiveError: the manifest cannot be written, or a path is none of the archive's; it is as it was.
+        ArchiveError: the manifest cannot be written, or a path is not one of the archive's; the manifest is unchanged.
     """
     for entry in entries:
-        if not is_place(entry["path"]):
+        if not is_notebook_path(entry["path"]):
             raise ArchiveError(
-                f"The archive keeps notebooks as <dag>/<event date>/<run>/<notebook>.<try>.ipynb, with no name that "
-                f"is hidden or has a backslash, and not as {entry['path'][:200]!r}."
+                f"The archive keeps notebooks as <dag>/<event date>/<run>/<notebook>.<try>.ipynb, without hidden names "
+                f"or backslashes, and not as {entry['path'][:200]!r}."
             )
     with _opened(root) as file:
         size, before = _tail(file)
@@ -65,7 +72,12 @@ def append(root: Path, *entries: Entry) -> None:
 
 
 def ending(outcome: str, content: bytes) -> Entry:
-    """An entry for how a notebook ended."""
+    """The entry about the end of a notebook, without its path.
+
+    Args:
+        outcome: how it ended.
+        content: the notebook.
+    """
     return {
         "what": "ended",
         "outcome": outcome,
@@ -74,20 +86,56 @@ def ending(outcome: str, content: bytes) -> Entry:
     }
 
 
-def delivered(root: Path, place: str, report: str, event_date: date, deliveries: Iterable[Any]) -> None:
-    """Write what was sent from a notebook: `deliveries` are those of `pulse.delivery.sending`.
+class Delivery(Protocol):
+    """What the manifest records of a delivery; those of `pulse.delivery.sending` have it."""
+
+    @property
+    def chat(self) -> str:
+        """The chat as configured."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """The state of the delivery."""
+        ...
+
+    @property
+    def did(self) -> str:
+        """What was done: `sent`, `edited` or `nothing`."""
+        ...
+
+    @property
+    def ref(self) -> str:
+        """The delivery's reference."""
+        ...
+
+    @property
+    def message_id(self) -> int:
+        """The message's id; 0 if it is unknown."""
+        ...
+
+
+def delivered(root: Path, path: str, report: str, event_date: date, deliveries: Iterable[Delivery]) -> None:
+    """Record what was sent from a notebook.
+
+    Args:
+        root: the archive's root.
+        path: the notebook's path below the root.
+        report: the report that was sent.
+        event_date: the report's event date.
+        deliveries: the deliveries, one for each chat.
 
     Raises:
         ArchiveError: the manifest cannot be written.
     """
-    told = ("chat", "state", "did", "ref", "message_id")
-    listed = [{name: getattr(each, name) for name in told} for each in deliveries]
-    entry = {"what": "delivered", "path": place, "report": report, "event_date": str(event_date)}
+    recorded = ("chat", "state", "did", "ref", "message_id")
+    listed = [{name: getattr(each, name) for name in recorded} for each in deliveries]
+    entry = {"what": "delivered", "path": path, "report": report, "event_date": str(event_date)}
     append(root, {**entry, "deliveries": listed})
 
 
 def head(root: Path) -> str:
-    """The hash of the manifest's last whole entry.
+    """The hash of the manifest's last complete entry.
 
     Raises:
         ArchiveError: the manifest cannot be read.
@@ -100,7 +148,7 @@ def head(root: Path) -> str:
 
 
 def read(root: Path, start: int = 0) -> Iterator[tuple[Entry, int]]:
-    """The manifest's entries from a position on, each with the position after it; what is no entry is left out.
+    """The manifest's entries from an offset onwards, each with the offset after it. Other lines are skipped.
 
     Raises:
         ArchiveError: the manifest cannot be read.
@@ -111,7 +159,7 @@ def read(root: Path, start: int = 0) -> Iterator[tuple[Entry, int]]:
 
 
 def lines(root: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
-    """The manifest's lines from a position on, each with the position after it.
+    """The manifest's lines from an offset onwards, each with the offset after it.
 
     Raises:
         ArchiveError: the manifest cannot be read.
@@ -127,7 +175,7 @@ def lines(root: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
 
 
 def parsed(line: bytes) -> Entry | None:
-    """A line as an entry; None where it is none."""
+    """Parse a line; None if it is not an entry."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
@@ -137,7 +185,7 @@ def parsed(line: bytes) -> Entry | None:
 
 
 def bound(entry: Entry) -> Entry:
-    """An entry with its hash: over all the rest of it, the hash of the entry before included."""
+    """The entry with its hash, which covers the rest of the entry, including the hash of the entry before."""
     rest = {name: value for name, value in entry.items() if name != "hash"}
     canonical = json.dumps(rest, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return {**rest, "hash": hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()}
@@ -156,8 +204,8 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _opened(root: Path) -> Iterator[Any]:
-    """The manifest, for this process alone; created where there is none."""
+def _opened(root: Path) -> Iterator[RawIOBase]:
+    """Open the manifest for this process alone; create it if there is none."""
     path = root / NAME
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -173,22 +221,22 @@ def _opened(root: Path) -> Iterator[Any]:
         ) from None
 
 
-def _tail(file: Any) -> tuple[int, str]:
-    """Where the next entry goes and the hash that it follows; a torn last line is no entry and is taken away."""
+def _tail(file: RawIOBase) -> tuple[int, str]:
+    """The offset of the next entry, and the hash of the entry before it. A torn last line is removed."""
     end, last = _last(file)
     if end < os.fstat(file.fileno()).st_size:
         os.ftruncate(file.fileno(), end)
     return end, last
 
 
-def _last(file: Any) -> tuple[int, str]:
-    """The position after the last whole line, and that entry's hash."""
+def _last(file: BinaryIO | RawIOBase) -> tuple[int, str]:
+    """The offset after the last complete line, and the hash of its entry."""
     position = file.seek(0, os.SEEK_END)
     rest = b""
     while position:
         step = min(position, 1 << 16)
         position = file.seek(position - step)
-        rest = file.read(step) + rest
+        rest = (file.read(step) or b"") + rest
         whole = rest[: rest.rfind(b"\n") + 1]
         begin = whole.rfind(b"\n", 0, -1) + 1
         if whole and (begin or not position):
@@ -197,8 +245,8 @@ def _last(file: Any) -> tuple[int, str]:
     return 0, GENESIS
 
 
-def _write(file: Any, size: int, content: bytes) -> None:
-    """Append all of it or nothing."""
+def _write(file: RawIOBase, size: int, content: bytes) -> None:
+    """Append all of the content, or nothing."""
     try:
         while content:
             content = content[os.write(file.fileno(), content) :]
@@ -210,11 +258,11 @@ def _write(file: Any, size: int, content: bytes) -> None:
 
 
 def _adopted(root: Path, but: Iterable[str]) -> Iterator[Entry]:
-    """Entries for the notebooks that are there before the manifest begins."""
-    for place in walk(root):
-        if place in but or not (root / place).is_file():
+    """The entries that adopt the notebooks older than the manifest, except some paths."""
+    for path in walk(root):
+        if path in but or not (root / path).is_file():
             continue
-        content = (root / place).read_bytes()
+        content = (root / path).read_bytes()
         node = executed.read(content)
-        if not executed.untouched(node):  # else another run that is about to begin
-            yield {**ending(str(executed.about(node).get("outcome") or ""), content), "what": "adopted", "path": place}
+        if not executed.untouched(node):  # an untouched one belongs to another run that is about to begin
+            yield {**ending(executed.run(node).outcome, content), "what": "adopted", "path": path}

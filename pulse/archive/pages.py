@@ -1,8 +1,8 @@
-"""The archive's pages: a list of runs, a run, two runs beside each other. Airflow serves them, `site` writes them.
+"""The archive's pages: the list of runs, one run, and two runs compared. Airflow serves them, `site` writes them.
 
-Nothing is loaded from elsewhere, addresses are relative, and a page holds its own style: it looks the same under any
-address and from disk. Its policy lets no script of a notebook run: only ours, which the policy knows by their hashes
-(`/` goes to the search field; the list on disk filters itself).
+A page loads nothing from elsewhere, its addresses are relative, and it contains its own style, so it looks the same at
+any address and from disk. Its content security policy allows only our own scripts, by their hashes, and none from a
+notebook (`/` goes to the search field; the list on disk filters itself).
 """
 
 import base64
@@ -16,21 +16,24 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from pulse import archive
 from pulse.archive import TEMPLATES, ArchiveError, executed
-from pulse.archive.index import PAGE, UNENDED, Attempt, Filter, Index, day, shown
+from pulse.archive.attempts import UNENDED, Attempt, day, shown
+from pulse.archive.index import PAGE, Filter, Index
 from pulse.settings import Settings
 
-FOLDED = 12  # runs of a pipeline and day beyond which they are folded
+FOLDED = 12
+"""If a pipeline has more runs than this on a day, they are folded."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How pages are made: for whom they are, and where they stand.
+    """For whom pages are made, and where they are shown.
 
-    `served`: by a program that filters and compares on demand; else they are files. `dags`: the pipelines the reader
-    may see; None: all. `framed`: within a page of Airflow's.
+    `served`: a program serves them, and filters and compares on demand; otherwise they are files. `dags`: the pipelines
+    that the reader may see; None means all. `framed`: they are shown within a page of Airflow.
     """
 
     settings: Settings
@@ -39,15 +42,15 @@ class Look:
     framed: bool = False
 
     def sees(self, attempt: Attempt | None) -> bool:
-        """Whether there is such an attempt, and for this reader."""
+        """Whether the attempt exists and this reader may see it."""
         return attempt is not None and (self.dags is None or attempt.dag in self.dags)
 
 
 def policy(served: bool = True, finds: bool = False) -> str:
-    """The content security policy of a page; `finds`: the list on disk, which looks into the files beside it."""
+    """The content security policy of a page. `finds` is for the list on disk, which loads files beside it."""
     script = f" script-src {_hashed('keys.js')}"
     script += f" {_hashed('filter.js')} 'self' file:;" if finds else ";"
-    framed = " frame-ancestors 'self';" if served else ""  # which a page on disk cannot say of itself
+    framed = " frame-ancestors 'self';" if served else ""  # a page on disk cannot state this
     return (
         f"default-src 'none'; img-src data:;{script} style-src {_hashed('style.css')}; "
         f"form-action 'self'; base-uri 'none';{framed}"
@@ -55,10 +58,10 @@ def policy(served: bool = True, finds: bool = False) -> str:
 
 
 def list_page(opened: Index, look: Look, wanted: Filter, page: int = 1) -> str:
-    """The runs that fit, by event date and pipeline."""
+    """The list of the runs that match, by event date and pipeline."""
     listing = opened.search(wanted, page)
     pages = -(-listing.total // PAGE)
-    if page > max(pages, 1):  # somebody asks for more than there is: the last one
+    if page > max(pages, 1):  # there are not so many pages: show the last one
         return list_page(opened, look, wanted, max(pages, 1))
     asked = {name: value for name, value in vars(wanted).items() if name != "dags"}
     given = {name: value for name, value in asked.items() if value}
@@ -66,7 +69,7 @@ def list_page(opened: Index, look: Look, wanted: Filter, page: int = 1) -> str:
     def turn(number: int) -> str:
         if look.served:
             return "index.html?" + urlencode({**given, "page": number})
-        return place_of_list(number)
+        return list_file(number)
 
     return _page(
         "list.html.j2",
@@ -85,28 +88,28 @@ def list_page(opened: Index, look: Look, wanted: Filter, page: int = 1) -> str:
     )
 
 
-def place_of_list(number: int) -> str:
-    """Where a page of the list is on disk."""
+def list_file(number: int) -> str:
+    """The name of the file with a page of the list."""
     return "index.html" if number == 1 else f"index-{number}.html"
 
 
 def rows(opened: Index, look: Look, attempts: Sequence[Attempt]) -> list[str]:
-    """Each attempt's entry in the list, as HTML."""
+    """The entries of attempts in the list, as HTML."""
     made = _page("rows.html.j2", look, base="", attempts=attempts, delivering=opened.delivering(attempts))
     return made.split("<!---->")[:-1]
 
 
 def run_page(opened: Index, look: Look, path: str) -> str:
-    """One attempt: what is known of it, and the notebook, or a line that says why it cannot be shown.
+    """The page of one attempt: what is known about it, and the notebook, or why it cannot be shown.
 
     Raises:
-        ArchiveError: there is no such attempt, or not for this reader.
+        ArchiveError: there is no such attempt, or this reader may not see it.
     """
     attempt = _attempt(opened, look, path)
     content, missing = _content(opened, attempt)
-    rendered: Any = ""
+    rendered = Markup()
     if content:
-        from pulse.archive import render
+        from pulse.archive import render  # loads nbconvert, which the list does not need
 
         try:
             rendered = render.notebook(content)
@@ -133,12 +136,12 @@ def run_page(opened: Index, look: Look, path: str) -> str:
 
 
 def compare_page(opened: Index, look: Look, left: str, right: str) -> str:
-    """Two attempts beside each other.
+    """The page that compares two attempts.
 
     Raises:
-        ArchiveError: one of them is not there, or not for this reader, or no notebook.
+        ArchiveError: one of them does not exist or is not a notebook, or this reader may not see it.
     """
-    from pulse.archive.compare import compare
+    from pulse.archive.compare import compare  # loads nbconvert, which the list does not need
 
     one, other = _attempt(opened, look, left), _attempt(opened, look, right)
     contents = [_content(opened, each) for each in (one, other)]
@@ -149,9 +152,8 @@ def compare_page(opened: Index, look: Look, left: str, right: str) -> str:
         comparison = compare(*(content for content, _ in contents))
     except ValueError as error:
         raise ArchiveError(f"{left} and {right} cannot be compared: {error}.") from None
-    comparison = replace(
-        comparison, outcomes=(one.outcome, other.outcome)
-    )  # a notebook does not say that it has no end
+    # The index has the outcomes, because a notebook cannot say that it has no end.
+    comparison = replace(comparison, outcomes=(one.outcome, other.outcome))
     return _page(
         "compare.html.j2",
         look,
@@ -165,7 +167,7 @@ def compare_page(opened: Index, look: Look, left: str, right: str) -> str:
 
 
 def message_page(look: Look, title: str, text: str, base: str = "") -> str:
-    """A page that says one thing."""
+    """A page with one message."""
     return _page("message.html.j2", look, base=base, title=title, text=text)
 
 
@@ -173,7 +175,7 @@ def message_page(look: Look, title: str, text: str, base: str = "") -> str:
 
 
 def place(address: str) -> str:
-    """The notebook whose page is at an address below `run/`, `compare/` or `notebook/`."""
+    """The path of the notebook whose page has this address below `run/`, `compare/` or `notebook/`."""
     return address.removesuffix(".html").removesuffix(".ipynb") + ".ipynb"
 
 
@@ -193,12 +195,12 @@ class Group:
 
     @property
     def folded(self) -> bool:
-        """Whether there are so many that only their outcomes are shown at first."""
+        """Whether there are so many attempts that at first only their outcomes are shown."""
         return len(self.attempts) > FOLDED
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many ended how."""
+        """The number of attempts by outcome."""
         found: dict[str, int] = {}
         for each in self.attempts:
             found[each.outcome] = found.get(each.outcome, 0) + 1
@@ -225,35 +227,34 @@ def _attempt(opened: Index, look: Look, path: str) -> Attempt:
 
 
 def _content(opened: Index, attempt: Attempt) -> tuple[bytes, str]:
-    """A notebook's file, and a sentence where it cannot be read."""
+    """The content of a notebook, and a sentence if it cannot be read."""
     if attempt.state == "thinned":
         return b"", "The notebook is no longer kept."
     try:
         return archive.find(opened.root, attempt.path).read_bytes(), ""
     except (ArchiveError, OSError):
-        return b"", "The notebook is not there any more, or cannot be read. `pulse archive verify` says more."
+        return b"", "The notebook is gone, or cannot be read. `pulse archive verify` says more."
 
 
 def _proof(attempt: Attempt, content: bytes) -> tuple[str, str]:
-    """Whether the notebook is what was kept: a class and a sentence."""
+    """Whether the notebook is as it was kept: a CSS class and a sentence."""
     if attempt.state == "thinned":
-        return "gone", "Taken out by retention's rule; what is known of it stays."
+        return "gone", "Removed by retention; what is known about it stays."
     if not attempt.sha256:
         return (
             "open",
             "No end is recorded: it is running, or was cut off (killed, a full disk).",
         )
     if not content:
-        return "changed", "It was removed since it was kept. `pulse archive verify` says more."
+        return "changed", "It has been removed since it was kept. `pulse archive verify` says more."
     if archive.digest(content) != attempt.sha256:
-        return "changed", "Changed since it was kept: do not trust it. `pulse archive verify` says more."
+        return "changed", "It has changed since it was kept: do not trust it. `pulse archive verify` says more."
     return "kept", "As it was kept: its SHA-256 is the one in the manifest."
 
 
 def _queries(content: bytes) -> list[Mapping[str, Any]]:
-    found = executed.about(executed.read(content)).get("queries")
-    listed = found if isinstance(found, list) else []
-    return [{"error": "", **each} for each in listed if isinstance(each, dict) and "query_id" in each]
+    queries = executed.run(executed.read(content)).queries
+    return [{"error": "", **each} for each in queries if "query_id" in each]
 
 
 # --- making a page ---------------------------------------------------------------------------------------------------
@@ -304,7 +305,7 @@ def _when(moment: str, settings: Settings, form: str) -> str:
 
 
 def _tone(outcome: str) -> str:
-    """The class that colours an outcome."""
+    """The CSS class that colours an outcome."""
     return {"succeeded": "good", UNENDED: "busy", "": "busy"}.get(outcome, "bad")
 
 

@@ -1,7 +1,7 @@
-"""An executed notebook as HTML that can do no harm.
+"""An executed notebook as harmless HTML.
 
-nbconvert makes the page, nh3 lets through only what is on a list: no script, no style, no form, no frame, no address
-that is fetched. The pages' content security policy says the same once more to the browser.
+nbconvert makes the HTML, and nh3 removes everything that is not on a list: scripts, styles, forms, frames, and
+addresses that a browser would fetch. The pages' content security policy forbids the same things again.
 """
 
 import re
@@ -34,29 +34,31 @@ ATTRIBUTES = {
     "ol": {"start"},
     "details": {"open"},
 }
-# Its own classes, Pygments' tokens, the colours of a terminal: none that the page around it uses.
+# Our own classes, Pygments' tokens, and a terminal's colours; none that the page around the notebook uses.
 CLASS = re.compile(r"nb-[a-z-]+|highlight|dataframe|ansi-[a-z-]+|[a-z][a-z0-9]{0,2}")
-# Pictures that are in the notebook itself; in an <img> an SVG's scripts do not run.
+# Only pictures that are in the notebook itself. In an <img>, the scripts of an SVG do not run.
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*")
 LINK = re.compile(r"(https?://|mailto:)", re.IGNORECASE)
 
 
-COLOURS = 50  # changes of colour that nbconvert gets at a time
+COLOURS = 50
+"""How many changes of colour nbconvert gets at a time."""
+
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _ATTACHED = re.compile(r"!\[[^\]]*\]\(attachment:([^)\s]+)[^)]*\)")
 
 
 def notebook(content: bytes) -> Markup:
-    """A notebook's cells: text, figures and tables shown, code folded.
+    """The cells of a notebook as HTML, with code folded.
 
     Raises:
-        ValueError: it is no notebook.
+        ValueError: the content is not a notebook.
     """
     try:
         node = nbformat.reads(content.decode(), as_version=4)
-    except Exception as error:  # whatever nbformat finds wrong with it, it finds in many ways
-        raise ValueError(f"it is no notebook ({type(error).__name__})") from None
-    node.metadata = nbformat.NotebookNode()  # whatever it lacks there, its cells can be shown
+    except Exception as error:  # nbformat raises many kinds of errors
+        raise ValueError(f"it is not a notebook ({type(error).__name__})") from None
+    node.metadata = nbformat.NotebookNode()  # the cells can be shown whatever is missing there
     for cell in node.cells:
         if cell.cell_type == "markdown":
             there = frozenset(cell.get("attachments") or {})
@@ -65,45 +67,46 @@ def notebook(content: bytes) -> Markup:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _shows(output)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of outputs that it cannot show
+        warnings.simplefilter("ignore")  # about outputs that it cannot show
         try:
             html, _ = _exporter().from_notebook_node(node)
-        except Exception as error:  # a notebook changed by hand may be wrong in as many ways as there are keys
+        except Exception as error:  # a notebook that was changed by hand can raise any error
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"its cells are not as Jupyter writes them ({said:.200})") from None
     return harmless(html)
 
 
 def coloured(text: str) -> str:
-    """What a terminal shows, as HTML; nbconvert's own way takes four times as long for twice as many colours.
+    """Convert a terminal's output with its colours to HTML.
 
-    So it gets a few colours at a time, and before them those that still hold.
+    nbconvert's time grows with the square of the number of colour changes, so it gets a few of them at a time, each
+    time preceded by the codes that are still in effect.
     """
     tokens = _COLOUR.split(text)
-    holds: dict[str, str] = {}
+    active: dict[str, str] = {}
     found = []
-    for begin in range(0, len(tokens), 2 * COLOURS):  # texts, and the codes between them
+    for begin in range(0, len(tokens), 2 * COLOURS):  # the list alternates between texts and codes
         part = tokens[begin : begin + 2 * COLOURS]
-        found.append(ansi2html("".join([*holds.values(), *part])))
+        found.append(ansi2html("".join([*active.values(), *part])))
         for code in part[1::2]:
-            holds = _holding(holds, code)
+            active = _active_after(active, code)
     return "".join(found)
 
 
-def _holding(holds: dict[str, str], code: str) -> dict[str, str]:
-    """The codes that hold after another one: the last of each kind, none after a reset."""
+def _active_after(active: dict[str, str], code: str) -> dict[str, str]:
+    """The codes in effect after one more: the last of each kind; none after a reset."""
     numbers = [int(number or 0) for number in code[2:-1].split(";")]
-    if 38 in numbers or 48 in numbers:  # a colour out of many, which takes several numbers
-        return {**holds, "text" if 38 in numbers else "page": code}
+    if 38 in numbers or 48 in numbers:  # an extended colour, which has several numbers
+        return {**active, "text" if 38 in numbers else "page": code}
     for number in numbers:
         tens = number // 10 - 6 * (number >= 90)
         kind = {3: "text", 4: "page"}.get(tens, "weight" if number in (1, 2, 22) else str(number % 20))
-        holds = {**holds, kind: f"\x1b[{number}m"} if number else {}
-    return holds
+        active = {**active, kind: f"\x1b[{number}m"} if number else {}
+    return active
 
 
 def harmless(html: str) -> Markup:
-    """HTML of a notebook with nothing left in it but what is on the lists above."""
+    """Remove everything from HTML that is not on the lists above."""
     return Markup(  # noqa: S704
         nh3.clean(
             html,
@@ -118,7 +121,7 @@ def harmless(html: str) -> Markup:
 
 
 def warm_up() -> None:
-    """Load what the first notebook would have to wait for."""
+    """Load in advance what the first notebook would wait for."""
     empty = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell("1"), nbformat.v4.new_markdown_cell("*a*\n\n```sql\nselect 1\n```")]
     )
@@ -126,28 +129,32 @@ def warm_up() -> None:
 
 
 class _Exporter(HTMLExporter):
-    """nbconvert's own, without its last step, which takes longer than all before it: reading the whole page again."""
+    """nbconvert's exporter without its last step, which parses the whole page again and takes longest."""
 
     def from_notebook_node(self, nb: Any, resources: Any = None, **options: Any) -> Any:
-        self.register_filter("ansi2html", coloured)
-        self.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3", parent=self))
+        # nbconvert has no types for these two calls.
+        self.register_filter("ansi2html", coloured)  # type: ignore[no-untyped-call]
+        highlight = Highlight2HTML(pygments_lexer="ipython3", parent=self)
+        self.register_filter("highlight_code", highlight)  # type: ignore[no-untyped-call]
         return TemplateExporter.from_notebook_node(self, nb, resources, **options)
 
 
 @cache
 def _exporter() -> _Exporter:
-    return _Exporter(
-        template_name="basic", template_file=str(TEMPLATES / "notebook.html.j2"), exclude_anchor_links=True
+    template = str(TEMPLATES / "notebook.html.j2")
+    # nbconvert has no types for its constructor.
+    return _Exporter(  # type: ignore[no-untyped-call]
+        template_name="basic", template_file=template, exclude_anchor_links=True
     )
 
 
 def _attached(there: frozenset[str], found: re.Match[str]) -> str:
-    """A reference to an attachment, or that it is gone, which nbconvert would take for no notebook at all."""
-    return found[0] if found[1] in there else f"*(the picture {found[1]} is gone)*"
+    """A reference to an attachment, or a note that the attachment is missing, on which nbconvert would fail."""
+    return found[0] if found[1] in there else f"*(the picture {found[1]} is missing)*"
 
 
 def _shows(output: Mapping[str, Any]) -> bool:
-    """Whether an output is for people: the records of queries and the scraps without a picture are not."""
+    """Whether an output is meant for readers; records of queries and scraps without a picture are not."""
     kinds: Sequence[str] = list(output.get("data") or ["text/plain"])
     return any(not kind.startswith(("application/vnd.pulse", "application/scrapbook")) for kind in kinds)
 

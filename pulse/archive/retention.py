@@ -1,18 +1,18 @@
-"""What may go from the archive, and what stays.
+"""Removes old notebooks from the archive that nobody needs.
 
-The rule: a notebook stays for `days` days, and after that as long as one of these holds:
+A notebook stays for `days` days, and after that as long as one of these is true:
 
-- it did not succeed, or was there before the manifest;
-- it alerted: it handed on `alerts`, and they are not empty;
-- something was sent from it, or may have been;
+- it did not succeed, or it is older than the manifest;
+- it alerted: it glued `alerts` that are not empty;
+- something was sent from it, or may have been sent;
 - it is the first or the last success of its notebook for its event date.
 
-The rule stands in `pulse.archive.lives`, is computed from the manifest alone, and `pulse archive verify` computes it
-again for everything that was taken out: so `days` may be more than 30, and never less.
+The rule is implemented in `pulse.archive.lives` and uses only the manifest. `pulse archive verify` applies it again to
+everything that was removed, so `days` can be more than 30, but never less.
 
 So a pipeline that runs once a day loses nothing, and monitoring, which runs every 15 minutes, keeps two quiet runs a
-day. What goes is written into the manifest first: its SHA-256, its parameters, its numbers.
-A notebook that is not as it was kept never goes: it is evidence.
+day. Before a notebook is removed, the manifest gets its SHA-256, its parameters and its numbers. A notebook that was
+changed since it was kept is never removed: it is evidence.
 """
 
 from contextlib import suppress
@@ -20,53 +20,62 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pulse import archive
-from pulse.archive import ArchiveError, executed, index, lives, manifest
-from pulse.archive.index import Attempt
+from pulse.archive import ArchiveError, executed, index, index_upkeep, lives, manifest
+from pulse.archive.attempts import Attempt
 from pulse.archive.lives import DAYS
 
-LONGEST_RUN = timedelta(days=2)  # no task may take as long; what has no end after it was killed
+LONGEST_RUN = timedelta(days=2)
+"""No task may take this long: an attempt without an end after that time was killed."""
 
 
 def thin(root: Path, days: int = DAYS, now: datetime | None = None) -> list[str]:
-    """Take out what the rule lets go; gives the paths.
+    """Remove the notebooks that the rule does not keep.
+
+    Args:
+        root: the archive's root.
+        days: for how many days everything is kept.
+        now: the present unless given.
+
+    Returns:
+        The paths of the removed notebooks.
 
     Raises:
-        ArchiveError: the archive cannot be read or written, or `days` are too few.
+        ArchiveError: the archive cannot be read or written, or `days` is too small.
     """
     now = now or datetime.now(UTC)
     _settle(root, now - LONGEST_RUN)
     going = may_go(root, days, now)
     if going:
         manifest.append(root, *(_entry(each, now) for each in going))
-    # Also what an earlier thinning, cut off in the middle, had written down and not yet removed.
-    for each in _written_down(root):
+    # These include what an earlier thinning recorded but could not remove because it was cut off.
+    for each in _recorded(root):
         _remove(root, each.path)
     index.keep_up(root)
     return [each.path for each in going]
 
 
 def may_go(root: Path, days: int = DAYS, now: datetime | None = None) -> list[Attempt]:
-    """The attempts that the rule lets go, the latest event date first.
+    """The attempts that the rule does not keep, the latest event date first.
 
     Raises:
-        ArchiveError: the archive cannot be read, or `days` are too few.
+        ArchiveError: the archive cannot be read, or `days` is too small.
     """
     if days < DAYS:
-        raise ArchiveError(f"The archive keeps everything for {DAYS} days at least; give as many or more, not {days}.")
+        raise ArchiveError(f"The archive keeps everything for {DAYS} days at least; give {DAYS} or more, not {days}.")
     at = (now or datetime.now(UTC)).isoformat()
     known = lives.read(entry for entry, _ in manifest.read(root))
     with index.opened(root) as opened:
         quiet = (
             each
             for each in opened.all()
-            if each.state == "ended" and not known.keeps(known.by_place[each.path], at, days, each.facts["alerts"])
+            if each.state == "ended" and not known.keeps(known.by_path[each.path], at, days, each.facts["alerts"])
         )
         return [each for each in quiet if _is_as_kept(root, each)]
 
 
-def _entry(attempt: Attempt, now: datetime) -> manifest.Entry:
-    """What stays of a notebook: its SHA-256, and what the pages tell of it."""
-    stays = {name: getattr(attempt, name) for name in index.STAYS}
+def _entry(attempt: Attempt, now: datetime) -> lives.Entry:
+    """The entry about the removal of a notebook, with its SHA-256 and what its page shows."""
+    stays = {name: getattr(attempt, name) for name in index_upkeep.STAYS}
     at = now.isoformat(timespec="seconds")
     return {"what": "thinned", "path": attempt.path, "sha256": attempt.sha256, "stays": stays, "at": at}
 
@@ -78,14 +87,14 @@ def _is_as_kept(root: Path, attempt: Attempt) -> bool:
         return False
 
 
-def _written_down(root: Path) -> list[Attempt]:
-    """What the manifest says was thinned, and what is still there all the same."""
+def _recorded(root: Path) -> list[Attempt]:
+    """The attempts that the manifest has as thinned although their notebooks are still there."""
     with index.opened(root) as opened:
         return [each for each in opened.all() if each.state == "thinned" and _is_as_kept(root, each)]
 
 
 def _remove(root: Path, path: str) -> None:
-    """Remove a notebook, and the folders that are empty without it."""
+    """Remove a notebook, and the folders that are empty afterwards."""
     (root / path).unlink(missing_ok=True)
     for folder in list((root / path).parents)[:3]:
         with suppress(OSError):

@@ -1,9 +1,9 @@
-"""The archive's pages as files: they open from disk, and from any web server.
+"""The archive's pages as files, which open from disk or from any web server.
 
-index.html, index-2.html …   the list, a page at a time
+index.html, index-2.html …   the pages of the list
 run/                         each run, and its notebook
-compare/                     each run beside the one before it
-list/                        what the list needs to filter itself: entries, and which word is in which run
+compare/                     each run compared with the one before it
+list/                        the data with which the list filters itself: its entries, and which word is in which run
 """
 
 import hashlib
@@ -17,26 +17,37 @@ from typing import Any
 
 from pulse import archive
 from pulse.archive import ArchiveError, index, pages
-from pulse.archive.index import PAGE, Attempt, Filter, Index
+from pulse.archive.attempts import Attempt, day
+from pulse.archive.index import PAGE, Filter, Index
 from pulse.archive.pages import Look
 from pulse.settings import Settings
 
-MADE = ".made.json"  # which notebook pages are already there, and of what
-LIST = ""  # the list's own name among them, which no notebook has
-ROWS = 500  # entries of the list in a file; as in filter.js
+MADE = ".made.json"
+"""The file that says which pages are there, and from what they were made."""
+
+LIST = ""
+"""The key of the list in that file; no notebook has it."""
+
+ROWS = 500
+"""How many entries of the list a file has; `filter.js` has the same number."""
+
 log = logging.getLogger(__name__)
 
 
 def write(root: Path, folder: Path, settings: Settings) -> tuple[int, int]:
-    """Write the pages of an archive into a folder; gives how many runs it shows, and how many pages were made anew.
+    """Write the pages of an archive into a folder.
 
-    What has not changed since the last time is left as it is. A run that cannot be shown has a page that says why.
+    Pages whose content has not changed since the last time stay as they are. A run that cannot be shown gets a page
+    that says why.
+
+    Returns:
+        The number of runs, and how many of their pages were written.
 
     Raises:
-        ArchiveError: there is no archive, or the folder holds something else, or cannot be written.
+        ArchiveError: there is no archive, or the folder holds something else or cannot be written.
     """
     if folder.resolve().is_relative_to(root.resolve()):
-        raise ArchiveError(f"{folder} is in the archive, which holds notebooks only: give another folder.")
+        raise ArchiveError(f"{folder} is in the archive, which holds only notebooks: give another folder.")
     made = _made(folder)
     look = Look(settings, served=False)
     fresh = 0
@@ -56,7 +67,7 @@ def write(root: Path, folder: Path, settings: Settings) -> tuple[int, int]:
             _write_list(folder, opened, look, attempts)
     for gone in made.keys() - known.keys():
         for kind in ("run", "compare"):
-            if archive.is_place(gone):
+            if archive.is_notebook_path(gone):
                 (folder / kind / gone).with_suffix(".html").unlink(missing_ok=True)
     (folder / MADE).write_text(json.dumps(known))
     return len(attempts), fresh
@@ -76,7 +87,7 @@ def _write_run(folder: Path, opened: Index, look: Look, attempt: Attempt, before
 
 
 def _shown(page: Callable[[], str], look: Look, path: str) -> str:
-    """A page, or a page with the line that says why it cannot be made: no run keeps the others from being shown."""
+    """A page, or a page that says why this one cannot be made, so that one run does not stop the others."""
     try:
         return page()
     except Exception as error:
@@ -86,36 +97,36 @@ def _shown(page: Callable[[], str], look: Look, path: str) -> str:
 
 
 def _write_list(folder: Path, opened: Index, look: Look, attempts: Sequence[Attempt]) -> None:
-    """The list page by page, and beside it what its filter reads."""
+    """Write the pages of the list, and the data for its filter."""
     shutil.rmtree(folder / "list", ignore_errors=True)
     (folder / "list").mkdir()
     for old in folder.glob("index-*.html"):
         old.unlink()
     for number in range(1, max(1, -(-len(attempts) // PAGE)) + 1):
-        (folder / pages.place_of_list(number)).write_text(pages.list_page(opened, look, Filter(), number))
+        (folder / pages.list_file(number)).write_text(pages.list_page(opened, look, Filter(), number))
     for number, begin in enumerate(range(0, len(attempts), ROWS)):
         _call(folder, f"rows-{number}", "rows", number, pages.rows(opened, look, attempts[begin : begin + ROWS]))
     _call(folder, "facets", "facets", _facets(attempts))
-    places = {each.path: place for place, each in enumerate(attempts)}
-    for name, found in itertools.groupby(_words(opened, places), key=lambda pair: _file(pair[0])):
+    positions = {each.path: position for position, each in enumerate(attempts)}
+    for name, found in itertools.groupby(_words(opened, positions), key=lambda pair: _file(pair[0])):
         _call(folder, f"words-{name}", "words", name, dict(found))
 
 
 def _facets(attempts: Sequence[Attempt]) -> dict[str, list[Any]]:
-    """What can be chosen, and for each attempt which of it, as a number."""
+    """The values to choose from, and for each attempt the numbers of its values."""
     found: dict[str, list[Any]] = {}
     for name, attribute in (("day", "event_date"), ("dag", "dag"), ("notebook", "notebook"), ("outcome", "outcome")):
         values = [getattr(each, attribute) for each in attempts]
         numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
         found[f"{name}s"], found[name] = list(numbers), [numbers[value] for value in values]
-    found["titles"] = [index.day(each) for each in found["days"]]
+    found["titles"] = [day(each) for each in found["days"]]
     return found
 
 
-def _words(opened: Index, places: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Each word with the attempts that it finds: the first one's place, then the steps to the next, in base 36."""
+def _words(opened: Index, positions: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Each word with the attempts that it finds: the position of the first, then the distances, in base 36."""
     for term, found in itertools.groupby(opened.terms(), key=lambda pair: pair[0]):
-        listed = sorted({places[path] for _, path in found if path in places})
+        listed = sorted({positions[path] for _, path in found if path in positions})
         if listed:
             steps = (after - before for before, after in itertools.pairwise([0, *listed]))
             yield term, " ".join(map(_base36, steps))
@@ -130,20 +141,20 @@ def _base36(number: int) -> str:
 
 
 def _file(term: str) -> str:
-    """In which file a word is: its first two letters, in a form that any disk takes."""
+    """The name of the file that has a word: the codes of its first two letters, which any disk accepts."""
     return "_".join(f"{ord(letter):x}" for letter in term[:2])
 
 
 def _call(folder: Path, file: str, name: str, *values: Any) -> None:
-    """A file that hands data to the list: a script, since a page on disk may read nothing else."""
+    """Write a file with data for the list. It is a script, because a page on disk can load nothing else."""
     handed = ", ".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values)
     (folder / "list" / f"{file}.js").write_text(f"archive.{name}({handed});\n")
 
 
 def _made(folder: Path) -> dict[str, str]:
-    """What an earlier time made; a folder of something else is left alone."""
+    """What was made the last time. A folder that holds something else is left alone."""
     if folder.exists() and any(folder.iterdir()) and not (folder / MADE).exists():
-        raise ArchiveError(f"{folder} holds something else than the archive's pages: give a folder of their own.")
+        raise ArchiveError(f"{folder} holds something other than the archive's pages: give an empty or a new folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / MADE).exists():
@@ -160,6 +171,6 @@ def _put(path: Path, html: str) -> None:
 
 
 def _version() -> str:
-    """The pages' own: with other templates they are all made anew."""
+    """The version of the templates: if they change, all pages are written again."""
     texts = (path.read_bytes() for path in sorted(archive.TEMPLATES.iterdir()))
     return hashlib.sha256(b"".join(texts)).hexdigest()

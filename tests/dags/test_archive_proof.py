@@ -88,7 +88,7 @@ def test_an_archive_begun_anew_by_a_forger_is_told(root: Path) -> None:
         path.unlink()
     keep(root, place("report"), text="<b>21</b>", numbers=[["DAU", "21"]])
     assert proof.verify(root).problems == []
-    with pytest.raises(AirflowException, match="begun anew"):
+    with pytest.raises(AirflowException, match="started again"):
         tonight()
 
 
@@ -111,13 +111,13 @@ def test_a_changed_notebook_is_told_and_the_head_stays_where_it_was(root: Path, 
     [
         ({"ref": "0000000000"}, "delivery 0000000000 is unknown to the ledger: nothing was sent"),
         ({"chat": "-999"}, "has the chat -999, in the ledger"),
-        ({"message_id": 4711}, "is message 4711, in the ledger another"),
+        ({"message_id": 4711}, "is message 4711, but a different one in the ledger"),
         ({"report": "other"}, "has the report other, in the ledger report"),
         ({"event_date": "2026-11-21"}, "has the event date 2026-11-21, in the ledger 2026-11-22"),
-        ({"ref": ""}, "delivered by hand: without the reference that whatever is sent has"),
-        ({"ref": "", "did": "nothing"}, "delivered by hand: without the reference that whatever is sent has"),
-        ({"report": "", "ref": "0000000000"}, "delivered by hand: of no report"),
-        ({"did": "nothing", "message_id": 4711}, "is message 4711, in the ledger another"),
+        ({"ref": ""}, "delivered by hand: it lacks the reference that every sent message has"),
+        ({"ref": "", "did": "nothing"}, "delivered by hand: it lacks the reference that every sent message has"),
+        ({"report": "", "ref": "0000000000"}, "delivered by hand: it names no report"),
+        ({"did": "nothing", "message_id": 4711}, "is message 4711, but a different one in the ledger"),
     ],
 )
 def test_a_forged_delivery_contradicts_the_ledger(root: Path, forged: dict[str, Any], said: str) -> None:
@@ -142,7 +142,7 @@ def test_what_did_not_arrive_was_not_sent_before_either(root: Path) -> None:
     each = {**entry["deliveries"][0], "state": "sent", "did": "nothing"}
     kept = {name: entry[name] for name in ("what", "path", "report", "event_date")}
     manifest.append(root, {**kept, "at": now(), "deliveries": [each]})
-    assert "was sent by the manifest's word, not by the ledger's" in problems(root)
+    assert "was sent according to the manifest, but not according to the ledger" in problems(root)
 
 
 def test_a_run_that_is_planted_and_dated_back_contradicts_the_head_before_it(root: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_run_that_is_planted_and_dated_back_contradicts_the_head_before_it(roo
     then = (datetime.now(UTC) - timedelta(days=60)).isoformat(timespec="seconds")
     keep(root, place("planted"), started=then)
     (first, second) = [line for line in problems(root).splitlines() if "dated back by hand" in line]
-    assert re.match(rf"manifest\.jsonl, line \d+: dated {then:.10}.*, though the head before it was noted on", first)
+    assert re.match(rf"manifest\.jsonl, line \d+: dated {then:.10}.*, but the head before it was noted on", first)
     assert first != second
 
 

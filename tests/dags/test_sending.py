@@ -153,7 +153,7 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     root = Path(settings.load().output)
     assert proof.verify(root, outside=proof.ledger(outside, root)).problems == []
     with index.opened(root) as opened:
-        (first,) = opened.by_ref(sha256[:10])
+        (first,) = opened.by_reference(sha256[:10])
         delivered = [(sent.did, sent.message_id) for each in opened.all() for sent in opened.delivered(each.path)]
         (shown,) = opened.delivered(first.path)
     assert (shown.report, shown.chat, shown.did, shown.message_id) == ("daily_report", readers, "sent", report["id"])

@@ -464,9 +464,9 @@ YESTERDAY_OR_EARLIER = r"has not ended yet in Europe/Moscow; give \d{4}-\d\d-\d\
 def test_a_bad_date_stops_in_one_sentence(etl: Etl, step: str) -> None:
     today = datetime.now(etl.zone).date()
     for text, sentence in [
-        ("2026-13-45", r"^'2026-13-45' is no date; give one such as \d{4}-\d\d-\d\d, or yesterday\.$"),
-        ("ystrday", "^'ystrday' is no date; "),
-        ("", "^'' is no date; "),
+        ("2026-13-45", r"^'2026-13-45' is not a date; give one such as \d{4}-\d\d-\d\d, or yesterday\.$"),
+        ("ystrday", "^'ystrday' is not a date; "),
+        ("", "^'' is not a date; "),
         (str(today), f"^{today} {YESTERDAY_OR_EARLIER}"),
         (str(today + timedelta(days=1)), f"^{today + timedelta(days=1)} {YESTERDAY_OR_EARLIER}"),
     ]:

@@ -247,7 +247,7 @@ def test_a_database_without_any_table_is_the_same_sentence(etl: Etl) -> None:
 
 
 def test_a_wrong_date_is_a_sentence(etl: Etl) -> None:
-    with pytest.raises(SettingsError, match=r"'12\.03\.2025' is no date"):
+    with pytest.raises(SettingsError, match=r"'12\.03\.2025' is not a date"):
         by_hand(etl, "daily_report", event_date="12.03.2025")
 
 
@@ -400,9 +400,9 @@ def test_the_same_time_is_the_walls_where_clocks_change(
 
 def test_now_is_the_default_and_what_is_no_moment_is_a_sentence(etl: Etl) -> None:
     assert f"by {datetime.now(etl.zone):%H}:" in by_hand(etl, "live_metrics").text
-    with pytest.raises(SettingsError, match="'noon' is no moment; give one such as "):
+    with pytest.raises(SettingsError, match="'noon' is not a moment; give one such as "):
         by_hand(etl, "live_metrics", as_of="noon")
-    with pytest.raises(SettingsError, match="2999-01-01T00:00 is still to come in Europe/Moscow"):
+    with pytest.raises(SettingsError, match="2999-01-01T00:00 is in the future in Europe/Moscow"):
         by_hand(etl, "live_metrics", as_of="2999-01-01T00:00")
 
 

@@ -87,7 +87,7 @@ def test_a_run_is_kept_with_all_that_made_it(make: Make, kept: Path) -> None:
     assert (entries[1]["sha256"], entries[1]["outcome"], notebooks.ref(str(kept))) == (sha256, "succeeded", sha256[:10])
     assert proof.verify(root).problems == []
     with index.opened(root) as opened:
-        (attempt,) = opened.by_ref(sha256[:10])
+        (attempt,) = opened.by_reference(sha256[:10])
     assert (attempt.numbers, attempt.outcome, attempt.seconds) == ({"n": 7}, "succeeded", done.seconds)
     with pytest.raises(notebooks.ArchiveError, match="holds no notebook"):
         notebooks.ref(str(kept) + "x")

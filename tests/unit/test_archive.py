@@ -21,7 +21,19 @@ from archives import begin, end, keep, notebook, now, place, write
 
 from benchmarks.archive import fill
 from pulse import PulseError, settings
-from pulse.archive import ArchiveError, commands, digest, find, index, manifest, pages, proof, retention, walk
+from pulse.archive import (
+    ArchiveError,
+    commands,
+    digest,
+    find,
+    index,
+    index_upkeep,
+    manifest,
+    pages,
+    proof,
+    retention,
+    walk,
+)
 from pulse.execution import notebooks
 
 FORK = multiprocessing.get_context("fork")
@@ -211,7 +223,7 @@ def planted_and_adopted(root: Path) -> str:
     text = notebook(rows=1)
     write(root / place("planted"), text)
     manifest.append(root, {"what": "adopted", "path": place("planted"), "sha256": digest(text.encode())})
-    return "line 9: adopted by hand: only what was there before the manifest is adopted"
+    return "line 9: adopted by hand: only notebooks older than the manifest are adopted"
 
 
 def planted_and_ended(root: Path) -> str:
@@ -230,12 +242,12 @@ def dated_back(root: Path) -> str:
     after = manifest.head(root)
     begin(root, place("late"))
     end(root, place("late"), "succeeded", notebook("succeeded", after, then, place="late"))
-    return rf"{re.escape(place('late'))}: it says that it started on {then:.10}.*, and took its place on"
+    return rf"{re.escape(place('late'))}: it says that it started on {then:.10}.*, but the manifest has it from"
 
 
 def dated_ahead(root: Path) -> str:
     keep(root, place("soon"), started=(datetime.now(UTC) + timedelta(days=40)).isoformat(timespec="seconds"))
-    return "line 9: begun: dated 2.*, which is still to come"
+    return "line 9: begun: dated 2.*, which is in the future"
 
 
 def another_outcome_than_the_notebooks(root: Path) -> str:
@@ -267,7 +279,7 @@ def a_delivery_from_nothing(root: Path) -> str:
 
 def a_path_that_leads_out(root: Path) -> str:
     line_by_hand(root, {"what": "begun", "path": "../../outside.1.ipynb"})
-    return "line 9: its path is none of the archive's"
+    return "line 9: its path is not one of the archive's"
 
 
 def a_kind_that_no_run_writes(root: Path) -> str:
@@ -337,7 +349,7 @@ def test_a_path_that_is_none_of_the_archives_is_not_written_down(root: Path) -> 
 def test_a_clock_that_was_set_back_is_a_remark(root: Path) -> None:
     keep(root, place("back"), started=(datetime.now(UTC) - timedelta(days=2)).isoformat(timespec="seconds"))
     verdict = proof.verify(root)
-    assert re.search("a clock was set back, or it lies", verdict.remarks[0])
+    assert re.search("a clock was set back, or it is forged", verdict.remarks[0])
 
 
 def test_what_cannot_be_read_is_a_line_of_its_own(root: Path) -> None:
@@ -347,7 +359,7 @@ def test_what_cannot_be_read_is_a_line_of_its_own(root: Path) -> None:
     (root / place(day="2026-11-21")).write_bytes(b"\xff{")
     where = [place(), place(day="2026-11-21")]
     assert [line.split(": ")[1].split(" (")[0] for line in sorted(problems(root), reverse=True)] == [
-        "a folder, put in its place by hand",
+        "a folder, put there by hand",
         "changed",
     ], where
 
@@ -362,7 +374,7 @@ def test_a_head_noted_earlier_shows_that_the_end_was_cut_off_with_its_notebook(r
         (root / place(gone)).unlink()
     assert problems(root) == []  # a chain alone cannot know of what it lost from its end
     assert problems(root, head) == [
-        f"manifest.jsonl: the entry {head} noted earlier is gone: the manifest was cut, rewritten or begun anew"
+        f"manifest.jsonl: the entry {head} noted earlier is gone: the manifest was cut, rewritten or started again"
     ]
 
 
@@ -439,14 +451,14 @@ def test_notebooks_that_were_there_before_are_adopted_once(root: Path) -> None:
         del node["metadata"]["pulse"]["after"]  # as it was before there were manifests
         path.write_text(json.dumps(node))
     (root / "manifest.jsonl").unlink()
-    with pytest.raises(ArchiveError, match="has no manifest: the next run or `pulse archive index` begins it"):
+    with pytest.raises(ArchiveError, match="has no manifest: the next run, or `pulse archive index`, starts one"):
         proof.verify(root)
     assert index.rebuild(root) == 4
     keep(root, place("new"))
     assert problems(root) == []
     assert changed(root)
     (said,) = problems(root)
-    assert said == f"{place()}: changed (it was there when the manifest began)"
+    assert said == f"{place()}: changed (it is older than the manifest)"
 
 
 # --- what may be asked for -------------------------------------------------------------------------------------------
@@ -609,24 +621,28 @@ def test_a_report_that_did_not_write_it_down_read_the_last_load_before_it(tmp_pa
 def test_a_reference_finds_its_run(root: Path) -> None:
     sha256 = keep(root, place("one"), rows=1)
     with index.opened(root) as opened:
-        (found,) = opened.by_ref(sha256[:10])
-        assert (found.path, found.ref, opened.by_ref(sha256.upper())) == (place("one"), sha256[:10], [found])
-        assert opened.by_ref("zzzz") == []
+        (found,) = opened.by_reference(sha256[:10])
+        assert (found.path, found.reference, opened.by_reference(sha256.upper())) == (
+            place("one"),
+            sha256[:10],
+            [found],
+        )
+        assert opened.by_reference("zzzz") == []
 
 
 def test_the_index_is_never_the_source_of_truth(root: Path) -> None:
     with index.opened(root) as opened:
         kept = opened.all()
     assert len(kept) == 4
-    (root / index.NAME).unlink()
+    (root / index_upkeep.NAME).unlink()
     with index.opened(root) as opened:
         assert opened.all() == kept
     assert index.rebuild(root) == 4
-    (root / index.NAME).write_text("no database" * 1000)
-    with pytest.raises(ArchiveError, match=r"index\.sqlite cannot be used .*: delete it, it will be made anew"):
+    (root / index_upkeep.NAME).write_text("no database" * 1000)
+    with pytest.raises(ArchiveError, match=r"index\.sqlite cannot be used .*: delete it, and it will be rebuilt"):
         paths(root)
-    (root / index.NAME).unlink()
-    connection = sqlite3.connect(root / index.NAME)
+    (root / index_upkeep.NAME).unlink()
+    connection = sqlite3.connect(root / index_upkeep.NAME)
     connection.execute("create table attempts (older text)")
     connection.close()
     with index.opened(root) as opened:
@@ -683,7 +699,7 @@ def test_the_mode_of_every_file_follows_the_umask(tmp_path: Path, umask: int, mo
         index.keep_up(tmp_path)
     finally:
         os.umask(before)
-    files = [tmp_path / place(), tmp_path / manifest.NAME, tmp_path / index.NAME]
+    files = [tmp_path / place(), tmp_path / manifest.NAME, tmp_path / index_upkeep.NAME]
     assert [path.stat().st_mode & 0o777 for path in files] == [mode] * 3
     assert not list(tmp_path.rglob("*.part"))
 
@@ -735,9 +751,9 @@ def test_what_is_known_of_a_thinned_run_stays_even_in_an_index_made_anew(watched
     retention.thin(watched, now=NOW)
     index.rebuild(watched)
     with index.opened(watched) as opened:
-        assert opened.by_ref(before.ref) == [replace(before, state="thinned")]
+        assert opened.by_reference(before.reference) == [replace(before, state="thinned")]
         assert len(opened.all()) == 14
-    assert paths(watched, text=before.ref) == [before.path]
+    assert paths(watched, text=before.reference) == [before.path]
 
 
 def test_putting_a_thinned_notebook_back_changed_is_named(watched: Path) -> None:
@@ -746,7 +762,7 @@ def test_putting_a_thinned_notebook_back_changed_is_named(watched: Path) -> None
     retention.thin(watched, now=NOW)
     write(path, text.replace("DAU", "dau").replace("succeeded", "failed"))
     assert re.search(
-        r"run_08/anomalies\.1\.ipynb: added by hand: the one that stood there was thinned", problems(watched)[0]
+        r"run_08/anomalies\.1\.ipynb: added by hand: the notebook of this name was thinned", problems(watched)[0]
     )
     write(path, text)  # as after a crash between writing down and removing
     assert problems(watched) == []

@@ -87,7 +87,7 @@ def test_changed_code_is_shown_line_by_line_and_cells_that_came_and_went_too() -
 def test_a_failure_beside_a_success_says_so_first() -> None:
     one, other = made(code("a = 1")), made(code("a = 1"), outcome="timed out")
     assert compare(one, other).exceptions() == ["succeeded → timed out"]
-    with pytest.raises(ValueError, match="it is no notebook"):
+    with pytest.raises(ValueError, match="it is not a notebook"):
         compare(one, b"{")
 
 
@@ -233,7 +233,7 @@ def test_the_site_is_made_of_what_changed_and_leaves_other_folders_alone(root: P
         root / "etl/2026-11-22/run/load.1.ipynb"
     ).read_bytes()
     assert "Same as 21 November except" in (folder / "compare/etl/2026-11-22/run/load.1.html").read_text()
-    with pytest.raises(ArchiveError, match="holds something else than the archive's pages"):
+    with pytest.raises(ArchiveError, match="holds something other than the archive's pages"):
         site.write(root, tmp_path, settings.load())
     with pytest.raises(ArchiveError, match="is in the archive"):
         site.write(root, root / "site", settings.load())
@@ -361,13 +361,13 @@ def test_one_notebook_that_cannot_be_shown_is_a_line_on_its_own_page(odd_root: P
         assert "Odd" in pages.list_page(opened, look, index.Filter())
         for attempt in listed:
             html = pages.run_page(opened, look, attempt.path)
-            assert attempt.ref in html
+            assert attempt.reference in html
             with suppress(ArchiveError):  # beside another one: a comparison, or a sentence
                 assert "two runs" in pages.compare_page(opened, look, listed[0].path, attempt.path)
         said = {name: pages.run_page(opened, look, f"odd/2026-11-22/{name}/odd.1.ipynb") for name in ("gone", "folder")}
-        assert all("The notebook is not there any more, or cannot be read." in html for html in said.values())
+        assert all("The notebook is gone, or cannot be read." in html for html in said.values())
         shown = pages.run_page(opened, look, "odd/2026-11-22/attachment/odd.1.ipynb")
-        assert "the picture a.png is gone" in shown
+        assert "the picture a.png is missing" in shown
         assert "a = 1" in re.sub("<[^>]*>", "", pages.run_page(opened, look, "odd/2026-11-22/no_kernel/odd.1.ipynb"))
         assert opened.search(index.Filter(dag="odd")).total == len(listed)
     index.keep_up(odd_root)
@@ -376,8 +376,8 @@ def test_one_notebook_that_cannot_be_shown_is_a_line_on_its_own_page(odd_root: P
         assert opened.search(index.Filter(first="2026-11-23")).total == 1
     problems = "\n".join(proof.verify(odd_root).problems)
     assert "gone/odd.1.ipynb: removed" in problems
-    assert "folder/odd.1.ipynb: a folder, put in its place by hand" in problems
-    assert problems.count("its path is none of the archive's") == 6
+    assert "folder/odd.1.ipynb: a folder, put there by hand" in problems
+    assert problems.count("its path is not one of the archive's") == 6
 
 
 def test_the_site_shows_all_others_and_stays_in_its_folder(odd_root: Path, tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_the_site_shows_all_others_and_stays_in_its_folder(odd_root: Path, tmp_p
     assert runs == 3 + len(ODD) + 3
     made_ = {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")}
     assert {f"run/odd/2026-11-22/{name.replace(' ', '_')}/odd.1.html" for name in ODD} <= made_
-    assert "The notebook is not there" in (folder / "run/odd/2026-11-22/gone/odd.1.html").read_text()
+    assert "The notebook is gone" in (folder / "run/odd/2026-11-22/gone/odd.1.html").read_text()
     outside = [path for path in tmp_path.rglob("*outside*") if not path.is_relative_to(folder)]
     assert outside == []
     assert site.write(odd_root, folder, settings.load()) == (runs, 0)
@@ -469,7 +469,7 @@ def test_a_page_beyond_the_last_one_is_the_last_one(root: Path) -> None:
         first = pages.list_page(opened, look, index.Filter())
         assert "load.1.html" in first
         assert pages.list_page(opened, look, index.Filter(), 10**18) == first
-        assert "Nothing fits" in pages.list_page(opened, look, index.Filter(dag="x"), 7)
+        assert "Nothing matches" in pages.list_page(opened, look, index.Filter(dag="x"), 7)
 
 
 def test_an_attempt_without_an_end_does_not_look_alive_and_alerts_that_nobody_got_are_not_red(root: Path) -> None:
@@ -483,7 +483,7 @@ def test_an_attempt_without_an_end_does_not_look_alive_and_alerts_that_nobody_go
         html = pages.list_page(opened, pages.Look(settings.load()), index.Filter())
         assert '<span class="outcome busy">no end recorded</span>' in html
         assert "running" not in html
-        assert '<span class="fact"><b>1</b> alert, nobody told</span>' in html
+        assert '<span class="fact"><b>1</b> alert, not sent</span>' in html
         sent = {"chat": "-1", "state": "sent", "did": "sent", "ref": "r", "message_id": 1}
         entry = {"what": "delivered", "path": "buckets/2026-11-23/run/anomalies.1.ipynb", "report": "alert"}
     manifest.append(root, {**entry, "event_date": "2026-11-23", "deliveries": [sent]})

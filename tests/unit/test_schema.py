@@ -131,9 +131,7 @@ def test_a_checkout_refuses_older_and_newer_tables_and_changes_nothing(db: Click
     assert schema.upgrade(db, "schema_source") == [f"version {number + 1}: count comments"]
     schema.ensure(db, "schema_source")
     (folder / "migrations" / f"{number + 1:04}_count_comments.sql").unlink()
-    newer = (
-        rf"version {number + 1}, and this checkout's is {number}; work with a checkout that is as new as they are\.$"
-    )
+    newer = rf"version {number + 1}, and this checkout's is {number}; use a checkout that is as new as the tables\.$"
     for refused in (lambda: schema.ensure(db), lambda: schema.upgrade(db, "schema_source")):
         with pytest.raises(SchemaError, match=newer):
             refused()
@@ -147,7 +145,7 @@ def test_another_sources_sql_or_source_is_refused_until_it_is_taken_over(db: Cli
     text = (folder / "sources.sql").read_text()
     (folder / "sources.sql").write_text(text.replace("actions.action as action", "lower(actions.action) as action"))
     with pytest.raises(
-        SchemaError, match="The view feed_events in schema_target reads the source otherwise than pulse/"
+        SchemaError, match="The view feed_events in schema_target reads the source differently from pulse/"
     ):
         schema.ensure(db, "schema_source")
     again = db.read(

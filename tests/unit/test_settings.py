@@ -127,7 +127,7 @@ def test_yesterday_is_the_local_day_before_today() -> None:
 
 @pytest.mark.parametrize("text", ["2026-13-45", "2026-02-30", "ystrday", "", "22.11.2026"])
 def test_an_impossible_date_is_a_sentence_with_an_example(text: str) -> None:
-    with pytest.raises(settings.SettingsError, match=rf"'{text}' is no date; give one such as 20"):
+    with pytest.raises(settings.SettingsError, match=rf"'{text}' is not a date; give one such as 20"):
         settings.load().event_day(text)
 
 
@@ -204,5 +204,5 @@ def test_whether_a_moment_has_come_is_not_for_the_clock_on_the_wall_to_say(
     if has_come:
         assert config.moment(asked).isoformat() == "2025-10-26T02:50:00+02:00"
     else:
-        with pytest.raises(settings.SettingsError, match="is still to come in Europe/Berlin"):
+        with pytest.raises(settings.SettingsError, match="is in the future in Europe/Berlin"):
             config.moment(asked)

@@ -1,4 +1,4 @@
-// The list on disk has no server to ask: it reads the files in list/ as far as it needs them.
+// The list on disk has no server, so it loads those files in list/ that it needs.
 "use strict";
 const PAGE = 200, ROWS = 500;
 const form = document.querySelector(".filter"), list = document.querySelector("#list"), count = document.querySelector("#count");
@@ -17,7 +17,7 @@ const load = file => files[file] ??= new Promise(done => {
   document.head.append(script);
 });
 
-// Words and numbers as the index keeps them: pulse/archive/executed.py says how.
+// Words and numbers as the index keeps them: see pulse/archive/words.py.
 const GAP = "[ \u00a0\u202f]";
 function spellings(word) {
   word = word.replace(/^[.,:/+]+|[.,:/+]+$/g, "").slice(0, 80);
@@ -85,7 +85,7 @@ async function show(found, most, mine) {
     day = facets.day[run], dag = facets.dag[run];
     runs.insertAdjacentHTML("beforeend", rows[Math.floor(run / ROWS)][run % ROWS]);
   }
-  if (!found.length) make("p", "nothing", page).textContent = "Nothing fits: take a word or a date out of what is asked for.";
+  if (!found.length) make("p", "nothing", page).textContent = "Nothing matches: remove a word or a date from the filter.";
   if (found.length > most) {
     const more = make("button", "", make("nav", "turn", page));
     more.textContent = "more";

@@ -1,4 +1,4 @@
-// "/" goes to the search field, wherever it is.
+// The key "/" goes to the search field, on this page or on the list.
 "use strict";
 addEventListener("keydown", event => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
