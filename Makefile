@@ -1,6 +1,6 @@
 # Everything a person or a machine does with the project. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test prove up notebook archive superset bench lint lock install
+.PHONY: help run test prove coverage up notebook archive superset bench lint lock install
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,6 +26,13 @@ test: install $(SUPERSET)/.installed ## set up, then run all tests (the slowest 
 prove: install $(SUPERSET)/.installed ## what takes longer than a test may: docs/prove.md says what it showed
 	pytest -m prove $(PYTEST_ARGS)
 
+coverage: install $(SUPERSET)/.installed ## what of the code the tests run: all suites, and every process they start
+	coverage erase
+	PYTHONPATH=$(CURDIR)/tests/coverage COVERAGE_FILE=$(CURDIR)/.coverage \
+	    pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	coverage combine --quiet
+	coverage report
+
 up: install ## the sandbox and Airflow with its UI, on this machine only, until Ctrl-C
 	pulse sandbox run --live -- pulse airflow
 
@@ -47,6 +54,8 @@ bench: install ## measure: time, memory, and the ways not taken
 lint: install ## the checks that a commit must pass
 	ruff format --check .
 	ruff check .
+	lint-imports --no-logo
+	mypy
 	sqlfluff lint --disable-progress-bar pulse
 	nbstripout --keep-id --verify $$(git ls-files 'notebooks/*.ipynb')
 

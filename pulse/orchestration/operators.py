@@ -19,7 +19,6 @@ from pulse import PulseError, archive, settings
 from pulse.archive import ArchiveError, index, lives, manifest, proof, retention
 from pulse.execution import notebooks
 from pulse.orchestration import plugin
-from pulse.publishing import keeping
 
 with notebooks.light_import():  # the provider imports papermill, and that every cloud's SDK
     from airflow.providers.papermill.operators.papermill import PapermillOperator
@@ -589,11 +588,12 @@ class CleanTablesOperator(BaseOperator):
             AirflowException: a partition cannot be dropped, or no server answers.
         """
         from pulse import clickhouse, schema
+        from pulse.publishing import cleaning
 
         with _for_airflow(context):
             db = clickhouse.connect(connected_settings())
             schema.ensure(db)  # before the first run of all there is none of the tables
-            dropped = keeping.clean(db)
+            dropped = cleaning.clean(db)
         self.log.info("%s", "\n".join(dropped) or "nothing to drop")
         return dropped
 

@@ -48,7 +48,7 @@ REASONS = {
     r"The tables in (?P<db>\S+) are of schema version": (
         "у таблиц в {db} другая версия схемы: выполните pulse upgrade или обновите код."
     ),
-    r"The view (?P<view>\S+) in (?P<db>\S+) reads the source otherwise": (
+    r"The view (?P<view>\S+) in (?P<db>\S+) reads the source differently": (
         "{view} в {db} читает источник не так, как pulse/sources.sql: если это намеренно, выполните pulse upgrade."
     ),
     r"The archive is not as it was kept: (?P<rest>.*)": (

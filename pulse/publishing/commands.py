@@ -1,4 +1,4 @@
-"""The commands that show and look after the published days."""
+"""The commands that show the published days and migrate their tables."""
 
 from typing import Annotated
 
@@ -47,9 +47,9 @@ def show(event_date: EventDate = "yesterday") -> None:
 
 @app.command()
 def upgrade(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
-    """Bring the tables in ClickHouse to the version of this checkout, and read the source as pulse/sources.sql says.
+    """Migrate the tables in ClickHouse to this version, and read the source as pulse/sources.sql says.
 
     Pause the DAGs first: nothing else should write meanwhile. Interrupted, it can be run again.
     """

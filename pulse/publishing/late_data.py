@@ -19,27 +19,29 @@ OF_THE_DAY = "time >= {day_start:DateTime64(6)} and time < {day_end:DateTime64(6
 
 @dataclass(frozen=True)
 class Late:
-    """A source's rows of a published day: how many it holds now, and held when the day was published."""
+    """How the rows that a source holds of a published day have changed since."""
 
     event_date: date
     source: str
-    """`feed_actions` or `message_actions`, by the words of the specification."""
+    """`feed_actions` or `message_actions`."""
     published: int
+    """How many rows it held when the day was extracted."""
     now: int
+    """How many it holds now."""
     hours: tuple[int, ...]
-    """The hours since the day began whose rows are more or fewer."""
+    """The hours since the day began in which rows changed."""
 
     def __str__(self) -> str:
         hours = f"hour {self.hours[0]}" if len(self.hours) == 1 else f"hours {self.hours[0]} to {self.hours[-1]}"
         more = f"{abs(self.now - self.published):,} {'more' if self.now > self.published else 'fewer'}"
         return (
             f"{self.source} holds {more if self.now != self.published else 'other'} rows of {self.event_date} than "
-            f"when it was published, in {hours} of the day; `pulse daily {self.event_date}` publishes the day anew"
+            f"when it was published, in {hours} of the day; `pulse daily {self.event_date}` publishes the day again"
         )
 
 
 def late_data(day: date, config: settings.Settings) -> list[Late]:
-    """The sources that hold other rows of a day than when it was published, as far as that was recorded.
+    """The sources whose rows of a day have changed since the day was published, where the publication recorded them.
 
     Raises:
         ClickHouseError: no server answers, or the source cannot be read.
@@ -69,7 +71,7 @@ def late_days(day: date, config: settings.Settings, days: int = LATE_DAYS) -> li
 
 
 def _differs(then: Held, now: Held, hour: int) -> bool:
-    """Whether a source holds other rows of an hour; hashes are compared where they were recorded."""
+    """Whether the rows of an hour have changed: their number, or their hash where it was recorded."""
     pairs = [(then.rows, now.rows)] + ([(then.hashes, now.hashes)] if then.hashes else [])
     return any(_at(before, hour) != _at(after, hour) for before, after in pairs)
 
@@ -79,7 +81,7 @@ def _at(values: list[int], hour: int) -> int:
 
 
 def _held(db: ClickHouse, source: str, day: date, config: settings.Settings) -> Held:
-    """What a source holds, up to the last hour with rows: over the day's own bounds, hashed as the extracts hash it."""
+    """The rows of a day that a source holds, by hour up to the last one with rows, hashed as the extracts hash them."""
     view, what = {
         FEED: ("feed_events", "ifNull(cityHash64(action), 0)"),
         MESSAGES: ("message_events", "receiver_id"),

@@ -189,7 +189,7 @@ def test_rows_that_came_after_the_day_was_published_are_late_data_and_no_error(o
     assert (late.source, late.published, late.now, late.hours) == ("feed_actions", 19, 22, (0, 23))
     assert str(late) == (
         "feed_actions holds 3 more rows of 2025-03-12 than when it was published, in hours 0 to 23 of the day; "
-        "`pulse daily 2025-03-12` publishes the day anew"
+        "`pulse daily 2025-03-12` publishes the day again"
     )
     done = subprocess.run(
         [str(Path(sys.executable).parent / "pulse"), "reconcile", str(DAY)],

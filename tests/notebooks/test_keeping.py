@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from notebooks.etl import Etl
 from pulse import schema
-from pulse.publishing import keeping
+from pulse.publishing import cleaning, keeping
 from pulse.settings import ROOT
 
 
@@ -32,7 +32,7 @@ def test_every_table_that_is_cleaned_is_one_of_months_and_loses_the_old_ones(etl
                 moment=moment,
             )
     months = [now - timedelta(days=kept.days + 40) for kept in keeping.TABLES]
-    assert keeping.clean(etl.db, now) == [
+    assert cleaning.clean(etl.db, now) == [
         f"{kept.table} {month:%Y%m}" for kept, month in zip(keeping.TABLES, months, strict=True)
     ]
     counted = "select count() from {table:Identifier}"
@@ -44,8 +44,8 @@ def test_months_go_once_their_last_day_is_older(etl: Etl) -> None:
     days = ["2025-01-31 12:00:00", "2025-02-01 12:00:00", "2025-05-20 12:00:00"]
     for day in days:
         etl.db.execute("insert into verdicts (bucket, kind) select {day:DateTime('UTC')}, 'normal'", day=day)
-    assert keeping.clean(etl.db, datetime(2025, 5, 11, 23, tzinfo=UTC)) == []  # 100 days after the 31st of January
-    assert keeping.clean(etl.db, datetime(2025, 5, 12, tzinfo=UTC)) == ["verdicts 202501"]
-    assert keeping.clean(etl.db, datetime(2025, 5, 12, tzinfo=UTC)) == []
+    assert cleaning.clean(etl.db, datetime(2025, 5, 11, 23, tzinfo=UTC)) == []  # 100 days after the 31st of January
+    assert cleaning.clean(etl.db, datetime(2025, 5, 12, tzinfo=UTC)) == ["verdicts 202501"]
+    assert cleaning.clean(etl.db, datetime(2025, 5, 12, tzinfo=UTC)) == []
     left = etl.db.read("select toString(toDate(bucket, 'UTC')) as day from verdicts order by bucket")["day"].tolist()
     assert left == ["2025-02-01", "2025-05-20"]

@@ -15,7 +15,7 @@ from pulse_sandbox.clickhouse_stand_in import Server
 from notebooks.etl import STEPS, Etl, Tables, assert_equal
 from pulse.clickhouse import ClickHouse, ClickHouseError
 from pulse.execution.notebooks import CheckError
-from pulse.publishing import loads
+from pulse.publishing import cleaning, loads
 
 DAY = date(2025, 3, 12)
 IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
@@ -312,7 +312,7 @@ def test_what_nobody_reads_is_dropped_in_its_time_and_nothing_else(etl: Etl) -> 
     published = loads.publication(etl.db, DAY)
     assert published is not None
     assert len(etl.db.read(partitions)) == 2  # the earlier one stays for whoever is reading it
-    assert loads.drop_unread(etl.db) == []
+    assert cleaning.drop_unread(etl.db) == []
     etl.db.execute(
         "alter table {database:Identifier}.publications update published_at = published_at - interval 61 minute"
         " where true settings mutations_sync = 1",
@@ -323,7 +323,7 @@ def test_what_nobody_reads_is_dropped_in_its_time_and_nothing_else(etl: Etl) -> 
     for name in (*old, "my__notes"):
         make_older(etl, name, timedelta(days=1, minutes=1))
     staged = etl.staging() - old
-    dropped = loads.drop_unread(etl.db)
+    dropped = cleaning.drop_unread(etl.db)
     assert len([each for each in dropped if each.startswith(("user_", "dimension_", "daily_")) and "(" in each]) == 3
     assert etl.db.read(partitions)["load"].tolist() == [published.load]
     assert etl.staging() == staged

@@ -224,7 +224,7 @@ HEADLINES = [f"dashboards/superset/bundle/charts/{metric.column}.yaml" for metri
     [
         ("notebooks/monitoring/anomalies.ipynb", START_OF_BUCKET, 4),
         ("pulse/schema.sql", f"dateDiff('second', {{start:DateTime64(6)}}, bucket), {SECONDS})", 1),
-        ("pulse/schema.sql", f"it has {MINUTES} minutes", 1),
+        ("pulse/schema.sql", f"the first moment of the {MINUTES} minutes", 1),
         ("dags/monitoring.py", f"every {MINUTES} minutes", 1),
     ],
 )
