@@ -22,7 +22,7 @@ def now() -> str:
 def notebook(
     outcome: str = "succeeded", after: str = manifest.GENESIS, started: str = "", place: str = "", **glued: Any
 ) -> str:
-    """An executed notebook that handed these on."""
+    """An executed notebook that glued these values."""
     outputs = [
         {
             "output_type": "display_data",
@@ -53,7 +53,7 @@ def notebook(
 
 
 def write(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".part").write_text(text)
     path.with_suffix(".part").rename(path)
@@ -66,14 +66,14 @@ def begin(root: Path, where: str, started: str = "") -> None:
 
 
 def end(root: Path, where: str, outcome: str, text: str, at: str = "") -> str:
-    """Write a notebook's end, as a run does; gives the SHA-256."""
+    """Record the end of a notebook, as a run does. Returns its SHA-256."""
     write(root / where, text)
     manifest.append(root, {**manifest.ending(outcome, text.encode()), "path": where, "at": at or now()})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def keep(root: Path, where: str, outcome: str = "succeeded", started: str = "", **glued: Any) -> str:
-    """An attempt from its beginning to its end, as a run writes it; gives the SHA-256."""
+    """Record a whole attempt, as a run does. Returns its SHA-256."""
     after, started = manifest.head(root), started or now()
     begin(root, where, started)
     return end(root, where, outcome, notebook(outcome, after, started, place=where, **glued), started)

@@ -194,7 +194,7 @@ def text(value: Any) -> str:
 def key_numbers(glued: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers among what was glued: single ones, and those in lists of pairs (label, number), in order.
 
-    A list with a text that cannot be read as a number, such as a unit or a name, is not a list of numbers. If a name
+    A list that has a text which is not a number, such as a unit or a name, is not a list of numbers. If a name
     occurs twice, the second one gets its source: `views (numbers)`.
     """
     found: dict[str, Any] = {}

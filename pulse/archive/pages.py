@@ -61,7 +61,7 @@ def list_page(opened: Index, look: Look, wanted: Filter, page: int = 1) -> str:
     """The list of the runs that match, by event date and pipeline."""
     listing = opened.search(wanted, page)
     pages = -(-listing.total // PAGE)
-    if page > max(pages, 1):  # there are not so many pages: show the last one
+    if page > max(pages, 1):  # beyond the last page: show the last one
         return list_page(opened, look, wanted, max(pages, 1))
     asked = {name: value for name, value in vars(wanted).items() if name != "dags"}
     given = {name: value for name, value in asked.items() if value}

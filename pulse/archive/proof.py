@@ -152,7 +152,7 @@ def ledger(db: Database, root: Path) -> Outside:
             countIf(state = 'sent') as sent,
             arrayStringConcat(groupUniqArray(toString(message_id)), ' ') as message_ids,
             any(run) as made_by,
-            any(numbers) as told,
+            any(numbers) as headline,
             toString(min(recorded_at)) as noted
         from deliveries
         group by claim, report, event_date, chat
@@ -161,9 +161,9 @@ def ledger(db: Database, root: Path) -> Outside:
     rows = db.read(sql).to_dict("records")
     heads = []
     for row in rows:
-        told = executed.read(row["told"].encode())
-        if row["report"].startswith(f"{NOTICE} ") and row["sent"] and told.get("folder") == str(root.resolve()):
-            heads.append((f"{row['noted']:.16}", str(told["head"])))
+        notice = executed.read(row["headline"].encode())
+        if row["report"].startswith(f"{NOTICE} ") and row["sent"] and notice.get("folder") == str(root.resolve()):
+            heads.append((f"{row['noted']:.16}", str(notice["head"])))
     since = moment(rows[0]["noted"]) if rows else datetime.max.replace(tzinfo=UTC)
     return Outside(since, {row["claim"]: row for row in rows}, heads)
 
@@ -288,23 +288,23 @@ def _dated_back(known: _Known, outside: Outside) -> Iterable[str]:
             )
 
 
-def _difference(entry: Entry, told: Entry, claim: dict[str, Any] | None, root: Path) -> str:
+def _difference(entry: Entry, delivery: Entry, claim: dict[str, Any] | None, root: Path) -> str:
     """How the manifest and the ledger differ about a delivery; empty if they agree."""
     if claim is None:
         return "is unknown to the ledger: nothing was sent"
     for name, said, kept in (
         ("report", entry["report"], claim["report"]),
         ("event date", entry["event_date"], claim["day"]),
-        ("chat", told["chat"], claim["chat"]),
+        ("chat", delivery["chat"], claim["chat"]),
     ):
         if said != kept:
             return f"has the {name} {said}, in the ledger {kept}"
-    if told["state"] == "sent" and not claim["sent"]:
+    if delivery["state"] == "sent" and not claim["sent"]:
         return "was sent according to the manifest, but not according to the ledger"
-    if told["state"] == "sent" and str(told["message_id"]) not in claim["message_ids"].split():
-        return f"is message {told['message_id']}, but a different one in the ledger"
-    if told["did"] not in ("sent", "edited"):
-        return ""  # it was sent by another run
+    if delivery["state"] == "sent" and str(delivery["message_id"]) not in claim["message_ids"].split():
+        return f"is message {delivery['message_id']}, but a different one in the ledger"
+    if delivery["did"] not in ("sent", "edited"):
+        return ""  # another run sent it
     run = executed.run(executed.read(_content(root / entry["path"]))).run_id
     if claim["made_by"] and run and run != claim["made_by"]:
         return f"was made by the run {claim['made_by']}, not by {run}"

@@ -1,4 +1,4 @@
--- The published days as loads, in tables of their own beside the ones that are read; users' ids become text.
+-- Copies the published days as loads into new tables beside those that are read. User ids become text.
 
 create or replace table publications_copy
 (

@@ -1,4 +1,4 @@
--- What is read becomes a view over the loads (schema.sql has it); the tables from before go.
+-- Moves the copies into place and drops the old tables. What is read is from now on a view over the loads (see schema.sql).
 
 rename table if exists user_activity to user_activity_version_1;
 rename table if exists user_activity_copy to user_activity_loads;

@@ -1,4 +1,4 @@
--- A delivery that failed to a chat that is not written to any more can be put aside; and what two columns mean by now.
+-- A failed delivery to a chat that gets no more messages can be dismissed. Two columns get comments with their current meaning.
 
 alter table deliveries
 modify column state Enum8(

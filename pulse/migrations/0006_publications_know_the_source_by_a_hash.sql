@@ -1,5 +1,5 @@
--- What the source held is known by a hash too, so that rows which were changed in place are late data; and when it was
--- extracted, so that an older load does not take the place of a newer one (schema.sql has the new view).
+-- Adds hashes of the source's rows, so that rows which were changed in place count as late data, and the time of the extraction, so
+-- that an older load does not replace a newer one (schema.sql has the new view).
 
 alter table publications
 add column if not exists feed_hashes Array(UInt64) after message_rows,

@@ -121,10 +121,10 @@ def _chat(chat: dict[str, Any], messages: list[dict[str, Any]], zone: ZoneInfo) 
         parts.append(_message(chat, message, by_id, zone))
     if not messages:
         parts.append('<p class="empty">No messages yet.</p>')
-    told = f"{len(messages)} message{'' if len(messages) == 1 else 's'}" + (
+    count = f"{len(messages)} message{'' if len(messages) == 1 else 's'}" + (
         f", the last {SHOWN} shown" if hidden else ""
     )
-    header = f"<header><h1>{escape(chat['title'])}</h1><p>{escape(chat['type'])} {chat['id']} · {told}</p></header>"
+    header = f"<header><h1>{escape(chat['title'])}</h1><p>{escape(chat['type'])} {chat['id']} · {count}</p></header>"
     return f'<section id="chat{chat["id"]}">{header}{"".join(parts)}</section>'
 
 

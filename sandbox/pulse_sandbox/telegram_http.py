@@ -148,6 +148,14 @@ async def _params(request: Request) -> Params:
 
 
 def application(store: Store, peers: Peers, zone: ZoneInfo, about: process.About) -> Starlette:
+    """The application: the Bot API, the chat page, and the interface for tests.
+
+    Args:
+        store: the chats and messages.
+        peers: the open connections (see `connections`).
+        zone: the time zone of the chat page.
+        about: what the server announces of itself.
+    """
     api = _Api(store, peers)
     page_file = store.data / "chat.html"
 

@@ -1,4 +1,4 @@
-"""The archive's pages on disk, in a browser: they filter themselves, however many they are."""
+"""The archive's pages on disk, in a real browser: the list filters itself."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,12 +40,12 @@ def count(page: Page, runs: int) -> None:
     page.locator("#count", has_text=f"{runs} run").wait_for(timeout=10_000)
 
 
-def test_the_list_is_in_pages_and_can_be_turned(page: Page, folder: Path) -> None:
+def test_the_list_has_pages(page: Page, folder: Path) -> None:
     count(page, 450)
     expect(page.locator(".run")).to_have_count(200)
     for number in (2, 3):
         page.get_by_role("link", name="earlier").click()
-        expect(page.get_by_text(f"page {number} of 3")).to_be_visible()  # else the next click is still on this page
+        expect(page.get_by_text(f"page {number} of 3")).to_be_visible()  # or the next click would still be on this page
     expect(page.locator(".run")).to_have_count(50)
     assert max(path.stat().st_size for path in folder.glob("*.html")) < 400_000
 
@@ -54,7 +54,7 @@ def test_the_list_is_in_pages_and_can_be_turned(page: Page, folder: Path) -> Non
     "asked",
     ["13,806", "13806", "0,1977", "-1001234567890", "DAILY_report"],
 )
-def test_search_finds_what_a_page_shows_from_any_page(page: Page, asked: str) -> None:
+def test_search_works_from_any_page(page: Page, asked: str) -> None:
     page.keyboard.press("/")
     page.keyboard.type(asked)
     count(page, 1)
@@ -65,7 +65,7 @@ def test_search_finds_what_a_page_shows_from_any_page(page: Page, asked: str) ->
     assert page.evaluate("document.activeElement.id") == "find"
 
 
-def test_filters_reach_every_page_and_let_go_again(page: Page) -> None:
+def test_filters_cover_all_pages_and_can_be_cleared(page: Page) -> None:
     page.get_by_label("Outcome").select_option("failed")
     count(page, 1)
     page.get_by_label("Outcome").select_option("not succeeded")
@@ -87,7 +87,7 @@ def test_filters_reach_every_page_and_let_go_again(page: Page) -> None:
     count(page, 0)
 
 
-def test_the_outcomes_of_a_list_stand_in_one_column(page: Page) -> None:
+def test_the_outcomes_in_the_list_are_aligned(page: Page) -> None:
     count(page, 450)
     lefts = page.locator(".run .outcome").evaluate_all("all => all.map(each => each.getBoundingClientRect().left)")
     assert len(lefts) == 200
@@ -95,7 +95,7 @@ def test_the_outcomes_of_a_list_stand_in_one_column(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_are_as_light_or_dark_as_the_readers_screen(browser: Browser, folder: Path, scheme: str) -> None:
+def test_pages_follow_the_readers_light_or_dark_scheme(browser: Browser, folder: Path, scheme: str) -> None:
     colors = """element => ["backgroundColor", "color"].map((which) => {
       const [red, green, blue] = getComputedStyle(element)[which].match(/\\d+/g).map(Number);
       return (red + green + blue) / 3;

@@ -1,24 +1,22 @@
-"""The sandbox's chat page as a newcomer sees it, in a real browser: a phone, in light and in dark."""
+"""The sandbox's chat page in a real browser on a phone, in light and in dark."""
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, Locator, Page
 from telegram_chats import PLAIN, Telegram
 
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
 
 LOADED = "image => image.complete && image.naturalWidth"
 COLORS = "element => [getComputedStyle(element).color, getComputedStyle(element).backgroundColor]"
 
 
 def bot(chats: Telegram, method: str, **values: Any) -> Any:
-    """Ask the Bot API, as the bot does; a photo goes along as a file."""
+    """Call a method of the Bot API; a photo is sent as a file."""
     files = {"photo": ("photo.png", values.pop("photo"))} if "photo" in values else None
     url = f"{chats.server.url}/bot{SANDBOX_TELEGRAM_TOKEN}/{method}"
     return (
@@ -32,16 +30,16 @@ def picture() -> bytes:
     return content.getvalue()
 
 
-def phone(browser: "Browser", scheme: str = "light") -> "Page":
-    """A page of a phone, and what its console complains of."""
+def phone(browser: Browser, scheme: str = "light") -> Page:
+    """A page of the size of a phone."""
     return browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
 
 
-def article(page: "Page", chat: str, message: int) -> "Locator":
+def article(page: Page, chat: str, message: int) -> Locator:
     return page.locator(f'[id="message{chat}.{message}"]')
 
 
-def test_a_message_appears_and_changes_without_a_reload(browser: "Browser", chats: Telegram) -> None:
+def test_a_message_appears_and_changes_without_a_reload(browser: Browser, chats: Telegram) -> None:
     chat, page = chats.new_chat(), phone(browser)
     page.goto(chats.server.chat_page)
     sent = bot(chats, "sendPhoto", chat_id=chat, caption="<b>DAU 15,210</b>", photo=picture())["message_id"]
@@ -59,8 +57,8 @@ def test_a_message_appears_and_changes_without_a_reload(browser: "Browser", chat
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_file_shows_it_without_the_server_readable_in_light_and_dark(
-    browser: "Browser", chats: Telegram, scheme: str
+def test_the_chat_file_is_readable_without_the_server_in_light_and_dark(
+    browser: Browser, chats: Telegram, scheme: str
 ) -> None:
     chat, complaints = chats.new_chat(), []
     caption = "<b>DAU</b>\n<code>15,210</code> up"
@@ -86,7 +84,7 @@ def test_the_file_shows_it_without_the_server_readable_in_light_and_dark(
 
 
 def _luminance(color: str) -> float:
-    """Of `rgb(r, g, b)`, from 0 for black to 1 for white, as the WCAG define it."""
+    """The luminance of `rgb(r, g, b)`, from 0 for black to 1 for white, as the WCAG define it."""
     channels = [int(part) / 255 for part in color.removeprefix("rgb(").removesuffix(")").split(",")]
     linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

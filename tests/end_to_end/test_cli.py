@@ -111,7 +111,7 @@ def test_the_archive_says_what_it_cannot_do_in_one_sentence(tmp_path: Path) -> N
         code, said = run("archive", *words, **remote)
         assert (code, len(said.splitlines())) == (1, 1), said
         assert "copy or mount it, and set PULSE_OUTPUT to the folder" in said
-    assert run("archive", "verify", **empty)[1].endswith("begins it with the notebooks it finds.")
+    assert run("archive", "verify", **empty)[1].endswith("starts one with the notebooks that are there.")
     for ref in ("3f9c2a71b0", "x", "'; --"):
         code, said = run("archive", "show", ref, **empty)
         assert (code, len(said.splitlines())) == (1, 1), said

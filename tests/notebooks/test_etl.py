@@ -592,7 +592,9 @@ def test_no_two_users_become_one_and_none_two_whatever_their_ids_are(
 
 def test_an_id_that_is_no_id_is_refused(etl: Etl) -> None:
     etl.create_source("feed_actions", FEED | {"user_id": "Float64"})
-    with pytest.raises(schema.SchemaError, match=r"id in the source is a Float64; .* convert it in pulse/sources\.sql"):
+    with pytest.raises(
+        schema.SchemaError, match=r"id in the source has the type Float64, .* convert it in pulse/sources\.sql"
+    ):
         etl.run(steps=["extract_feed"])
 
 

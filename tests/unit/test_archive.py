@@ -55,13 +55,13 @@ def problems(root: Path, head: str = "") -> list[str]:
 # --- the chain -------------------------------------------------------------------------------------------------------
 
 
-def test_an_archive_as_it_was_kept_is_proved(root: Path) -> None:
+def test_an_unchanged_archive_has_no_problems(root: Path) -> None:
     verdict = proof.verify(root)
     assert (verdict.problems, verdict.remarks, verdict.notebooks, verdict.entries) == ([], [], 4, 8)
     assert verdict.head == manifest.head(root)
 
 
-def test_the_chain_can_be_checked_without_our_code(root: Path) -> None:
+def test_the_hash_chain_can_be_checked_without_our_code(root: Path) -> None:
     before = "0" * 64
     for line in (root / "manifest.jsonl").read_text().splitlines():
         entry = json.loads(line)
@@ -145,7 +145,7 @@ def the_manifest_begun_anew(root: Path) -> str:
         entries_swapped, a_notebook_and_its_entries_removed_from_the_end, the_manifest_begun_anew,
     ],
 )  # fmt: skip
-def test_tampering_is_named(root: Path, tamper: Callable[[Path], str]) -> None:
+def test_tampering_is_reported_with_its_place(root: Path, tamper: Callable[[Path], str]) -> None:
     assert problems(root) == []
     said = tamper(root)
     assert re.search(said, "\n".join(problems(root)), re.DOTALL), problems(root)
@@ -210,7 +210,7 @@ def what_was_sent_thinned(root: Path) -> str:
 
 
 def thin_by_hand(root: Path, where: str, why: str) -> str:
-    """Remove a notebook and write what retention writes."""
+    """Remove a notebook and write the entry that retention writes."""
     with index.opened(root) as opened:
         attempt = opened.attempt(where)
     assert attempt is not None
@@ -301,7 +301,7 @@ def nonsense_of_the_right_hash(root: Path) -> str:
 
 
 def line_by_hand(root: Path, entry: dict[str, Any]) -> None:
-    """A line with the right hashes that `append` would refuse."""
+    """Write a line with the right hashes that `append` would refuse."""
     whole = manifest.bound({"at": now(), **entry, "prev": manifest.head(root)})
     with (root / "manifest.jsonl").open("a") as file:
         file.write(json.dumps(whole, sort_keys=True, ensure_ascii=False) + "\n")
@@ -317,18 +317,18 @@ def line_by_hand(root: Path, entry: dict[str, Any]) -> None:
         a_path_that_leads_out, a_kind_that_no_run_writes, nonsense_of_the_right_hash,
     ],
 )  # fmt: skip
-def test_a_forged_line_with_the_right_hash_is_named(root: Path, forge: Callable[[Path], str]) -> None:
+def test_a_forged_line_with_a_right_hash_is_reported(root: Path, forge: Callable[[Path], str]) -> None:
     with index.opened(root) as opened:
         before = opened.all()
     said = forge(root)
     found = "\n".join(problems(root))
     assert re.search(said, found, re.DOTALL), found
     assert not re.search("changed by hand \\(it is|removed, added or moved", found)  # the chain itself holds
-    with index.opened(root) as opened:  # the pages go on, by the first word
+    with index.opened(root) as opened:  # the pages keep showing the earlier entry
         assert {each.path: each.sha256 for each in opened.all()}.items() >= {e.path: e.sha256 for e in before}.items()
 
 
-def test_what_retention_really_lets_go_is_no_forgery(tmp_path: Path) -> None:
+def test_what_retention_removes_is_not_reported_as_a_forgery(tmp_path: Path) -> None:
     for hour in range(1, 6):
         at = (datetime.now(UTC) - timedelta(days=90, hours=-hour)).isoformat()
         keep(tmp_path, place("anomalies", number=hour), started=at, alerts=[])
@@ -339,7 +339,7 @@ def test_what_retention_really_lets_go_is_no_forgery(tmp_path: Path) -> None:
         retention.thin(tmp_path, days=7)
 
 
-def test_a_path_that_is_none_of_the_archives_is_not_written_down(root: Path) -> None:
+def test_a_path_outside_the_archive_is_not_recorded(root: Path) -> None:
     for where in ("../x/y.1.ipynb", "etl/.hidden/x.1.ipynb", "etl\\x/y.1.ipynb", "x.1.ipynb", "/etc/passwd"):
         with pytest.raises(ArchiveError, match="keeps notebooks as"):
             manifest.append(root, {"what": "begun", "path": where})
@@ -352,7 +352,7 @@ def test_a_clock_that_was_set_back_is_a_remark(root: Path) -> None:
     assert re.search("a clock was set back, or it is forged", verdict.remarks[0])
 
 
-def test_what_cannot_be_read_is_a_line_of_its_own(root: Path) -> None:
+def test_an_unreadable_notebook_is_reported_on_its_own_line(root: Path) -> None:
     path = root / place()
     path.unlink()
     path.mkdir()
@@ -364,7 +364,7 @@ def test_what_cannot_be_read_is_a_line_of_its_own(root: Path) -> None:
     ], where
 
 
-def test_a_head_noted_earlier_shows_that_the_end_was_cut_off_with_its_notebook(root: Path) -> None:
+def test_an_earlier_head_reveals_that_the_end_of_the_chain_was_cut_off(root: Path) -> None:
     head = proof.verify(root).head
     keep(root, place("later"))
     assert problems(root, head) == problems(root, head[:12]) == []
@@ -372,7 +372,7 @@ def test_a_head_noted_earlier_shows_that_the_end_was_cut_off_with_its_notebook(r
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
     for gone in ("extract_feed", "later"):
         (root / place(gone)).unlink()
-    assert problems(root) == []  # a chain alone cannot know of what it lost from its end
+    assert problems(root) == []  # a chain alone does not show that its end was cut off
     assert problems(root, head) == [
         f"manifest.jsonl: the entry {head} noted earlier is gone: the manifest was cut, rewritten or started again"
     ]
@@ -388,7 +388,7 @@ def test_many_writers_make_one_chain(tmp_path: Path) -> None:
         each.start()
     while any(each.is_alive() for each in writers):
         if (tmp_path / "manifest.jsonl").exists():
-            assert problems(tmp_path) == []  # while they write, nobody is accused
+            assert problems(tmp_path) == []  # while they write, there are no problems
     for each in writers:
         each.join()
     verdict = proof.verify(tmp_path)
@@ -410,11 +410,11 @@ def test_a_writer_killed_at_any_moment_breaks_nothing(tmp_path: Path) -> None:
         keep(tmp_path, place("next", number=round_))
         verdict = proof.verify(tmp_path)
         assert verdict.problems == []
-        # At most one attempt of each writer was under way; it is told from one that was put there by hand.
+        # At most one attempt of each writer was running; it is not mistaken for one that was added by hand.
         assert len(verdict.remarks) <= round_ + 1
 
 
-def test_a_torn_last_line_is_taken_for_what_it_is(root: Path) -> None:
+def test_a_torn_last_line_is_a_remark_and_is_replaced(root: Path) -> None:
     path = root / "manifest.jsonl"
     whole = path.read_bytes()
     last = whole.splitlines(keepends=True)[-1]
@@ -428,7 +428,7 @@ def test_a_torn_last_line_is_taken_for_what_it_is(root: Path) -> None:
     assert len(path.read_bytes().splitlines()) == 9
 
 
-def test_a_full_disk_leaves_the_manifest_as_it_was(root: Path) -> None:
+def test_a_full_disk_leaves_the_manifest_unchanged(root: Path) -> None:
     before = (root / "manifest.jsonl").read_bytes()
     code = f"""
 import resource, signal, sys
@@ -445,10 +445,10 @@ manifest.append(Path(sys.argv[1]), {{"what": "begun", "path": "etl/2026-11-22/ru
     assert problems(root) == []
 
 
-def test_notebooks_that_were_there_before_are_adopted_once(root: Path) -> None:
+def test_notebooks_older_than_the_manifest_are_adopted_once(root: Path) -> None:
     for path in root.rglob("*.ipynb"):
         node = json.loads(path.read_text())
-        del node["metadata"]["pulse"]["after"]  # as it was before there were manifests
+        del node["metadata"]["pulse"]["after"]  # as in notebooks older than manifests
         path.write_text(json.dumps(node))
     (root / "manifest.jsonl").unlink()
     with pytest.raises(ArchiveError, match="has no manifest: the next run, or `pulse archive index`, starts one"):
@@ -461,7 +461,7 @@ def test_notebooks_that_were_there_before_are_adopted_once(root: Path) -> None:
     assert said == f"{place()}: changed (it is older than the manifest)"
 
 
-# --- what may be asked for -------------------------------------------------------------------------------------------
+# --- which paths are allowed ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_notebooks_that_were_there_before_are_adopted_once(root: Path) -> None:
         "", "etl/out/o.1.ipynb", "%2e%2e/outside.1.ipynb", "x" * 5000,
     ],
 )  # fmt: skip
-def test_nothing_outside_the_archive_can_be_asked_for(tmp_path: Path, name: str) -> None:
+def test_no_path_reaches_a_file_outside_the_archive(tmp_path: Path, name: str) -> None:
     root = tmp_path / "archive"
     keep(root, place())
     outside = tmp_path / "outside"
@@ -488,7 +488,7 @@ def test_nothing_outside_the_archive_can_be_asked_for(tmp_path: Path, name: str)
     assert find(root, place()).is_file()
 
 
-def test_checkpoints_of_an_editor_are_no_notebooks_of_the_archive(root: Path) -> None:
+def test_an_editors_checkpoints_do_not_belong_to_the_archive(root: Path) -> None:
     folder = (root / place()).parent / ".ipynb_checkpoints"
     folder.mkdir()
     (folder / "load.1-checkpoint.ipynb").write_text("{}")
@@ -533,7 +533,7 @@ def test_the_index_finds_by_day_notebook_outcome_and_words(root: Path) -> None:
         "4711", "app/2026", "-5000", "−5 000", "1 234,56", "1234.56", "1234,56", "0d6c7b1e-query", "98,765", "98765",
     ],
 )  # fmt: skip
-def test_what_a_page_shows_is_found_however_it_is_written(root: Path, asked: str) -> None:
+def test_search_finds_what_a_page_shows_in_any_spelling(root: Path, asked: str) -> None:
     where = place("report", dag="daily_report")
     keep(root, where, users=13_806, ctr=0.1977345, numbers=[["CTR", "19.8%"], ["ratio", "1,5"]], text="1\u00a0234 чел.")
     sent = {"chat": "-1001234567890", "state": "sent", "did": "sent", "ref": "a1b2", "message_id": 4711}
@@ -566,8 +566,8 @@ def test_punctuation_alone_finds_nothing_and_breaks_nothing(root: Path) -> None:
     assert len(paths(root, text=" ")) == 4
 
 
-def test_the_list_reads_one_index_in_its_order_whoever_the_reader_is(root: Path) -> None:
-    """What keeps it as fast for a hundred thousand runs; `make prove` measures it."""
+def test_the_list_is_read_from_one_covering_index_for_every_reader(root: Path) -> None:
+    """This keeps the list fast for a hundred thousand runs; `make prove` measures it."""
     with index.opened(root) as opened:
         for wanted in (index.Filter(), index.Filter(dags=frozenset({"etl", "x"})), index.Filter(outcome="failed")):
             where, values = wanted.where()
@@ -579,7 +579,7 @@ def test_the_list_reads_one_index_in_its_order_whoever_the_reader_is(root: Path)
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("runs", [2_000, pytest.param(100_000, marks=pytest.mark.prove)])
-def test_so_many_runs_are_listed_and_searched_in_a_second_of_work(tmp_path: Path, runs: int) -> None:
+def test_many_runs_are_listed_and_searched_in_a_second(tmp_path: Path, runs: int) -> None:
     fill(tmp_path, runs)
     index.rebuild(tmp_path)
     look = pages.Look(settings.load(), dags=frozenset({"monitoring"}))
@@ -589,18 +589,18 @@ def test_so_many_runs_are_listed_and_searched_in_a_second_of_work(tmp_path: Path
             html = pages.list_page(opened, look, index.Filter(**wanted, dags=look.dags), number)
         assert time.process_time() - begun < 1, wanted
         shown = html.count('<li class="run')
-        assert shown == 200 or (runs < 100_000 and shown > 5), wanted  # of fewer runs, the last page may be shorter
+        assert shown == 200 or (runs < 100_000 and shown > 5), wanted  # with fewer runs, the last page may be shorter
     verdict = proof.verify(tmp_path)
     assert (verdict.problems, verdict.notebooks) == ([], runs)
 
 
-def test_a_number_of_a_page_that_no_database_counts_to_is_the_last_page(root: Path) -> None:
+def test_a_page_number_too_large_for_the_database_is_an_empty_page(root: Path) -> None:
     with index.opened(root) as opened:
         assert opened.search(index.Filter(), page=10**30).attempts == []
         assert opened.search(index.Filter(), page=10**30).total == 4
 
 
-def test_a_report_that_did_not_write_it_down_read_the_last_load_before_it(tmp_path: Path) -> None:
+def test_a_report_without_recorded_loads_read_the_last_load_before_it(tmp_path: Path) -> None:
     at = datetime.now(UTC) - timedelta(days=1)
     for hour, (name, dag, outcome) in enumerate(
         [
@@ -618,7 +618,7 @@ def test_a_report_that_did_not_write_it_down_read_the_last_load_before_it(tmp_pa
     assert 6 in used
 
 
-def test_a_reference_finds_its_run(root: Path) -> None:
+def test_a_run_reference_finds_its_run(root: Path) -> None:
     sha256 = keep(root, place("one"), rows=1)
     with index.opened(root) as opened:
         (found,) = opened.by_reference(sha256[:10])
@@ -630,7 +630,7 @@ def test_a_reference_finds_its_run(root: Path) -> None:
         assert opened.by_reference("zzzz") == []
 
 
-def test_the_index_is_never_the_source_of_truth(root: Path) -> None:
+def test_a_deleted_broken_or_old_index_is_made_again(root: Path) -> None:
     with index.opened(root) as opened:
         kept = opened.all()
     assert len(kept) == 4
@@ -658,11 +658,11 @@ def test_another_manifest_makes_another_index(root: Path) -> None:
     (root / "manifest.jsonl").unlink()
     keep(root, place("more" * 40))
     for number in range(2, 6):
-        keep(root, place("more", number=number))  # longer than what the index has read
+        keep(root, place("more", number=number))  # longer than the part that the index has read
     assert len(paths(root)) == 6
 
 
-def test_the_index_knows_what_a_notebook_was_compared_with_and_what_was_sent(root: Path) -> None:
+def test_the_index_knows_the_run_to_compare_with_and_the_deliveries(root: Path) -> None:
     sent = {"chat": "-1001", "state": "sent", "did": "sent", "ref": "abc", "message_id": 7}
     manifest.append(
         root, {"what": "delivered", "path": place(), "report": "r", "event_date": "2026-11-22", "deliveries": [sent]}
@@ -679,7 +679,7 @@ def test_the_index_knows_what_a_notebook_was_compared_with_and_what_was_sent(roo
     assert digest((root / place()).read_bytes()) == today.sha256
 
 
-def test_a_reference_that_is_not_found_is_not_suggested(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_reference_is_answered_with_a_valid_example(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULSE_OUTPUT", str(root))
     sha256 = keep(root, place("newest", day="2026-11-23"))
     for typed in ("3f9c2a71b0", "zzzz", "3f"):
@@ -716,7 +716,7 @@ def moment(hour: int, minute: int = 0, days_ago: int = 40) -> str:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Path:
-    """A day of monitoring, 40 days ago and yesterday: an alert at 05, a failure at 06, a delivery from 07."""
+    """Monitoring 40 days ago and yesterday, with an alert at 05, a failure at 06 and a delivery from 07."""
     for days_ago in (40, 1):
         for hour in range(3, 10):
             day = str((NOW - timedelta(days=days_ago)).date())
@@ -733,9 +733,9 @@ def watched(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_quiet_runs_go_and_what_alerted_failed_or_was_sent_stays(watched: Path) -> None:
+def test_quiet_runs_are_removed_but_alerts_failures_and_deliveries_stay(watched: Path) -> None:
     gone = retention.thin(watched, now=NOW)
-    # Of the quiet ones (03, 04, 08, 09) the first and the last stay; of yesterday all.
+    # Of the quiet runs (03, 04, 08, 09) the first and the last stay; all of yesterday's stay.
     assert gone == [f"monitoring/{OLD}/run_{hour}/anomalies.1.ipynb" for hour in ("08", "04")]
     assert len(walk(watched)) == 12
     verdict = proof.verify(watched)
@@ -744,7 +744,7 @@ def test_quiet_runs_go_and_what_alerted_failed_or_was_sent_stays(watched: Path) 
     assert retention.thin(watched, now=NOW) == []
 
 
-def test_what_is_known_of_a_thinned_run_stays_even_in_an_index_made_anew(watched: Path) -> None:
+def test_the_record_of_a_thinned_run_survives_a_rebuild_of_the_index(watched: Path) -> None:
     with index.opened(watched) as opened:
         before = opened.attempt(f"monitoring/{OLD}/run_08/anomalies.1.ipynb")
     assert before is not None
@@ -756,7 +756,7 @@ def test_what_is_known_of_a_thinned_run_stays_even_in_an_index_made_anew(watched
     assert paths(watched, text=before.reference) == [before.path]
 
 
-def test_putting_a_thinned_notebook_back_changed_is_named(watched: Path) -> None:
+def test_a_thinned_notebook_that_comes_back_changed_is_reported(watched: Path) -> None:
     path = watched / f"monitoring/{OLD}/run_08/anomalies.1.ipynb"
     text = path.read_text()
     retention.thin(watched, now=NOW)
@@ -764,13 +764,13 @@ def test_putting_a_thinned_notebook_back_changed_is_named(watched: Path) -> None
     assert re.search(
         r"run_08/anomalies\.1\.ipynb: added by hand: the notebook of this name was thinned", problems(watched)[0]
     )
-    write(path, text)  # as after a crash between writing down and removing
+    write(path, text)  # as after a crash between the entry and the removal
     assert problems(watched) == []
     assert retention.thin(watched, now=NOW) == []
     assert not path.exists()
 
 
-def test_a_notebook_that_was_changed_by_hand_never_goes(watched: Path) -> None:
+def test_a_notebook_that_was_changed_by_hand_is_never_removed(watched: Path) -> None:
     path = watched / f"monitoring/{OLD}/run_08/anomalies.1.ipynb"
     path.write_text(path.read_text().replace("c0ffee", "decaff"))
     assert len(retention.thin(watched, now=NOW)) == 1

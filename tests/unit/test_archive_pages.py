@@ -1,4 +1,4 @@
-"""The archive's pages: what differs between two runs, and HTML that does no harm."""
+"""The archive's pages: the differences between two runs, and harmless HTML."""
 
 import base64
 import hashlib
@@ -58,23 +58,23 @@ def a_load(day: str, users: int, ctr: str, where: str = "day", run: str = "manua
 # --- two runs --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_the_same_is_said_in_one_line() -> None:
+def test_the_differences_of_two_runs_are_summed_up_in_a_few_words() -> None:
     found = compare(a_load("2026-11-21", 12_000, "21.3%"), a_load("2026-11-22", 13_500, "18.8%", run="manual__2"))
     assert found.exceptions() == ["day 2026-11-21 → 2026-11-22", "users +12.5%", "CTR −2.5 points"]
     by_name = {each.name: each for each in found.numbers}
     assert (by_name["users"].difference, by_name["users"].percent) == (1500, 12.5)
     assert (by_name["CTR"].difference, by_name["CTR"].percent, by_name["rows"].same) == (-2.5, None, True)
-    assert found.code == []  # the injected parameters are no code
+    assert found.code == []  # injected parameters do not count as code
     ((table), (chart)) = (found.tables[0], found.charts[0])
     assert (table.title, table.same, chart.same) == ("Does it add up?", False, True)
 
 
-def test_the_same_is_the_same() -> None:
+def test_two_equal_runs_have_no_differences() -> None:
     once, again = (a_load("2026-11-22", 13_500, "18.8%", run=f"manual__{number}") for number in (1, 2))
     assert compare(once, again).exceptions() == []
 
 
-def test_changed_code_is_shown_line_by_line_and_cells_that_came_and_went_too() -> None:
+def test_changed_added_and_removed_code_is_shown_line_by_line() -> None:
     one = made(text("# A"), code("a = 1\nb = 2"), code("gone = 1"), text("## Rest"), code("z = 1"))
     other = made(text("# A"), code("a = 1\nb = 3"), text("## Rest"), code("z = 1"), code("came = 1"))
     found = compare(one, other)
@@ -84,7 +84,7 @@ def test_changed_code_is_shown_line_by_line_and_cells_that_came_and_went_too() -
     assert found.exceptions() == ["code of 3 cells"]
 
 
-def test_a_failure_beside_a_success_says_so_first() -> None:
+def test_a_difference_of_outcomes_comes_first() -> None:
     one, other = made(code("a = 1")), made(code("a = 1"), outcome="timed out")
     assert compare(one, other).exceptions() == ["succeeded → timed out"]
     with pytest.raises(ValueError, match="it is not a notebook"):
@@ -103,7 +103,7 @@ def test_numbers_are_read_as_people_write_them(written: Any, meant: Any) -> None
     assert number(written) == meant
 
 
-def test_units_and_names_are_no_key_numbers_and_hide_none() -> None:
+def test_units_and_names_are_not_key_numbers_and_hide_none() -> None:
     glued = {
         "text": "views 13,892",
         "numbers": [["views", "195,193"], ["CTR", "20.3%"], ["sent / received", "–"]],
@@ -119,7 +119,7 @@ def test_units_and_names_are_no_key_numbers_and_hide_none() -> None:
     }  # fmt: skip
 
 
-def test_two_reports_with_other_numbers_are_not_called_the_same() -> None:
+def test_two_reports_with_different_numbers_differ() -> None:
     one, other = (
         made(
             code("a", scrap={"name": "numbers", "data": [["views", views]]}),
@@ -158,7 +158,7 @@ HARM = "|".join(
         "<textarea><img title='</textarea><img onerror=x()>'>",
     ],
 )  # fmt: skip
-def test_harm_is_taken_out(harm: str) -> None:
+def test_harmful_html_is_removed(harm: str) -> None:
     shown = [str(render.harmless(harm)), render.notebook(made(text(f"# A\n\n{harm}"), code(harm, html=harm)))]
     shown[1] = re.sub(r"(?s)<details.*?</details>", "", shown[1])  # the code itself is shown, as text
     for each in shown:
@@ -166,7 +166,7 @@ def test_harm_is_taken_out(harm: str) -> None:
         assert not [tag for tag in tags if re.search(HARM, tag)], each
 
 
-def test_what_people_want_to_see_stays() -> None:
+def test_harmless_html_stays() -> None:
     table = (
         '<table class="dataframe"><thead><tr><th scope="col" colspan="2">a</th></tr></thead><tr><td>1</td></tr></table>'
     )
@@ -180,7 +180,7 @@ def test_what_people_want_to_see_stays() -> None:
     assert '<details class="nb-code">' in html
 
 
-def test_the_policy_names_the_pages_own_style_and_scripts_and_nothing_else() -> None:
+def test_the_content_policy_allows_only_our_own_style_and_scripts() -> None:
     for policy, names in ((pages.policy(), ("style.css", "keys.js")), (pages.policy(False, True), ("filter.js",))):
         for name in names:
             content = (pages.TEMPLATES / name).read_bytes()
@@ -192,7 +192,7 @@ def test_the_policy_names_the_pages_own_style_and_scripts_and_nothing_else() -> 
     assert pages.policy().startswith("default-src 'none'; img-src data:;")
 
 
-# --- whom it is shown to ---------------------------------------------------------------------------------------------
+# --- who may see what ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_reader_sees_only_the_pipelines_that_airflow_lets_them_see(root: Path) -> None:
+def test_a_reader_sees_only_the_pipelines_that_airflow_allows(root: Path) -> None:
     look = pages.Look(settings.load(), dags=frozenset({"etl"}))
     hidden, shown = "payroll/2026-11-22/run/load.1.ipynb", "etl/2026-11-22/run/load.1.ipynb"
     with index.opened(root) as opened:
@@ -224,7 +224,7 @@ def test_a_reader_sees_only_the_pipelines_that_airflow_lets_them_see(root: Path)
         assert not look.sees(opened.attempt(hidden))
 
 
-def test_the_site_is_made_of_what_changed_and_leaves_other_folders_alone(root: Path, tmp_path: Path) -> None:
+def test_the_site_rewrites_only_changes_and_refuses_other_folders(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "site"
     assert site.write(root, folder, settings.load()) == (3, 3)
     assert site.write(root, folder, settings.load()) == (3, 0)
@@ -244,7 +244,7 @@ def test_the_site_is_made_of_what_changed_and_leaves_other_folders_alone(root: P
 
 
 def sources(*cells: str, ids: Sequence[str] = ()) -> bytes:
-    """A notebook of these code cells; without ids it is of the format before there were any."""
+    """A notebook of these code cells; without ids it has the older format."""
     listed = [
         {"cell_type": "code", "source": each, "outputs": [], "metadata": {}, "execution_count": 1} for each in cells
     ]
@@ -258,27 +258,27 @@ def changed_code(left: bytes, right: bytes) -> list[list[str]]:
     return [["".join(line) for line in each.lines] for each in compare(left, right).code]
 
 
-def test_a_cell_is_known_by_its_id_wherever_it_stands_and_whatever_it_says_now() -> None:
+def test_cells_are_matched_by_id_even_if_moved_or_changed() -> None:
     before = sources("a = 1", "b = 2", "c = 3", ids=["one", "two", "three"])
     after = sources("a = 1", "new = 0", "b = 20\nd = 4", "c = 3", ids=["one", "new", "two", "three"])
     assert changed_code(before, after) == [["+new = 0"], ["-b = 2", "+b = 20", "+d = 4"]]
     assert changed_code(after, before) == [["-new = 0"], ["-b = 20", "-d = 4", "+b = 2"]]
 
 
-def test_without_ids_cells_are_known_by_their_code_and_their_places() -> None:
+def test_without_ids_cells_are_matched_by_code_and_position() -> None:
     before, after = sources("a = 1", "b = 2", "c = 3"), sources("a = 1", "b = 20", "c = 3", "d = 4")
     assert changed_code(before, after) == [["-b = 2", "+b = 20"], ["+d = 4"]]
     assert changed_code(before, before) == []
 
 
-def test_many_lines_that_all_changed_a_little_are_compared_at_once() -> None:
-    """Not timed: where the time of a line grew with the lines, this would take longer than anybody waits."""
+def test_thousands_of_changed_lines_are_compared_quickly() -> None:
+    """Not timed: with quadratic time, this would exceed the time limit of a test."""
     before, after = ("\n".join(f"value_{n} = compute({n}, limit={limit})" for n in range(5_000)) for limit in (10, 11))
     ((lines),) = changed_code(sources(before, "b = 2"), sources(after, "b = 2"))
     assert len(lines) == 10_000
 
 
-def test_a_run_without_an_end_is_compared_as_one(root: Path) -> None:
+def test_a_comparison_says_that_a_run_has_no_end(root: Path) -> None:
     path = "etl/2026-11-23/run/load.1.ipynb"
     (root / path).parent.mkdir(parents=True)
     (root / path).write_bytes(a_load("2026-11-23", 1, "20.0%").replace(b'"succeeded"', b'"running"'))
@@ -292,12 +292,12 @@ def test_a_run_without_an_end_is_compared_as_one(root: Path) -> None:
 
 
 def odd(**changed: Any) -> bytes:
-    """A notebook that is not as Jupyter writes it."""
+    """A notebook that Jupyter would not write."""
     return json.dumps({**json.loads(made(text("# Odd"), code("a = 1"))), **changed}).encode()
 
 
 def glued(name: str, value: Any) -> dict[str, Any]:
-    """A cell that handed a value on."""
+    """A cell that glued a value."""
     scrap = {"name": name, "data": value, "encoder": "json", "version": 1}
     output = {"output_type": "display_data", "data": {"application/scrapbook.scrap.json+json": scrap}, "metadata": {}}
     return {"cell_type": "code", "source": "glue", "metadata": {}, "execution_count": 1, "outputs": [output]}
@@ -324,7 +324,7 @@ ODD = {
 
 @pytest.fixture
 def odd_root(root: Path) -> Path:
-    """An archive with notebooks that were kept, and cannot be shown; and some whose files are not there any more."""
+    """An archive with notebooks that cannot be shown, and some whose files are gone."""
     for name, content in ODD.items():
         kept(root, f"odd/2026-11-22/{name.replace(' ', '_')}/odd.1.ipynb", content)
     for name in ("gone", "folder", "unreadable"):
@@ -353,7 +353,7 @@ def by_hand(root: Path, entry: dict[str, Any]) -> None:
         file.write(json.dumps(whole) + "\n")
 
 
-def test_one_notebook_that_cannot_be_shown_is_a_line_on_its_own_page(odd_root: Path) -> None:
+def test_a_notebook_that_cannot_be_shown_affects_only_its_own_page(odd_root: Path) -> None:
     look = pages.Look(settings.load())
     with index.opened(odd_root) as opened:
         listed = opened.search(index.Filter(dag="odd")).attempts
@@ -362,7 +362,7 @@ def test_one_notebook_that_cannot_be_shown_is_a_line_on_its_own_page(odd_root: P
         for attempt in listed:
             html = pages.run_page(opened, look, attempt.path)
             assert attempt.reference in html
-            with suppress(ArchiveError):  # beside another one: a comparison, or a sentence
+            with suppress(ArchiveError):  # a comparison, or a sentence that says why there is none
                 assert "two runs" in pages.compare_page(opened, look, listed[0].path, attempt.path)
         said = {name: pages.run_page(opened, look, f"odd/2026-11-22/{name}/odd.1.ipynb") for name in ("gone", "folder")}
         assert all("The notebook is gone, or cannot be read." in html for html in said.values())
@@ -371,7 +371,7 @@ def test_one_notebook_that_cannot_be_shown_is_a_line_on_its_own_page(odd_root: P
         assert "a = 1" in re.sub("<[^>]*>", "", pages.run_page(opened, look, "odd/2026-11-22/no_kernel/odd.1.ipynb"))
         assert opened.search(index.Filter(dag="odd")).total == len(listed)
     index.keep_up(odd_root)
-    kept(odd_root, "etl/2026-11-23/run/load.1.ipynb", a_load("2026-11-23", 1, "20.0%"))  # the next run is as ever
+    kept(odd_root, "etl/2026-11-23/run/load.1.ipynb", a_load("2026-11-23", 1, "20.0%"))  # the next run works as usual
     with index.opened(odd_root) as opened:
         assert opened.search(index.Filter(first="2026-11-23")).total == 1
     problems = "\n".join(proof.verify(odd_root).problems)
@@ -380,7 +380,7 @@ def test_one_notebook_that_cannot_be_shown_is_a_line_on_its_own_page(odd_root: P
     assert problems.count("its path is not one of the archive's") == 6
 
 
-def test_the_site_shows_all_others_and_stays_in_its_folder(odd_root: Path, tmp_path: Path) -> None:
+def test_the_site_shows_the_other_runs_and_stays_in_its_folder(odd_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "er" / "site"
     runs, _ = site.write(odd_root, folder, settings.load())
     assert runs == 3 + len(ODD) + 3
@@ -393,16 +393,16 @@ def test_the_site_shows_all_others_and_stays_in_its_folder(odd_root: Path, tmp_p
 
 
 @pytest.mark.parametrize("name", ["x/" + "y" * 3000 + ".ipynb", "a/b\udc80.ipynb", "x/" * 3000 + "y.ipynb"])
-def test_a_name_that_no_disk_takes_is_not_found(root: Path, name: str) -> None:
+def test_a_name_that_no_disk_accepts_is_not_found(root: Path, name: str) -> None:
     with pytest.raises(ArchiveError, match="holds no notebook"):
         find(root, name)
 
 
-def test_coloured_lines_take_as_long_as_they_are_many() -> None:
+def test_coloured_output_is_converted_in_linear_time() -> None:
     line = "\x1b[32mINFO\x1b[0m a \x1b[1;31mlong\x1b[0m line\n"
     html = render.coloured(line * 20_000)
     assert html.count('<span class="ansi-green-fg">INFO</span>') == 20_000
-    # Not timed, since machines are busy: nbconvert gets no more than so much at a time.
+    # Not timed, because machines are busy: short output is converted as nbconvert does it.
     assert render.coloured(line * 60) == render.ansi2html(line * 60)
     held = "\x1b[32m" + "a \x1b[1mb\x1b[22m " * 200 + "\x1b[0mc"
     plain = re.compile(r"</span><span[^>]*>")
@@ -412,7 +412,7 @@ def test_coloured_lines_take_as_long_as_they_are_many() -> None:
     assert "ansi-green-fg" in render.coloured(held)[-200:]
 
 
-def test_cells_of_a_table_that_changed_are_marked_by_row_and_place() -> None:
+def test_changed_table_cells_are_marked_by_row_and_position() -> None:
     def table(*rows: tuple[str, ...]) -> str:
         return "<table>" + "".join(f"<tr>{''.join(f'<td>{x}</td>' for x in row)}</tr>" for row in rows) + "</table>"
 
@@ -432,7 +432,7 @@ def test_cells_of_a_table_that_changed_are_marked_by_row_and_place() -> None:
 # --- from a number to what made it ------------------------------------------------------------------------------------
 
 
-def test_from_the_report_one_click_to_the_run_that_published_its_numbers_and_back(root: Path, tmp_path: Path) -> None:
+def test_a_report_links_to_the_run_that_published_its_numbers_and_back(root: Path, tmp_path: Path) -> None:
     for run, day in enumerate(("2026-11-21", "2026-11-22", "2026-11-22")):
         load = code("b", scrap={"name": "load", "data": f"load{run}"})
         for name, cell in (("extract_feed", code("a")), ("load", load)):
@@ -451,7 +451,7 @@ def test_from_the_report_one_click_to_the_run_that_published_its_numbers_and_bac
             assert [each.path for each in opened.used_by(here)] == [report.path] * used
         unused = opened.attempt("etl/2026-11-22/run_1/load.1.ipynb")
         assert unused is not None
-        assert opened.used_by(unused) == []  # which another load replaced before the report
+        assert opened.used_by(unused) == []  # another load replaced it before the report
         html = pages.run_page(opened, look, report.path)
         assert 'href="../../../../run/etl/2026-11-22/run_2/load.1.html"' in html
         html = pages.run_page(opened, look, published[0])
@@ -463,7 +463,7 @@ def test_from_the_report_one_click_to_the_run_that_published_its_numbers_and_bac
     assert "run_2/load.1.html" in (tmp_path / "site/run/daily_report/2026-11-22/r/report.1.html").read_text()
 
 
-def test_a_page_beyond_the_last_one_is_the_last_one(root: Path) -> None:
+def test_a_page_beyond_the_last_one_shows_the_last_one(root: Path) -> None:
     look = pages.Look(settings.load())
     with index.opened(root) as opened:
         first = pages.list_page(opened, look, index.Filter())
@@ -472,7 +472,7 @@ def test_a_page_beyond_the_last_one_is_the_last_one(root: Path) -> None:
         assert "Nothing matches" in pages.list_page(opened, look, index.Filter(dag="x"), 7)
 
 
-def test_an_attempt_without_an_end_does_not_look_alive_and_alerts_that_nobody_got_are_not_red(root: Path) -> None:
+def test_unended_attempts_do_not_look_running_nor_unsent_alerts_sent(root: Path) -> None:
     begun = made(text("# Full"), outcome="running")
     place = "etl/2026-11-23/run/full.1.ipynb"
     (root / place).parent.mkdir(parents=True)

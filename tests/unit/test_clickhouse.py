@@ -1,4 +1,4 @@
-"""pulse.clickhouse against the real engine over HTTP, and against servers that misbehave."""
+"""The client works with the real engine over HTTP, and with servers that misbehave."""
 
 import re
 import socket
@@ -30,7 +30,7 @@ def db(clickhouse_server: Server) -> ClickHouse:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries again as often as ever, but without the pauses."""
+    """Retries as often as usual, but without pauses."""
     monkeypatch.setattr(tenacity, "wait_exponential_jitter", lambda **_: tenacity.wait_none())
 
 
@@ -52,12 +52,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "%s",
     ],
 )
-def test_a_string_comes_back_as_it_was_bound(db: ClickHouse, text: str) -> None:
+def test_a_bound_string_comes_back_unchanged(db: ClickHouse, text: str) -> None:
     assert db.value("select {x:String}", x=text) == text
     assert db.read("select arrayJoin({x:Array(String)}) as x", x=[text, "other"])["x"].tolist() == [text, "other"]
 
 
-def test_other_values_come_back_too(db: ClickHouse) -> None:
+def test_bound_values_of_other_types_come_back_unchanged(db: ClickHouse) -> None:
     assert db.value("select {x:UInt64}", x=2**64 - 1) == 2**64 - 1
     assert db.value("select {x:Nullable(Int8)}", x=None) is None
     assert db.value("select {x:Date} = toDate('2026-11-22')", x=date(2026, 11, 22)) == 1
@@ -136,7 +136,7 @@ def test_null_and_nan_read_as_missing(db: ClickHouse) -> None:
     assert frame["i"].iloc[0] == 2**64 - 1  # exact, not through a float
 
 
-def test_a_moment_without_a_zone_is_shown_in_ours(db: ClickHouse) -> None:
+def test_a_moment_without_a_zone_is_shown_in_the_configured_zone(db: ClickHouse) -> None:
     shown = db.read("select toDateTime(1700000000) as t")["t"].iloc[0]
     assert shown == pd.Timestamp(1700000000, unit="s", tz="UTC")
     assert str(shown.tz) == "Europe/Moscow"
@@ -198,7 +198,7 @@ def test_a_day_is_replaced_in_one_step(db: ClickHouse) -> None:
     db.execute(f"create or replace table target__staged {table}")
     db.execute("insert into target values ('2026-11-21', 1), ('2026-11-22', 2)")
     db.execute("insert into target__staged values ('2026-11-22', 3)")
-    for _ in range(2):  # again changes nothing
+    for _ in range(2):  # the second time changes nothing
         db.replace_partition("target", [date(2026, 11, 22)], "target__staged")
         assert db.read("select n from target order by n")["n"].tolist() == [1, 3]
 
@@ -241,7 +241,7 @@ def test_a_wrong_password_says_what_to_check_and_shows_none(clickhouse_server: S
     _shows_nothing_of("wr0ng-password", found.value)
 
 
-def test_a_read_only_user_is_told_so(clickhouse_server: Server, db: ClickHouse) -> None:
+def test_a_read_only_user_gets_advice(clickhouse_server: Server, db: ClickHouse) -> None:
     reader = ClickHouse(clickhouse_server.reader_url, "pulse", MOSCOW)
     assert reader.value("select 1") == 1
     with pytest.raises(ClickHouseError) as found:
@@ -250,7 +250,7 @@ def test_a_read_only_user_is_told_so(clickhouse_server: Server, db: ClickHouse) 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_no_server_is_a_sentence_that_says_what_to_check() -> None:
+def test_a_missing_server_is_reported_with_what_to_check() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -297,11 +297,11 @@ def test_the_error_names_the_port_that_was_tried(monkeypatch: pytest.MonkeyPatch
     ("sql", "outcome"),
     [("select 1", ""), ("insert into t select 1", " The statement may have been carried out or not")],
 )
-def test_a_server_that_says_nothing_is_given_up_and_not_asked_again(
+def test_a_silent_server_is_given_up_and_not_asked_again(
     monkeypatch: pytest.MonkeyPatch, sql: str, outcome: str
 ) -> None:
     monkeypatch.setattr(clickhouse, "GRACE_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections up, and never answers
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts connections and never answers
         port = server.getsockname()[1]
         db = ClickHouse(f"http://pulse:s3cret-word@127.0.0.1:{port}", "pulse", MOSCOW, max_seconds=1)
         started = time.monotonic()
@@ -309,7 +309,7 @@ def test_a_server_that_says_nothing_is_given_up_and_not_asked_again(
             ClickHouseError, match=f"said nothing for 1 s; check that the server is well.{outcome}"
         ) as found:
             db.execute(sql)
-        assert 1 < time.monotonic() - started < 20  # a busy machine; four tries would be told four times
+        assert 1 < time.monotonic() - started < 20  # generous for a busy machine
         server.settimeout(0.5)
         server.accept()[0].close()
         with pytest.raises(TimeoutError):
@@ -317,7 +317,7 @@ def test_a_server_that_says_nothing_is_given_up_and_not_asked_again(
     _shows_nothing_of("s3cret-word", found.value)
 
 
-def test_a_server_that_falls_silent_in_the_middle_of_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_falls_silent_during_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clickhouse, "GRACE_SECONDS", 0.2)
     silent = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -337,7 +337,7 @@ def test_a_server_that_falls_silent_in_the_middle_of_its_answer_is_given_up(monk
 
 
 def _shows_nothing_of(secret: str, error: BaseException | None) -> None:
-    """Neither the error nor what it came from, as a traceback would print them."""
+    """Check that neither the error nor its causes, as a traceback prints them, show the password."""
     while error is not None:
         assert secret not in repr(error)
         assert secret not in str(error)
@@ -346,7 +346,7 @@ def _shows_nothing_of(secret: str, error: BaseException | None) -> None:
 
 @contextmanager
 def misbehaving(*answers: bytes) -> Iterator[tuple[ClickHouse, list[bytes]]]:
-    """A server that reads a request and gives the next of these answers, raw; an empty one closes without a word."""
+    """A server that reads a request and sends the next of these raw answers; an empty one closes the connection."""
     seen: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -390,13 +390,13 @@ def test_an_insert_whose_answer_is_lost_is_never_repeated() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_cut_result_is_an_error_not_data() -> None:
+def test_a_truncated_result_is_an_error() -> None:
     cut = GOOD[:-20]
     with misbehaving(*[cut] * 4) as (db, _), pytest.raises(ClickHouseError, match="closed the connection"):
         db.value("select 1")
 
 
-def test_something_else_on_the_port_is_recognised() -> None:
+def test_another_kind_of_server_on_the_port_is_recognized() -> None:
     page = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 15\r\n\r\n<html>nginx</h>"
     with (
         misbehaving(page) as (db, _),

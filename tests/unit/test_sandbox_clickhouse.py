@@ -1,4 +1,4 @@
-"""The sandbox's ClickHouse answers real clients as a real server would, over HTTP, and survives being killed."""
+"""The sandbox's ClickHouse answers real clients over HTTP like a real server, and survives a kill."""
 
 # ruff: noqa: S106, S608 (the sandbox's password is public; the statements are the tests' own)
 
@@ -103,7 +103,7 @@ def test_the_data_of_an_insert_is_told_from_its_statement(
 
 
 @pytest.mark.parametrize("path", ["/", "/ping"])
-def test_it_answers_pings_without_a_password(clickhouse_server: Server, path: str) -> None:
+def test_pings_are_answered_without_a_password(clickhouse_server: Server, path: str) -> None:
     address = f"http://127.0.0.1:{clickhouse_server.port}{path}"
     assert requests.get(address, timeout=5).text == "Ok.\n"
     assert requests.head(address, timeout=5).status_code == 200
@@ -118,7 +118,7 @@ def test_a_sandbox_can_be_told_from_a_real_server(clickhouse_server: Server, tmp
         assert clickhouse_stand_in.answering(free.getsockname()[1]) is None
 
 
-def test_sql_comes_in_the_query_or_the_body_or_both(url: str, table: str) -> None:
+def test_sql_may_come_in_the_query_in_the_body_or_in_both(url: str, table: str) -> None:
     assert answer(url, "SELECT 1") == answer(url, query="SELECT 1") == answer(url, "1", query="SELECT") == "1\n"
     assert requests.get(url, params={"query": "SELECT 1"}, timeout=5).text == "1\n"
     answer(url, "1,a\n2,b\n", query=f"INSERT INTO {table} FORMAT CSV")
@@ -137,7 +137,7 @@ def test_get_only_reads(url: str, table: str) -> None:
 def test_passwords_are_checked(clickhouse_server: Server) -> None:
     open_url = f"http://127.0.0.1:{clickhouse_server.port}"
     named = {"user": "pulse", "password": "sandbox-only"}
-    assert answer(open_url, "SELECT 1", **named) == "1\n"  # as Redash does
+    assert answer(open_url, "SELECT 1", **named) == "1\n"  # Redash does this
     refused = requests.get(open_url, params={"query": "SELECT 1", **named}, timeout=5)
     assert error(refused) == (403, 516)
     assert "Send user and password in headers" in refused.text
@@ -157,7 +157,9 @@ def test_passwords_are_checked(clickhouse_server: Server) -> None:
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Site": "none"},
         {"Referer": "http://example.com/"},
-        {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:70.0) Gecko/20100101 Firefox/70.0"},  # says nothing else
+        {
+            "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:70.0) Gecko/20100101 Firefox/70.0"
+        },  # an old browser that sends no other header
     ],
 )
 def test_browsers_are_refused(url: str, headers: dict[str, str]) -> None:
@@ -270,7 +272,7 @@ def test_the_summary_counts_rows(url: str, table: str) -> None:
     assert (read["read_rows"], read["result_rows"]) == ("7", "7")
 
 
-def test_times_without_a_zone_are_in_the_servers(url: str) -> None:
+def test_times_without_a_zone_are_in_the_servers_zone(url: str) -> None:
     response = ask(url, "SELECT timezone(), toUnixTimestamp(toDateTime('1970-01-02 00:00:00'))")
     assert (response.text, response.headers["X-ClickHouse-Timezone"]) == ("UTC\t86400\n", "UTC")
     response = ask(url, "SELECT toDateTime(0)", session_timezone="Europe/Moscow")
@@ -315,14 +317,14 @@ def test_statements_run_at_once_and_pings_are_answered_meanwhile(url: str) -> No
 
 
 def until_running(url: str, statements: int) -> None:
-    """Wait until so many run at once, beside the one that asks."""
+    """Wait until this many statements run at once, besides the one that counts them."""
     deadline = time.monotonic() + 60
     while int(answer(url, "SELECT count() FROM system.processes")) <= statements:
         assert time.monotonic() < deadline
 
 
 def test_a_read_ends_when_its_client_goes_away(url: str) -> None:
-    for number in range(12):  # more than there are workers; some go before their statement has begun
+    for number in range(12):  # more than there are workers: some clients leave before their statement has begun
         with pytest.raises(requests.ReadTimeout):
             requests.post(url, LONG, timeout=(5, 0.004 * (number + 1)))
     deadline = time.monotonic() + 10
@@ -391,7 +393,7 @@ KEPT = "what-the-developer-has"
         "SELECT * FROM python('__main__')",
     ],
 )
-def test_nobody_reads_or_writes_outside(url: str, table: str, tmp_path: Path, sql: str) -> None:
+def test_no_user_reads_or_writes_outside_the_sandbox(url: str, table: str, tmp_path: Path, sql: str) -> None:
     outside = tmp_path / "secret.txt"
     outside.write_text(KEPT)
     response = ask(url, sql.replace("SECRET", str(outside)), param_f="file")
@@ -412,7 +414,7 @@ def test_external_tables_and_settings_reach_no_file(url: str, tmp_path: Path) ->
     assert error(asked) == (403, 497)
 
 
-def test_what_only_reads_like_a_file_is_taken(url: str, table: str) -> None:
+def test_names_that_only_look_like_files_are_allowed(url: str, table: str) -> None:
     answer(url, f"INSERT INTO {table} VALUES (1, 'a file; of \\'python\\'')")
     answer(url, "2\tfile('x')\n", query=f"INSERT INTO {table} FORMAT TSV")
     assert answer(url, f"SELECT n FROM {table} WHERE s LIKE '%file%' AND s != 'file()' ORDER BY n") == "1\n2\n"
@@ -448,14 +450,14 @@ def test_what_only_reads_like_a_file_is_taken(url: str, table: str) -> None:
         "SELECT 1; SET ROLE owner",
     ],
 )
-def test_the_reader_can_do_nothing_else(clickhouse_server: Server, secret: None, sql: str) -> None:
+def test_the_reader_can_do_nothing_but_read(clickhouse_server: Server, secret: None, sql: str) -> None:
     for session in ({}, {"session_id": "reader"}):
         response = ask(clickhouse_server.reader_url, sql, param_f="file", **session)
         assert response.status_code >= 400, response.text
         assert "root:" not in response.text
 
 
-def test_the_reader_slips_no_sql_into_an_external_table(clickhouse_server: Server) -> None:
+def test_the_reader_cannot_send_sql_as_an_external_table(clickhouse_server: Server) -> None:
     table = {"x_structure": "line String) AS SELECT * FROM file('/etc/passwd', 'LineAsString') --"}
     files = {"x": b""}
     address = clickhouse_server.reader_url
@@ -527,7 +529,7 @@ def test_many_threads_lose_nothing(url: str, table: str) -> None:
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
-def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
+def test_written_rows_survive_a_kill(tmp_path: Path) -> None:
     with clickhouse_stand_in.running(tmp_path) as server:
         answer(server.url, "CREATE TABLE pulse.kept (n Int32) ENGINE = MergeTree ORDER BY n")
         acknowledged = 0
@@ -592,7 +594,7 @@ def test_a_port_or_folder_in_use_is_refused_in_a_sentence(clickhouse_server: Ser
 
 
 @pytest.mark.parametrize("same", ["folder", "port"])
-def test_of_two_started_at_once_one_wins(tmp_path: Path, same: str) -> None:
+def test_of_two_servers_started_at_once_one_starts(tmp_path: Path, same: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1] if same == "port" else None
@@ -615,7 +617,7 @@ def test_of_two_started_at_once_one_wins(tmp_path: Path, same: str) -> None:
     )
 
 
-def test_importing_it_loads_no_engine() -> None:
+def test_importing_the_stand_in_loads_no_engine() -> None:
     script = (
         "import sys, pulse_sandbox.clickhouse_stand_in; sys.exit('chdb' in sys.modules or 'uvicorn' in sys.modules)"
     )

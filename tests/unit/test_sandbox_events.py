@@ -1,4 +1,4 @@
-"""The demo events: the same for the same seed and day, like those of a real app, and only ever in the sandbox."""
+"""The demo events are reproducible, resemble those of a real app, and are written only into the sandbox."""
 
 import threading
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ select *, toDate(time, 'Europe/Moscow') as day, toHour(time, 'Europe/Moscow') as
 
 @pytest.fixture(scope="module")
 def month(clickhouse_server: Server) -> ClickHouse:
-    """Four weeks of a small app, with views `feed` and `messages` that know the local day and hour."""
+    """Four weeks of a small app, with views `feed` and `messages` that have the local day and hour."""
     app = App(MOSCOW, "events_month", events_per_day=20_000)
     rows = fill(clickhouse_server, app, until=LAST, days=DAYS)
     db = ClickHouse(clickhouse_server.url, app.database, MOSCOW)
@@ -42,14 +42,14 @@ def month(clickhouse_server: Server) -> ClickHouse:
 
 
 def one_day(server: Server, database: str, day: date, **other: int) -> tuple[ClickHouse, App]:
-    """A database of its own with one small day in it."""
+    """A new database with one small day."""
     app = App(MOSCOW, database, events_per_day=2_000, **other)
     fill(server, app, until=day + timedelta(days=1), days=1)
     return ClickHouse(server.url, database, MOSCOW), app
 
 
 def content(db: ClickHouse, day: date, zone: ZoneInfo = MOSCOW) -> pd.DataFrame:
-    """Rows and a hash over all of them, whatever their order, per table."""
+    """The number of rows of each table, and a hash over them that does not depend on their order."""
     return db.read(
         """
         with actions as (
@@ -92,7 +92,7 @@ def test_a_day_is_the_same_on_one_thread(clickhouse_server: Server, monkeypatch:
     pd.testing.assert_frame_equal(content(expected, day), content(found, day))
 
 
-def test_another_seed_gives_other_events_in_place_of_the_first(clickhouse_server: Server) -> None:
+def test_another_seed_replaces_the_events(clickhouse_server: Server) -> None:
     day = date(2026, 11, 10)
     db, _ = one_day(clickhouse_server, "events_seed", day)
     first = content(db, day)
@@ -101,7 +101,7 @@ def test_another_seed_gives_other_events_in_place_of_the_first(clickhouse_server
     assert content(db, day).rows.sum() == pytest.approx(first.rows.sum(), rel=0.2)
 
 
-def test_a_day_that_is_there_is_not_made_again_and_one_that_lost_rows_is(clickhouse_server: Server) -> None:
+def test_a_complete_day_is_not_made_again_but_one_that_lost_rows_is(clickhouse_server: Server) -> None:
     day = date(2026, 11, 10)
     db, app = one_day(clickhouse_server, "events_twice", day)
     whole = content(db, day)
@@ -127,7 +127,7 @@ def test_a_day_grows_until_it_is_the_whole_day(clickhouse_server: Server) -> Non
 
     assert make_until(clickhouse_server, app, morning) == 0
     assert make_until(clickhouse_server, app, evening) == (content(db, day).rows - until_morning.rows).sum() > 0
-    assert make_until(clickhouse_server, app, morning) == 0  # never takes back what has happened
+    assert make_until(clickhouse_server, app, morning) == 0  # events are never removed again
 
     make_until(clickhouse_server, app, datetime(2026, 11, 11, tzinfo=MOSCOW))
     pd.testing.assert_frame_equal(content(db, day), whole)
@@ -159,7 +159,7 @@ def test_on_weekends_people_read_more_write_less_and_rise_later(month: ClickHous
     assert messages.morning[1] < 0.95 * messages.morning[0]
 
 
-def test_the_app_grows_by_three_percent_a_month_give_or_take_a_day(clickhouse_server: Server) -> None:
+def test_the_app_grows_by_about_three_percent_a_month(clickhouse_server: Server) -> None:
     app = App(MOSCOW, "events_growth", events_per_day=2_000)
     week = {month: fill(clickhouse_server, app, until=date(2026, month, 12), days=7) for month in (1, 11)}
     assert week[11] / week[1] == pytest.approx(1.01 / 0.71, rel=0.05)
@@ -214,7 +214,7 @@ def test_some_only_read_some_only_write_some_do_both(month: ClickHouse) -> None:
     assert found.reads + found.writes < 0.8
 
 
-def test_people_write_to_a_few_friends_of_whom_some_are_not_there(month: ClickHouse) -> None:
+def test_people_write_to_a_few_friends_and_some_are_absent(month: ClickHouse) -> None:
     senders = month.read(
         "select user_id, count() as sent, uniqExact(receiver_id) as receivers from messages group by user_id"
     )
@@ -234,7 +234,7 @@ def test_people_write_to_a_few_friends_of_whom_some_are_not_there(month: ClickHo
     assert 0.0005 < found.oneself < 0.01
 
 
-def test_users_are_the_same_every_day_but_for_the_phone_that_some_change(month: ClickHouse) -> None:
+def test_users_keep_their_attributes_except_for_a_second_phone(month: ClickHouse) -> None:
     users = month.read(
         """
         with actions as (
@@ -277,7 +277,7 @@ def test_a_few_attributes_are_missing_or_odd(month: ClickHouse) -> None:
     assert 60 < found.oldest < 90
 
 
-def test_times_have_milliseconds_all_of_them_equally_often(month: ClickHouse) -> None:
+def test_times_have_evenly_spread_milliseconds(month: ClickHouse) -> None:
     spread = (
         "select uniqExact(part) as parts, avg(part) as mean from (select toUnixTimestamp64Milli(time) % 1000 as part"
     )
@@ -310,7 +310,7 @@ def test_a_day_of_23_or_25_hours_is_that_long(clickhouse_server: Server, day: da
     )
 
 
-def test_another_time_zone_begins_anew(clickhouse_server: Server) -> None:
+def test_another_time_zone_starts_with_new_tables(clickhouse_server: Server) -> None:
     day = date(2026, 11, 10)
     db, app = one_day(clickhouse_server, "events_zone", day)
     fill(clickhouse_server, App(BERLIN, app.database, events_per_day=2_000), until=day + timedelta(days=1), days=1)
@@ -318,7 +318,7 @@ def test_another_time_zone_begins_anew(clickhouse_server: Server) -> None:
     assert span["first"].tz_convert(BERLIN).date() == span["last"].tz_convert(BERLIN).date() == day
 
 
-def test_events_of_a_sandbox_whose_times_had_no_milliseconds_are_made_anew(clickhouse_server: Server) -> None:
+def test_tables_without_milliseconds_are_replaced(clickhouse_server: Server) -> None:
     day = date(2026, 11, 10)
     db, app = one_day(clickhouse_server, "events_before", day)
     whole = content(db, day)
@@ -338,7 +338,7 @@ def test_events_of_a_sandbox_whose_times_had_no_milliseconds_are_made_anew(click
 
 @pytest.fixture
 def another_server() -> Iterator[tuple[Server, list[str]]]:
-    """A server that answers as ClickHouse does, and what it was asked."""
+    """A server that answers like ClickHouse, and the requests that it got."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -369,12 +369,12 @@ def test_a_server_that_is_not_the_sandbox_is_refused(another_server: tuple[Serve
     assert set(asked) == {"GET /sandbox"}
 
 
-def test_a_server_that_is_not_there_is_refused() -> None:
+def test_a_missing_server_is_refused() -> None:
     with pytest.raises(SandboxError, match="is not the sandbox"):
         fill(Server("127.0.0.1", 1, Path("/nowhere"), 1), App(MOSCOW))
 
 
-def test_what_cannot_be_made_is_said(clickhouse_server: Server) -> None:
+def test_impossible_requests_are_refused_in_a_sentence(clickhouse_server: Server) -> None:
     tomorrow = datetime.now(MOSCOW) + timedelta(days=1)
     with pytest.raises(SandboxError, match="one or more days"):
         fill(clickhouse_server, App(MOSCOW), days=0)

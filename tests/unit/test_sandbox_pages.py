@@ -1,23 +1,21 @@
-"""A web page in the developer's browser reads and sends nothing through the sandbox: tried in a real Chromium."""
+"""A web page in the developer's browser can neither read nor send through the sandbox, tested in a real Chromium."""
 
 import http.server
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
 import requests
+from playwright.sync_api import Browser, Page
 from pulse_sandbox import clickhouse_stand_in, telegram_stand_in
 from telegram_chats import Telegram
 
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-# What a page can try, all that HTML and scripts can send to another address; gives what it learned from the answers.
+# Everything that HTML and scripts can send to another address. Returns what the page learned from the answers.
 TRY = """async (address) => {
   const learned = [];
   const image = new Image();
@@ -53,7 +51,7 @@ TRY = """async (address) => {
 
 
 class Elsewhere(NamedTuple):
-    """A web site that is not the sandbox's: its port, and the paths that were asked for."""
+    """A web site other than the sandbox: its port, and the paths that were requested."""
 
     port: int
     asked: list[str]
@@ -81,23 +79,23 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 
 @contextmanager
-def opened(browser: "Browser", address: str) -> "Iterator[Page]":
+def opened(browser: Browser, address: str) -> "Iterator[Page]":
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(address)
         yield page
 
 
-# Chromium takes every name in localhost for this machine: as another site, and as a name that was made to lead here.
+# Chromium resolves every name in localhost to this machine: another site, and a name that was made to resolve here.
 SITES = ["http://site.localhost:{}/", "http://127.0.0.1:{}/"]
 
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "rebound.localhost"])
-def test_a_page_runs_no_statement(
-    browser: "Browser", elsewhere: Elsewhere, clickhouse_server: clickhouse_stand_in.Server, site: str, host: str
+def test_a_web_page_cannot_run_a_statement(
+    browser: Browser, elsewhere: Elsewhere, clickhouse_server: clickhouse_stand_in.Server, site: str, host: str
 ) -> None:
-    # What a file held would go out with it: `url` asks the other site.
+    # `url` asks the other site, which would get the content of a file.
     query = f"SELECT * FROM url('http://127.0.0.1:{elsewhere.port}/leaked', 'LineAsString')"  # noqa: S608
     address = f"http://{host}:{clickhouse_server.port}/?user=pulse&password=sandbox-only&query={quote(query)}"
     with opened(browser, site.format(elsewhere.port)) as page:
@@ -105,8 +103,8 @@ def test_a_page_runs_no_statement(
     assert "/leaked" not in elsewhere.asked
 
 
-def test_an_address_typed_or_followed_runs_no_statement(
-    browser: "Browser", elsewhere: Elsewhere, clickhouse_server: clickhouse_stand_in.Server
+def test_a_typed_or_followed_address_runs_no_statement(
+    browser: Browser, elsewhere: Elsewhere, clickhouse_server: clickhouse_stand_in.Server
 ) -> None:
     with opened(browser, f"http://site.localhost:{elsewhere.port}/") as page:
         for who in ("", "pulse:sandbox-only@"):
@@ -122,8 +120,8 @@ def test_an_address_typed_or_followed_runs_no_statement(
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "rebound.localhost"])
-def test_a_page_sends_nothing_as_the_bot(
-    browser: "Browser",
+def test_a_web_page_cannot_send_as_the_bot(
+    browser: Browser,
     elsewhere: Elsewhere,
     telegram_server: telegram_stand_in.Server,
     chats: Telegram,
@@ -138,8 +136,8 @@ def test_a_page_sends_nothing_as_the_bot(
     assert requests.get(f"{telegram_server.url}/sandbox/messages", timeout=10).json() == before
 
 
-def test_the_chat_page_opens_by_a_link_and_goes_on_showing_what_comes(
-    browser: "Browser", elsewhere: Elsewhere, telegram_server: telegram_stand_in.Server, chats: Telegram
+def test_the_chat_page_opens_by_a_link_and_stays_live(
+    browser: Browser, elsewhere: Elsewhere, telegram_server: telegram_stand_in.Server, chats: Telegram
 ) -> None:
     with opened(browser, f"http://site.localhost:{elsewhere.port}/") as page:
         page.evaluate("address => { location = address }", telegram_server.chat_page)

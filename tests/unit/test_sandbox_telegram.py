@@ -1,4 +1,4 @@
-"""The Telegram stand-in: documented shapes, limits and errors; messages that outlive a crash; a page that escapes."""
+"""Telegram's stand-in: documented results, limits and errors; messages that survive a crash; a harmless page."""
 
 import asyncio
 import io
@@ -44,7 +44,7 @@ def get(server: telegram_stand_in.Server, path: str, **headers: str) -> httpx.Re
 
 
 def call(server: telegram_stand_in.Server, method: str, token: str = SANDBOX_TELEGRAM_TOKEN, **params: Any) -> Any:
-    """The answer of the Bot API, whatever its status."""
+    """The answer of the Bot API, with any status."""
     answer = httpx.post(f"{server.url}/bot{token}/{method}", json=params, trust_env=False)
     found = answer.json()
     assert found["ok"] == answer.is_success
@@ -53,7 +53,7 @@ def call(server: telegram_stand_in.Server, method: str, token: str = SANDBOX_TEL
 
 
 def ask(server: telegram_stand_in.Server, question: Callable[[Any], Any]) -> Any:
-    """A question asked with the client that the project uses."""
+    """Ask a question with the project's own client."""
     from telegram import Bot
 
     async def asked() -> Any:
@@ -101,7 +101,7 @@ def test_malformed_html_is_refused_in_telegrams_words(markup: str, error: str) -
     assert str(raised.value) == error
 
 
-def test_rendering_escapes_everything_but_the_entities() -> None:
+def test_rendering_escapes_everything_except_the_entities() -> None:
     text, entities = parse(
         '<b>&lt;script&gt;</b> <a href="javascript:alert(1)">x</a> <a href="https://a.b/&quot;">y</a>'
     )
@@ -141,7 +141,7 @@ def test_the_projects_client_understands_every_answer(server: telegram_stand_in.
     ask(server, talk)
 
 
-def test_getupdates_tells_who_wrote(server: telegram_stand_in.Server) -> None:
+def test_getupdates_returns_what_people_wrote(server: telegram_stand_in.Server) -> None:
     post(server, "/sandbox/chats", id=77, title="Ann")
     post(server, "/sandbox/say", chat=77, text="/start")
     updates = call(server, "getUpdates")["result"]
@@ -214,7 +214,7 @@ def test_limits_count_what_is_left_after_parsing_in_utf16_units(server: telegram
         (png() + bytes(MAX_PHOTO_BYTES), "is too big for a photo"),
     ],
 )
-def test_photos_keep_telegrams_limits(server: telegram_stand_in.Server, photo: bytes, error: str) -> None:
+def test_telegrams_limits_on_photos_are_enforced(server: telegram_stand_in.Server, photo: bytes, error: str) -> None:
     async def send(bot: Any) -> None:
         from telegram.error import BadRequest
 
@@ -224,7 +224,7 @@ def test_photos_keep_telegrams_limits(server: telegram_stand_in.Server, photo: b
     ask(server, send)
 
 
-def test_a_wrong_token_is_not_authorized(server: telegram_stand_in.Server) -> None:
+def test_a_wrong_token_is_unauthorized(server: telegram_stand_in.Server) -> None:
     for token, code in ((f"1:{'x' * 35}", 401), ("nonsense", 404)):
         assert call(server, "getMe", token)["error_code"] == code
 
@@ -243,7 +243,7 @@ def test_editing_without_a_change_is_refused(server: telegram_stand_in.Server) -
     ("kind", "code", "stored"),
     [("429", 429, 0), ("500", 500, 0), ("502", 502, 0), ("blocked", 403, 0), ("kicked", 403, 0), ("too_large", 413, 0)],
 )
-def test_a_fault_strikes_as_often_as_told_and_only_its_chat(
+def test_a_fault_affects_only_its_chat_and_as_often_as_asked(
     server: telegram_stand_in.Server, kind: str, code: int, stored: int
 ) -> None:
     post(server, "/sandbox/chats", id=501)
@@ -258,7 +258,7 @@ def test_a_fault_strikes_as_often_as_told_and_only_its_chat(
 
 
 @pytest.mark.parametrize(("kind", "stored"), [("lost_before", 0), ("lost_after", 1)])
-def test_a_lost_request_or_answer_leaves_nothing_but_a_closed_connection(
+def test_a_lost_request_or_answer_closes_the_connection(
     server: telegram_stand_in.Server, kind: str, stored: int
 ) -> None:
     post(server, "/sandbox/chats", id=502)
@@ -269,7 +269,7 @@ def test_a_lost_request_or_answer_leaves_nothing_but_a_closed_connection(
     assert len(messages(server, 502)) == before + stored
 
 
-def test_a_migrated_chat_names_its_successor(server: telegram_stand_in.Server) -> None:
+def test_a_migrated_chat_names_its_new_id(server: telegram_stand_in.Server) -> None:
     post(server, "/sandbox/chats", id=-503, type="group")
     post(server, "/sandbox/faults", kind="migrated", chat=-503, to=-100503)
     answer = call(server, "sendMessage", chat_id=-503, text="x")
@@ -278,7 +278,7 @@ def test_a_migrated_chat_names_its_successor(server: telegram_stand_in.Server) -
     assert call(server, "sendMessage", chat_id=-100503, text="x")["ok"]
 
 
-def test_rate_limits_are_kept_on_demand(server: telegram_stand_in.Server) -> None:
+def test_rate_limits_are_enforced_on_demand(server: telegram_stand_in.Server) -> None:
     post(server, "/sandbox/chats", id=-504)
     post(server, "/sandbox/limits", on=True)
     try:
@@ -304,7 +304,7 @@ def messages(server: telegram_stand_in.Server, chat: int) -> list[dict[str, Any]
 # --- what is kept and shown -------------------------------------------------------------------------------------------
 
 
-def test_messages_outlive_a_kill(tmp_path: Path) -> None:
+def test_messages_survive_a_kill(tmp_path: Path) -> None:
     with telegram_stand_in.running(tmp_path) as server:
         for text in ("one", "two"):
             call(server, "sendMessage", chat_id=CHAT, text=text)
@@ -322,7 +322,7 @@ def test_messages_outlive_a_kill(tmp_path: Path) -> None:
     assert len(list((tmp_path / "photos").iterdir())) == 1
 
 
-def test_the_page_shows_the_chat_and_runs_nothing_it_was_sent(server: telegram_stand_in.Server) -> None:
+def test_the_chat_page_runs_nothing_that_a_message_contains(server: telegram_stand_in.Server) -> None:
     post(server, "/sandbox/chats", id=505, title="<i>Ann</i>")
     first = call(server, "sendMessage", chat_id=505, text="<script>alert(1)</script>")["result"]["message_id"]
     call(server, "editMessageText", chat_id=505, message_id=first, text="<script>alert(2)</script>")
@@ -339,7 +339,7 @@ def test_the_page_shows_the_chat_and_runs_nothing_it_was_sent(server: telegram_s
     assert "silent" in page
 
 
-def test_the_page_is_kept_as_a_file_that_needs_no_server(tmp_path: Path) -> None:
+def test_the_chat_page_is_kept_as_a_file_that_needs_no_server(tmp_path: Path) -> None:
     with telegram_stand_in.running(tmp_path) as server:
         ask(server, lambda bot: bot.send_photo(CHAT, png(), caption="hello"))
     page = (tmp_path / "chat.html").read_text()
@@ -398,7 +398,7 @@ def test_a_server_is_found_by_its_port(server: telegram_stand_in.Server) -> None
     assert telegram_stand_in.answering(other.port) is None
 
 
-def test_what_is_in_the_way_of_a_start_is_said_in_a_sentence(server: telegram_stand_in.Server, tmp_path: Path) -> None:
+def test_what_prevents_a_start_is_said_in_a_sentence(server: telegram_stand_in.Server, tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="Another Telegram sandbox uses"), telegram_stand_in.running(server.data):
         pass
     with pytest.raises(SandboxError, match=f"cannot listen on port {server.port}"):  # noqa: SIM117

@@ -1,4 +1,4 @@
-"""The tables' version: made where there are none, refused where they are another's, changed by `pulse upgrade`."""
+"""Missing tables are created, tables of another version are refused, and `pulse upgrade` changes them."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ order by table, position
 
 @pytest.fixture
 def db(clickhouse_server: Server) -> Iterator[ClickHouse]:
-    """A project's database that is not there yet, and an app's, `schema_source`, with two empty tables."""
+    """The project's database, which does not exist yet, and an app's, `schema_source`, with two empty tables."""
     outside = ClickHouse(clickhouse_server.url, "default", MOSCOW)
     outside.execute("create database if not exists schema_source")
     for table, more in (("feed_actions", "action String"), ("message_actions", "receiver_id UInt32")):
@@ -41,7 +41,7 @@ def db(clickhouse_server: Server) -> Iterator[ClickHouse]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the SQL of this checkout, to change: another checkout's, as far as the database can tell."""
+    """A copy of this checkout's SQL that a test can change, as if it were another checkout."""
     shutil.copytree(schema.FOLDER / "migrations", tmp_path / "migrations")
     for name in ("schema.sql", "sources.sql"):
         shutil.copy(schema.FOLDER / name, tmp_path)
@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def old_days(db: ClickHouse, days: int) -> None:
-    """Tables as they were before there were versions, with so many days in them, all three views more than the last."""
+    """Unversioned tables with some days, each of which has three views more than the day before."""
     ClickHouse(db.url, "default", MOSCOW).execute("create database {name:Identifier}", name=db.database)
     db.script(VERSION_1.read_text())
     day, end = "toDate('2026-01-01') + number", f"from numbers({days}) settings max_partitions_per_insert_block = 0"
@@ -69,7 +69,7 @@ def shape(db: ClickHouse) -> pd.DataFrame:
 # --- made, and left alone --------------------------------------------------------------------------------------------
 
 
-def test_tables_are_created_where_there_are_none_and_kept_where_there_are(db: ClickHouse) -> None:
+def test_missing_tables_are_created_and_existing_ones_kept(db: ClickHouse) -> None:
     schema.ensure(db, "schema_source")
     assert schema.version(db) == schema.newest()
     db.execute("insert into daily_metrics_loads (load, event_date, views) values ('a', '2026-11-22', 5)")
@@ -78,7 +78,7 @@ def test_tables_are_created_where_there_are_none_and_kept_where_there_are(db: Cl
     assert db.value("select views from daily_metrics") == 5
 
 
-def test_a_creation_that_was_cut_off_anywhere_is_taken_up_again(db: ClickHouse) -> None:
+def test_an_interrupted_creation_is_continued(db: ClickHouse) -> None:
     schema.ensure(db)
     whole = shape(db)
     names = [
@@ -91,7 +91,7 @@ def test_a_creation_that_was_cut_off_anywhere_is_taken_up_again(db: ClickHouse) 
         pd.testing.assert_frame_equal(shape(db), whole)
 
 
-def test_a_run_changes_neither_tables_nor_views_that_are_there(db: ClickHouse) -> None:
+def test_a_run_changes_no_existing_tables_or_views(db: ClickHouse) -> None:
     schema.ensure(db, "schema_source")
     before = db.read(
         "select name, uuid, metadata_modification_time from system.tables where database = 'schema_target'"
@@ -106,7 +106,7 @@ def test_a_missing_source_is_named(db: ClickHouse) -> None:
         schema.ensure(db, "no_such_app")
 
 
-def test_a_user_who_may_only_read_is_told_what_to_grant(tmp_path: Path) -> None:
+def test_a_read_only_user_is_told_which_right_is_missing(tmp_path: Path) -> None:
     with clickhouse_stand_in.running(tmp_path) as empty:
         reader = ClickHouse(empty.reader_url, "pulse", MOSCOW)
         message = r"164 \(READONLY\).* give it write access to the project's database\.$"
@@ -137,7 +137,7 @@ def test_a_checkout_refuses_older_and_newer_tables_and_changes_nothing(db: Click
             refused()
 
 
-def test_another_sources_sql_or_source_is_refused_until_it_is_taken_over(db: ClickHouse, folder: Path) -> None:
+def test_other_views_of_the_source_are_refused_until_an_upgrade(db: ClickHouse, folder: Path) -> None:
     schema.ensure(db, "schema_source")
     views = db.read(
         "select name, as_select from system.tables where database = 'schema_target' and name like '%events'"
@@ -159,7 +159,7 @@ def test_another_sources_sql_or_source_is_refused_until_it_is_taken_over(db: Cli
     assert schema.upgrade(db, "schema_source") == []
 
 
-def test_a_source_whose_ids_grew_is_noticed(db: ClickHouse) -> None:
+def test_wider_ids_in_the_source_are_noticed(db: ClickHouse) -> None:
     schema.ensure(db, "schema_source")
     db.execute("alter table schema_source.message_actions modify column user_id Int64 settings mutations_sync = 1")
     with pytest.raises(SchemaError, match="or the source's types have changed; run `pulse upgrade`"):
@@ -191,11 +191,11 @@ def test_ids_get_the_narrowest_type_that_holds_them_all(kinds: list[str], narrow
 # --- upgrades --------------------------------------------------------------------------------------------------------
 
 
-def test_tables_from_before_versions_become_what_a_new_installation_has(db: ClickHouse) -> None:
+def test_upgraded_unversioned_tables_equal_a_new_installation(db: ClickHouse) -> None:
     schema.ensure(db, "schema_source")
     new = shape(db)
     ClickHouse(db.url, "default", MOSCOW).execute("drop database schema_target")
-    old_days(db, 120)  # more than one insert may have partitions
+    old_days(db, 120)  # more partitions than one insert may have
     before = {
         table: db.read(f"select * from {table} order by event_date")  # noqa: S608
         for table in ("daily_metrics", "dimension_activity", "user_activity")
@@ -211,7 +211,7 @@ def test_tables_from_before_versions_become_what_a_new_installation_has(db: Clic
     schema.ensure(db, "schema_source")
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(db: ClickHouse) -> None:
+def test_a_dry_run_lists_the_steps_and_changes_nothing(db: ClickHouse) -> None:
     old_days(db, 1)
     before = shape(db)
     said = schema.upgrade(db, "schema_source", dry_run=True)
@@ -223,13 +223,13 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(db: ClickHouse) -> N
 
 
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.prove), 9])
-def test_an_upgrade_that_was_cut_off_anywhere_is_completed_by_the_next(
+def test_an_interrupted_upgrade_is_completed_by_the_next(
     db: ClickHouse, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    """Before each statement in turn; nothing of what was published is lost, and nothing is there twice."""
+    """The upgrade is interrupted before each statement in turn; no published row is lost or doubled."""
 
     class CutOffError(BaseException):
-        """As a kill would: nothing handles it."""
+        """Acts like a kill: nothing handles it."""
 
     real = ClickHouse._run
     left = 0

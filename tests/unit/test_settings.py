@@ -12,26 +12,26 @@ from pulse import settings
 
 @pytest.fixture(autouse=True)
 def no_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own .env and environment are not what these tests are about."""
+    """Keep a developer's own .env and environment out of these tests."""
     monkeypatch.setitem(settings.Settings.model_config, "env_file", None)
     for field in settings.Settings.model_fields.values():
         monkeypatch.delenv(str(field.alias), raising=False)
 
 
-def test_with_nothing_set_everything_points_at_the_sandbox() -> None:
+def test_by_default_everything_points_at_the_sandbox() -> None:
     config = settings.load()
     assert config.clickhouse_url.get_secret_value() == settings.SANDBOX_CLICKHOUSE_URL
     assert (config.database, config.source_database, config.timezone) == ("pulse", "app", "Europe/Moscow")
     assert config.output == str(settings.ROOT / "output")
 
 
-def test_every_setting_is_in_the_example_and_no_other() -> None:
+def test_the_example_has_exactly_the_settings_there_are() -> None:
     lines = (settings.ROOT / ".env.example").read_text().splitlines()
     named = {line.split("=")[0] for line in lines if line and not line.startswith("#")}
     assert named == {field.alias for field in settings.Settings.model_fields.values()}
 
 
-def test_the_example_as_it_stands_means_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_contains_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     default = settings.load()
     monkeypatch.setitem(settings.Settings.model_config, "env_file", settings.ROOT / ".env.example")
     assert settings.load() == default
@@ -85,7 +85,7 @@ def test_printing_the_settings_shows_no_secret(monkeypatch: pytest.MonkeyPatch) 
     assert not [secret for secret in config.secrets if secret in repr(config)]
 
 
-def test_no_password_at_all_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_password_is_not_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLICKHOUSE_URL", "http://default:@db:8123")
     assert "" not in settings.load().secrets
 
@@ -100,7 +100,7 @@ def test_no_password_at_all_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> Non
         ("s3://bucket/archive", "s3://bucket/archive"),
     ],
 )
-def test_a_relative_archive_is_the_projects_wherever_a_process_stands(
+def test_a_relative_archive_is_resolved_against_the_project(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, meant: str
 ) -> None:
     monkeypatch.setenv("PULSE_OUTPUT", given)
@@ -108,7 +108,7 @@ def test_a_relative_archive_is_the_projects_wherever_a_process_stands(
     assert settings.load().output == meant
 
 
-def test_the_settings_of_a_kernel_are_on_a_list_that_holds_one_secret() -> None:
+def test_a_kernel_gets_only_one_secret() -> None:
     config = settings.load(SUPERSET_PASSWORD="of-superset", REDASH_API_KEY="of-redash")  # noqa: S106
     assert tuple(config.for_kernels) == settings.KERNEL
     url = config.clickhouse_url.get_secret_value()
@@ -126,7 +126,7 @@ def test_yesterday_is_the_local_day_before_today() -> None:
 
 
 @pytest.mark.parametrize("text", ["2026-13-45", "2026-02-30", "ystrday", "", "22.11.2026"])
-def test_an_impossible_date_is_a_sentence_with_an_example(text: str) -> None:
+def test_an_invalid_date_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(settings.SettingsError, match=rf"'{text}' is not a date; give one such as 20"):
         settings.load().event_day(text)
 
@@ -140,7 +140,7 @@ def test_a_day_that_has_not_ended_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25), (date(2026, 6, 1), 24)])
-def test_a_day_is_as_long_as_the_clock_says(day: date, hours: int) -> None:
+def test_a_day_at_a_clock_change_has_23_or_25_hours(day: date, hours: int) -> None:
     start, end = (moment.astimezone(UTC) for moment in settings.day_bounds(day, ZoneInfo("Europe/Berlin")))
     assert end - start == timedelta(hours=hours)
 
@@ -157,7 +157,7 @@ def test_a_moment_is_local_unless_it_says_otherwise(text: str, moment: str) -> N
     assert settings.load(PULSE_TIMEZONE="Europe/Moscow").moment(text).isoformat() == moment
 
 
-CHANGES = {  # by the zone, moments at which its clocks went forward and back
+CHANGES = {  # for each zone, when its clocks went forward and back
     "Europe/Berlin": ("2025-03-30T01:00Z", "2025-10-26T01:00Z"),
     "America/New_York": ("2025-03-09T07:00Z", "2025-11-02T06:00Z"),
     "America/Havana": ("2025-03-09T05:00Z", "2025-11-02T05:00Z"),  # at midnight; to midnight
@@ -169,7 +169,7 @@ CHANGES = {  # by the zone, moments at which its clocks went forward and back
 
 
 @pytest.mark.parametrize("timezone", CHANGES)
-def test_a_moment_with_an_offset_is_that_instant_over_a_clock_change(timezone: str) -> None:
+def test_a_moment_with_an_offset_is_exact_at_a_clock_change(timezone: str) -> None:
     config = settings.load(PULSE_TIMEZONE=timezone)
     for change in map(datetime.fromisoformat, CHANGES[timezone]):
         before, after = (
@@ -191,7 +191,7 @@ def test_a_moment_with_an_offset_is_that_instant_over_a_clock_change(timezone: s
         ("2025-10-26T02:50+02:00", "2025-10-26T02:10+01:00", False),  # in twenty minutes
     ],
 )
-def test_whether_a_moment_has_come_is_not_for_the_clock_on_the_wall_to_say(
+def test_whether_a_moment_is_past_is_decided_by_instants(
     monkeypatch: pytest.MonkeyPatch, now: str, asked: str, has_come: bool
 ) -> None:
     class Clock(datetime):
