@@ -420,7 +420,7 @@ def test_the_load_of_a_day_is_found_opened_and_compared_with_the_day_before(sche
     archive.get_by_role("button", name="Show").click()
     archive.get_by_text("1 run", exact=True).wait_for()
     archive.get_by_role("link", name="Load").click()
-    archive.get_by_role("heading", name="Does it add up?").wait_for()
+    archive.get_by_role("heading", name="Check: the totals agree").wait_for()
 
     numbers = {
         date: scheduled.db.read("select * from daily_metrics where event_date = {day:Date}", day=date).loc[0]
@@ -453,7 +453,7 @@ def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflo
     ((run_id,),) = scheduled.query("select run_id from dag_run where dag_id = 'etl' and run_type = 'scheduled'")
     page.goto(f"{scheduled.url}/dags/etl/runs/{quote(run_id)}/tasks/load/details")
     page.get_by_role("link", name="Executed notebook").click()
-    page.get_by_role("heading", name="Does it add up?").wait_for()
+    page.get_by_role("heading", name="Check: the totals agree").wait_for()
     expect(page.get_by_text(run_id)).to_be_visible()
 
     (kept,) = scheduled.archive.glob("daily_report/*/early_1_*/daily_report.1.ipynb")
@@ -470,7 +470,7 @@ def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflo
     # One click to the run that published its numbers, one more to what was extracted for it, and back.
     published = page.get_by_label("made from").get_by_role("link", name="Load").first
     published.click()
-    page.get_by_role("heading", name="Does it add up?").wait_for()
+    page.get_by_role("heading", name="Check: the totals agree").wait_for()
     assert day in page.title()
     expect(page.get_by_label("used by").get_by_role("link", name="Daily report").first).to_be_visible()
     page.get_by_role("link", name="Extract the feed").click()
@@ -609,7 +609,7 @@ def test_the_static_site_opens_from_disk_and_filters(scheduled: Airflow, browser
     page.get_by_text("1 run", exact=True).wait_for()
     expect(shown).to_have_count(1)
     shown.get_by_role("link", name="Load").click()
-    expect(page.get_by_role("heading", name="Does it add up?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Check: the totals agree")).to_be_visible()
     page.get_by_role("link", name="Compare with").click()
     assert page.locator(".verdict").inner_text().startswith("Same as ")
     page.get_by_role("link", name="Archive").click()
