@@ -2,8 +2,8 @@
 
 
 class PulseError(Exception):
-    """Root of the project's exceptions; its text is one sentence that says what was found and what to do."""
+    """The root of the project's exceptions; the text is one sentence that says what was found and what to do."""
 
 
 QUERY_MIME = "application/vnd.pulse.query+json"
-"""What a statement leaves in the executed notebook: an invisible output that says which query it was."""
+"""The type of the invisible output that a statement leaves in the executed notebook: which query it was."""

@@ -29,16 +29,16 @@ for added in entry_points(group="pulse.commands"):
 @app.callback()
 def environment() -> None:
     """Pulse, from the command line."""
-    # Where nobody has set up an Airflow, the project has one of its own, with a UI on this machine only.
+    # Without an Airflow of your own, Pulse uses one in the project's folder, with a UI on this machine only.
     os.environ.setdefault("AIRFLOW_HOME", str(settings.ROOT / ".airflow"))
     os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", str(settings.ROOT / "dags"))
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
     os.environ.setdefault("AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION", "False")
     os.environ.setdefault("AIRFLOW__API__HOST", "127.0.0.1")
-    # Where everything runs on one machine, its API may be slow to answer; five seconds, the default, would fail a task.
+    # On a busy machine Airflow's API answers slowly, and its default timeout of five seconds would fail tasks.
     os.environ.setdefault("AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT", "60")
     os.environ.setdefault("AIRFLOW__WORKERS__EXECUTION_API_RETRIES", "15")
-    # As many tasks at once, and as many processes that wait for one; 32, the default, take 3 GB of memory.
+    # The number of concurrent tasks, and of worker processes: the default, 32, takes 3 GB of memory.
     os.environ.setdefault("AIRFLOW__CORE__PARALLELISM", "4")
     os.environ.setdefault("AIRFLOW__CORE__DEFAULT_TIMEZONE", settings.load().timezone)
     if _airflow_database().startswith("sqlite"):
@@ -47,9 +47,9 @@ def environment() -> None:
 
 
 def _airflow_database() -> str:
-    """Where Airflow's database is, "" where only Airflow can find that out: by a command, or in a store of secrets.
+    """The address of Airflow's database; empty where only Airflow can find it out, by a command or a secrets backend.
 
-    Airflow writes its defaults into airflow.cfg when it is first started.
+    Airflow writes its defaults into airflow.cfg when it first starts.
     """
     variable, elsewhere = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", ("cmd", "secret")
     if any(f"{variable}_{how.upper()}" in os.environ for how in elsewhere):
@@ -62,7 +62,7 @@ def _airflow_database() -> str:
 
 
 def main() -> None:
-    """The entry point: an error of ours is a sentence and exit code 1."""
+    """The entry point: prints a PulseError as one sentence and exits with code 1."""
     try:
         app()
     except PulseError as error:

@@ -195,7 +195,7 @@ class Group:
 
     @property
     def folded(self) -> bool:
-        """Whether there are so many attempts that at first only their outcomes are shown."""
+        """Whether there are too many attempts to show more than their outcomes at first."""
         return len(self.attempts) > FOLDED
 
     @property

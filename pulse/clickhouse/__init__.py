@@ -88,7 +88,7 @@ class ClickHouse:
             database: the default database of every statement.
             zone: the time zone in which a DateTime is shown whose type names none.
             max_seconds: how many seconds the server may spend on a statement. A server that sends nothing for 30
-                seconds more is given up, so no statement waits for ever.
+                seconds more is given up, so no statement waits forever.
         """
         self.url = url.rstrip("/")
         self.database = database

@@ -1,7 +1,7 @@
-"""Dashboards as code: what lies in `dashboards/` is put into Superset and Redash over their REST interfaces.
+"""Dashboards as code: installs the dashboards of `dashboards/` in Superset and Redash over their REST interfaces.
 
-Installing again brings what is there up to date. What somebody changed there by hand since the last time is reported
-and left as it is. Both tools read ClickHouse as the user of `CLICKHOUSE_READER_URL`, who may only read.
+Installing again updates them. Manual changes since the last installation are reported and stay as they are. Both tools
+read ClickHouse as the user of `CLICKHOUSE_READER_URL`, who may only read.
 """
 
 from typing import Any
@@ -11,54 +11,54 @@ import httpx
 
 from pulse import PulseError, settings
 
-SECONDS = 60.0  # the longest a tool may take to answer: a query included
+SECONDS = 60.0  # the longest a tool may take to answer, queries included
 
 
 class DashboardsError(PulseError):
-    """A dashboard tool cannot be reached, refuses, or holds something else than it should."""
+    """A dashboard tool cannot be reached, refuses, or does not contain what it should."""
 
 
 class Api:
     """A tool's REST interface, in which every failure is a `DashboardsError`.
 
     Args:
-        tool: its name, for sentences.
+        tool: its name, for error sentences.
         url: its address.
-        setting: where the address was set.
-        refused: what to check when it does not know us.
+        setting: the setting that holds the address.
+        refused: what to check when the tool refuses us.
     """
 
     def __init__(self, tool: str, url: str, setting: str, refused: str) -> None:
         if not url:
             raise DashboardsError(f"There is no {tool} to talk to: set {setting}.")
         if urlsplit(url).scheme not in ("http", "https"):
-            raise DashboardsError(f"{setting} is no address: expected http(s)://host:port.")
+            raise DashboardsError(f"{setting} is not an address: expected http(s)://host:port.")
         self.tool, self.setting, self.refused = tool, setting, refused
         self.url = url.rstrip("/")
         local = urlsplit(url).hostname in ("127.0.0.1", "localhost")
-        self._client = httpx.Client(timeout=SECONDS, trust_env=not local)  # no proxy is between us and this machine
+        self._client = httpx.Client(timeout=SECONDS, trust_env=not local)  # no proxy for this machine itself
         self.headers: dict[str, str] = {}
-        self.version: tuple[int, ...] = ()  # the tool's, once it has told it
+        self.version: tuple[int, ...] = ()  # the tool's, once it is known
 
     def get(self, path: str, **params: Any) -> Any:
-        """The JSON that a path answers."""
+        """The JSON at a path."""
         return self.json(self.request("GET", path, params=params))
 
     def post(self, path: str, body: Any = None, **how: Any) -> Any:
-        """The JSON that a path answers to a JSON body."""
+        """The JSON that answers a POST."""
         return self.json(self.request("POST", path, **({"json": body} if body is not None else {}), **how))
 
     def request(self, method: str, path: str, *, expected: tuple[int, ...] = (), **how: Any) -> httpx.Response:
-        """The answer of a path.
+        """Make a request and return the answer.
 
         Args:
-            method: of HTTP.
+            method: the HTTP method.
             path: below the tool's address.
-            expected: error statuses that the caller knows what to do with.
-            how: as for `httpx.Client.request`.
+            expected: error statuses that the caller handles.
+            how: further arguments of `httpx.Client.request`.
 
         Raises:
-            DashboardsError: nobody answered, or with another error status than expected.
+            DashboardsError: there was no answer, or an error status that is not expected.
         """
         try:
             answer = self._client.request(method, self.url + path, headers=self.headers, **how)

@@ -1,8 +1,8 @@
-"""Superset: the bundle in `dashboards/superset/bundle/` installed over the REST interface, and asked for its numbers.
+"""Superset: installs `dashboards/superset/bundle/` over the REST interface, and reads the numbers that it shows.
 
-The bundle has Superset's own export format. Its files are known by their uuids, so installing again updates. After an
-install, the dashboard's certification holds a fingerprint of everything that is there; when it no longer fits, somebody
-has changed something by hand.
+The bundle has Superset's own export format. Superset identifies its files by their uuids, so installing again updates
+them. The dashboard's certification then holds a fingerprint of everything that was installed; when the fingerprint no
+longer matches, somebody has changed something by hand.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ from pulse.metrics import shown_in
 BUNDLE = settings.ROOT / "dashboards" / "superset" / "bundle"
 SLUG = "pulse"
 OLDEST = (6, 1)
-KEPT_BY = "Pulse, from dashboards/superset"  # who certifies the dashboard; the details are its fingerprint
+KEPT_BY = "Pulse, from dashboards/superset"  # certifies the dashboard; the details hold the fingerprint
 
-# What Superset itself changes when a dashboard is looked at or saved, and what is about this server or this install.
+# What Superset itself changes when a dashboard is opened or saved, and what belongs to one server or installation.
 _ITS_OWN = ("map_label_colors", "shared_label_colors", "color_scheme_domain", "default_filters")
 _CERTIFIED = ("certified_by", "certification_details")
 
@@ -36,14 +36,14 @@ Assets = dict[str, Any]
 
 
 def install(config: settings.Settings, *, replace: bool = False) -> str:
-    """Install the bundle, or bring what is installed up to date; gives the dashboard's address.
+    """Install or update the bundle; returns the dashboard's address.
 
     Args:
-        config: where Superset is and who we are there, and what its dashboards read.
+        config: where Superset is, the account there, and what its dashboards read.
         replace: overwrite what was changed there by hand.
 
     Raises:
-        DashboardsError: nothing was changed there; the text says why and what to do.
+        DashboardsError: nothing was changed; the text says why and what to do.
     """
     reader = Reader(config)
     api = connect(config)
@@ -53,7 +53,7 @@ def install(config: settings.Settings, *, replace: bool = False) -> str:
     path = "/api/v1/assets/import/"
     upload = {"bundle": ("bundle.zip", _zipped(reader))}
     passwords = json.dumps({"databases/Pulse.yaml": reader.password})
-    # One transaction of Superset's: all of it or nothing.
+    # Superset imports a bundle in one transaction.
     answer = api.request("POST", path, files=upload, data={"passwords": passwords}, expected=(400, 409, 422, 500))
     if answer.is_error:
         raise DashboardsError(f"Superset at {api.url} did not take the bundle, {said(answer)}; nothing was changed.")
@@ -68,13 +68,13 @@ def connect(config: settings.Settings) -> Api:
     """Superset's REST interface, logged in.
 
     Raises:
-        DashboardsError: it is not there, too old, or refuses.
+        DashboardsError: Superset cannot be reached, is too old, or refuses.
     """
     api = Api("Superset", config.superset_url, "SUPERSET_URL", "SUPERSET_USER and SUPERSET_PASSWORD, and their role")
     _check_version(api)
     password = config.superset_password.get_secret_value()
     if not config.superset_user or not password:
-        raise DashboardsError("Superset wants to know who installs: set SUPERSET_USER and SUPERSET_PASSWORD.")
+        raise DashboardsError("Superset needs an account: set SUPERSET_USER and SUPERSET_PASSWORD.")
     who = {"username": config.superset_user, "password": password, "provider": "db", "refresh": False}
     api.headers["Authorization"] = f"Bearer {api.post('/api/v1/security/login', who)['access_token']}"
     api.headers["X-CSRFToken"] = api.get("/api/v1/security/csrf_token/")["result"]
@@ -83,10 +83,10 @@ def connect(config: settings.Settings) -> Api:
 
 
 def numbers(config: settings.Settings, day: date) -> dict[str, float | None]:
-    """What the dashboard's charts answer for a day: the report's metrics by their column.
+    """The numbers that the dashboard's charts show for a day: the report's metrics by column.
 
     Raises:
-        DashboardsError: Superset is not there or refuses, or the dashboard is not installed.
+        DashboardsError: Superset cannot be reached or refuses, or the dashboard is not installed.
     """
     api = connect(config)
     if _dashboard(api) is None:
@@ -101,7 +101,7 @@ def numbers(config: settings.Settings, day: date) -> dict[str, float | None]:
                 f"The dashboard in Superset has no '{chart['slice_name']}': run `pulse dashboards superset`."
             )
     asked = [_saved(api, charts[chart["uuid"]], time_range(day)) for chart in ours.values()]
-    # They have one dataset, so that one request asks for all; anew, whatever Superset keeps.
+    # All charts use one dataset, so one request asks for all of them; `force` bypasses Superset's cache.
     together = {**asked[0], "force": True, "queries": [query for context in asked for query in context["queries"]]}
     found: dict[str, float | None] = {}
     for (column, chart), answer in zip(ours.items(), _answers(api, together), strict=True):
@@ -116,14 +116,14 @@ def headline_chart(column: str) -> dict[str, Any]:
 
 
 def shown(api: Api) -> dict[str, int]:
-    """The charts that stand on the dashboard, whatever they are called: their ids by uuid."""
+    """The charts on the dashboard: their ids by uuid."""
     position = json.loads(api.get(f"/api/v1/dashboard/{SLUG}")["result"]["position_json"] or "{}")
     parts = [part for part in position.values() if isinstance(part, dict) and part.get("type") == "CHART"]
     return {part["meta"].get("uuid", ""): part["meta"]["chartId"] for part in parts}
 
 
 def ask(api: Api, chart: int, time_range: str, grain: str = "") -> dict[str, Any]:
-    """What a chart gets under a date filter, with `Trends by` on day, week or month: its `data`, its `query`."""
+    """What a chart gets with the date filter, and `Trends by` on day, week or month: its `data` and its `query`."""
     context = _saved(api, chart, time_range)
     for query in context["queries"]:
         if grain:
@@ -132,7 +132,7 @@ def ask(api: Api, chart: int, time_range: str, grain: str = "") -> dict[str, Any
 
 
 def _saved(api: Api, chart: int, time_range: str) -> dict[str, Any]:
-    """A chart's question as it is saved, about a time range."""
+    """A chart's saved query, for a time range."""
     context = json.loads(api.get(f"/api/v1/chart/{chart}")["result"]["query_context"] or "{}")
     if not context:
         raise DashboardsError("A chart in Superset was saved without its query: run `pulse dashboards superset`.")
@@ -142,7 +142,7 @@ def _saved(api: Api, chart: int, time_range: str) -> dict[str, Any]:
 
 
 def _answers(api: Api, context: dict[str, Any]) -> list[dict[str, Any]]:
-    """What Superset answers, one for each query."""
+    """Superset's answers, one for each query."""
     answers: list[dict[str, Any]] = api.post("/api/v1/chart/data", context)["result"]
     return answers
 
@@ -151,19 +151,19 @@ def _answers(api: Api, context: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def exported(api: Api, dashboard: int) -> Assets:
-    """Everything that a dashboard is made of, as it is in Superset now."""
+    """Everything that a dashboard consists of, as it is in Superset now."""
     content = api.request("GET", "/api/v1/dashboard/export/", params={"q": f"!({dashboard})"}).content
     with zipfile.ZipFile(io.BytesIO(content)) as bundle:
         return _assets({name.partition("/")[2]: bundle.read(name).decode() for name in bundle.namelist()})
 
 
 def bundled() -> Assets:
-    """Everything that the dashboard is made of, as it is in the project."""
+    """Everything that the dashboard consists of, as it is in the project."""
     return _assets(_files())
 
 
 def fingerprint(assets: Assets) -> str:
-    """A name for what somebody may have changed: it is another one when anything is."""
+    """A hash of everything that somebody may change by hand."""
     return hashlib.sha256(json.dumps(assets, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -183,13 +183,13 @@ def _assets(files: dict[str, str]) -> Assets:
 
 
 def _without_ids(kind: str, content: Assets, charts: dict[int, str]) -> Assets:
-    """A file's content where the ids that this server gave have made way for uuids."""
+    """A file's content with uuids in place of the ids that the server assigned."""
     if kind == "charts":
         context = json.loads(content.get("query_context") or "{}")
         for place in (context, content["params"]):
             place.pop("datasource", None)
         return {**content, "query_context": context}
-    if kind == "datasets":  # which Superset exports in no order
+    if kind == "datasets":  # which Superset exports in arbitrary order
         ordered = {"metrics": "metric_name", "columns": "column_name"}
         return {**content, **{part: sorted(content[part], key=itemgetter(name)) for part, name in ordered.items()}}
     if kind != "dashboards":
@@ -210,7 +210,7 @@ def _without_ids(kind: str, content: Assets, charts: dict[int, str]) -> Assets:
 
 
 def _zipped(reader: Reader) -> bytes:
-    """The bundle as Superset takes it, with the connection of the reader; the password travels beside it."""
+    """The bundle as Superset imports it, with the reader's connection; the password is sent separately."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
         for name, text in _files().items():
@@ -235,7 +235,9 @@ def _check_version(api: Api) -> None:
     answer = api.request("GET", "/version", expected=(401, 403, 404))
     tells = answer.is_success and "json" in answer.headers.get("content-type", "")
     if not tells and api.request("GET", "/health", expected=(401, 403, 404)).text.strip() == "OK":
-        raise DashboardsError(f"Superset at {api.url} does not tell its version: {wanted} or newer does; upgrade it.")
+        raise DashboardsError(
+            f"Superset at {api.url} does not say its version, which {wanted} and newer do: upgrade it."
+        )
     told = str(dict(api.json(answer)).get("version_string", ""))
     numbered = re.match(r"(\d+)\.(\d+)", told)
     if not numbered or tuple(map(int, numbered.groups())) < OLDEST:
@@ -243,7 +245,7 @@ def _check_version(api: Api) -> None:
 
 
 def _check_connection(api: Api, reader: Reader) -> None:
-    """Superset reaches ClickHouse, and the tables are there."""
+    """Check that Superset reaches ClickHouse."""
     test = {"sqlalchemy_uri": _uri(reader, reader.password), "database_name": "Pulse"}
     answer = api.request("POST", "/api/v1/database/test_connection/", json=test, expected=(400, 422, 500))
     if answer.is_error:
@@ -260,7 +262,7 @@ def _dashboard(api: Api) -> dict[str, Any] | None:
 
 
 def _check_untouched(api: Api, reader: Reader) -> None:
-    """What would be overwritten is what was installed, or what is in the project already."""
+    """Check that nothing would be overwritten that somebody changed by hand."""
     found = _dashboard(api)
     if found is None:
         return
@@ -268,7 +270,7 @@ def _check_untouched(api: Api, reader: Reader) -> None:
     now = exported(api, found["id"])
     if ours not in now:
         raise DashboardsError(
-            f"Superset at {api.url} has another dashboard with the address '{SLUG}': give that one another slug."
+            f"Superset at {api.url} has another dashboard with the address '{SLUG}': give that dashboard another slug."
         )
     if found.get("certification_details") == fingerprint(now):
         return
@@ -277,12 +279,12 @@ def _check_untouched(api: Api, reader: Reader) -> None:
         raise DashboardsError(
             f"The dashboard in Superset at {api.url} was edited by hand since it was installed "
             f"({', '.join(differing[:5])}{more}): "
-            "export what should stay into dashboards/superset/bundle, or overwrite it with --replace."
+            "export the changes into dashboards/superset/bundle, or overwrite them with --replace."
         )
 
 
 def _differing(now: Assets, reader: Reader) -> list[str]:
-    """Which files differ from the bundle, by name."""
+    """The files that differ from the bundle, by kind and title."""
     wanted, differing = bundled(), []
     for key in sorted({*now, *wanted}):
         if key.startswith("databases/") and key in wanted:

@@ -426,7 +426,7 @@ def test_a_server_that_is_not_there_is_one_sentence(config: settings.Settings) -
     ("answers", "said"),
     [
         ({"/version": '{"version_string": "5.0.0"}'}, "is version '5.0.0'; 6.1 or newer is needed"),
-        ({"/health": "OK"}, "does not tell its version: 6.1 or newer does"),
+        ({"/health": "OK"}, "does not say its version, which 6.1 and newer do"),
         ({}, "is no Superset that this works with; check SUPERSET_URL"),
     ],
 )
@@ -457,7 +457,7 @@ def test_another_dashboard_at_the_address_is_left_alone(
     api.post("/api/v1/dashboard/", {"dashboard_title": "Heartbeats", "slug": "pulse"})
     other = api.get("/api/v1/dashboard/pulse")["result"]["id"]
     try:
-        _refuses(config, "another dashboard with the address 'pulse': give that one another slug")
+        _refuses(config, "another dashboard with the address 'pulse': give that dashboard another slug")
     finally:
         api.request("DELETE", f"/api/v1/dashboard/{other}")
         api.request("PUT", f"/api/v1/dashboard/{ours}", json={"slug": "pulse"})
