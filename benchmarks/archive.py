@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.tables import Figure, goals, progress
 from pulse import settings
 from pulse.archive import index, manifest, pages, proof
-from pulse.execution import notebooks
+from pulse.execution import record
 
 RUNS = 10_000
 LAST = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -129,7 +129,7 @@ def keep_one(root: Path, number: int) -> None:
     path.parent.mkdir(parents=True)
     content = small(LAST, "succeeded", random.Random(number))  # noqa: S311
     path.write_text(content)
-    book = notebooks._Book.of(str(root), str(path))
+    book = record.Book.of(str(root), str(path))
     book.head()
     book.begun()
     book.ended("succeeded", content)

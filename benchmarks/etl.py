@@ -38,8 +38,8 @@ GB = 1e9
 COLD = """
 import json, sys
 from pathlib import Path
-from pulse.execution import notebooks
-done = notebooks.run(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
+from pulse.execution import runner
+done = runner.run(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
 print(json.dumps(done.queries))
 """
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import typer
 
 from pulse import PulseError, settings
-from pulse.archive import commands as archive
 from pulse.dashboards import commands as dashboards
 from pulse.delivery import commands as delivery
+from pulse.execution import commands as execution
 from pulse.monitoring import commands as monitoring
 from pulse.orchestration import commands as orchestration
 from pulse.publishing import commands as publishing
@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Pu
 for room in (orchestration, publishing, monitoring, reports, delivery):
     app.add_typer(room.app)
 app.add_typer(dashboards.app, name="dashboards")
-app.add_typer(archive.app, name="archive")
+app.add_typer(execution.archive_app, name="archive")
 for added in entry_points(group="pulse.commands"):
     app.add_typer(added.load(), name=added.name)
 

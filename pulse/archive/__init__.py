@@ -43,13 +43,18 @@ class ArchiveError(PulseError):
     """The archive cannot keep, find or prove a notebook."""
 
 
+def in_object_store(path: str) -> bool:
+    """Whether a path leads into an object store, such as `s3://bucket/archive`, rather than to a folder."""
+    return "://" in path
+
+
 def folder(output: str) -> Path:
     """The archive's root as a local folder.
 
     Raises:
         ArchiveError: the archive is in an object store.
     """
-    if "://" in output:
+    if in_object_store(output):
         raise ArchiveError(
             f"The archive at {output} is not a local folder, so it has no manifest, index or pages: copy or mount it, "
             "and set PULSE_OUTPUT to the folder."

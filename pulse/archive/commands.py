@@ -99,23 +99,6 @@ def site(
     typer.echo(f"{runs:,} runs, {fresh:,} of them new or changed: open {Path(folder).resolve() / 'index.html'}")
 
 
-@app.command()
-def thin(
-    days: Annotated[int, typer.Option(min=30, help="For how many days everything is kept.")] = 30,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
-) -> None:
-    """Remove older runs that nobody needs. Failed runs, alerts, sent messages and two runs a day always stay."""
-    from pulse.archive import retention
-
-    root = archive.folder(settings.load().output)
-    gone = [each.path for each in retention.may_go(root, days)] if dry_run else retention.thin(root, days)
-    for path in gone:
-        typer.echo(path)
-    typer.echo(
-        f"{len(gone):,} notebooks {'would be removed' if dry_run else 'were removed; the manifest keeps their record'}."
-    )
-
-
 @app.command("index")
 def make_index() -> None:
     """Make the archive's index again."""

@@ -16,16 +16,13 @@ changed since it was kept is never removed: it is evidence.
 """
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pulse import archive
-from pulse.archive import ArchiveError, executed, index, index_upkeep, lives, manifest
+from pulse.archive import ArchiveError, index, index_upkeep, lives, manifest
 from pulse.archive.attempts import Attempt
 from pulse.archive.lives import DAYS
-
-LONGEST_RUN = timedelta(days=2)
-"""No task may take this long: an attempt without an end after that time was killed."""
 
 
 def thin(root: Path, days: int = DAYS, now: datetime | None = None) -> list[str]:
@@ -43,7 +40,6 @@ def thin(root: Path, days: int = DAYS, now: datetime | None = None) -> list[str]
         ArchiveError: the archive cannot be read or written, or `days` is too small.
     """
     now = now or datetime.now(UTC)
-    _settle(root, now - LONGEST_RUN)
     going = may_go(root, days, now)
     if going:
         manifest.append(root, *(_entry(each, now) for each in going))
@@ -99,18 +95,3 @@ def _remove(root: Path, path: str) -> None:
     for folder in list((root / path).parents)[:3]:
         with suppress(OSError):
             folder.rmdir()
-
-
-def _settle(root: Path, before: datetime) -> None:
-    """Give an end to the attempts that were killed before they could write it, and that no later try has settled."""
-    from pulse.execution import notebooks
-
-    with index.opened(root) as opened:
-        endless = [each for each in opened.all() if each.state == "begun" and each.started < before.isoformat()]
-    for each in endless:
-        with suppress(ArchiveError):
-            content = archive.find(root, each.path).read_bytes()
-            notebooks.settle(str(root / each.path), str(root))
-            if archive.find(root, each.path).read_bytes() == content:  # it has an end, and only the manifest lacks it
-                outcome = str(executed.about(executed.read(content)).get("outcome") or "")
-                manifest.append(root, {**manifest.ending(outcome, content), "path": each.path})

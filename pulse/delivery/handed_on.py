@@ -19,10 +19,10 @@ def handed_on(handed: Mapping[str, Any], notebook: str) -> Message:
         found = ", ".join(handed) or "nothing"
         raise TelegramError(
             f"{notebook} handed on no text (what it handed on: {found}): end the notebook with "
-            "`notebooks.glue(text=…)`, run it again, then clear this task."
+            "`cells.glue(text=…)`, run it again, then clear this task."
         )
     if chart is not None and not isinstance(chart, bytes):
-        raise TelegramError(f"The chart that {notebook} handed on is not a figure: `notebooks.glue(chart=figure)`.")
+        raise TelegramError(f"The chart that {notebook} handed on is not a figure: `cells.glue(chart=figure)`.")
     language = next((known for known in LANGUAGES if known == asked), None)
     if asked and language is None:
         raise TelegramError(f"The language that {notebook} handed on is {asked!r}; expected one of {list(LANGUAGES)}.")
@@ -32,7 +32,7 @@ def handed_on(handed: Mapping[str, Any], notebook: str) -> Message:
     except (TypeError, ValueError):
         raise TelegramError(
             f"The numbers that {notebook} handed on are not pairs: "
-            "`notebooks.glue(numbers=[('DAU', 1100)], metrics=[('app_users', 'users')])`."
+            "`cells.glue(numbers=[('DAU', 1100)], metrics=[('app_users', 'users')])`."
         ) from None
     known = dict(zip(numbers, columns, strict=True)) if len(numbers) == len(columns) else {}
     return Message(text, chart, numbers, known, language or "")
@@ -53,7 +53,7 @@ def alerts_handed_on(handed: Mapping[str, Any], notebook: str) -> list[dict[str,
     if not isinstance(found, list):
         raise TelegramError(
             f"{notebook} handed on no list of alerts (what it handed on: {', '.join(handed) or 'nothing'}): end the "
-            "notebook with `notebooks.glue(alerts=[…])`, run it again, then clear this task."
+            "notebook with `cells.glue(alerts=[…])`, run it again, then clear this task."
         )
     return found
 

@@ -1,1 +1,15 @@
-"""Running a notebook: its parameters checked, its secrets masked, the executed notebook kept, the outcome recorded."""
+"""Runs notebooks: checks their parameters, masks secrets, archives what was executed, records the outcome.
+
+cells.py       what notebooks import: expect, show, glue
+runner.py      checks and runs a notebook
+parameters.py  the parameters that a notebook offers, and what may be given for them
+kernel.py      the environment of a kernel
+record.py      the record of one attempt
+outcome.py     how a run ended
+settling.py    records the outcome of attempts that were cut off
+store.py       executed notebooks in the archive: read, written, locked
+masking.py     finds secrets in any spelling
+show.py        tables and messages as people read them
+light.py       imports papermill without the SDKs of every cloud
+errors.py      what can go wrong with a notebook
+"""

@@ -54,9 +54,9 @@ def message(*texts: str) -> HTML:
     return _Message(shown or "no message", "\n\n".join(map(_plain, texts)) or "no message")
 
 
-class _Message(HTML):  # type: ignore[misc]
+class _Message(HTML):
     def __init__(self, data: str, plain: str) -> None:
-        super().__init__(data)
+        super().__init__(data)  # type: ignore[no-untyped-call]  # IPython has no types here
         self.plain = plain
 
     def __repr__(self) -> str:
@@ -91,6 +91,7 @@ def _cell(value: Any, name: str, whole: bool, shares: Collection[str]) -> str:
     if isinstance(value, bool | str) or type(value).__name__ == "bool":
         return str(value)
     if isinstance(value, Real):
+        value = float(value) if not isinstance(value, Integral) else int(value)
         if name.endswith("_id"):
             return str(value)
         if name in shares:

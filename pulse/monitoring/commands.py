@@ -15,13 +15,13 @@ def buckets(
     days: Annotated[int, typer.Option(help="How many days, counted back from now.")] = 46,
 ) -> None:
     """Count the monitoring's buckets anew: after the source was corrected, or where too few days are there."""
-    from pulse.execution import notebooks
+    from pulse.execution import runner
 
     config = settings.load()
     now = datetime.now(config.zone)
     run = f"by_hand {now:%H:%M:%S.%f}"
-    path = f"{config.output.rstrip('/')}/buckets/{now.date()}/{notebooks.safe_name(run)}/anomalies.1.ipynb"
-    done = notebooks.run(
+    path = f"{config.output.rstrip('/')}/buckets/{now.date()}/{runner.safe_name(run)}/anomalies.1.ipynb"
+    done = runner.run(
         settings.ROOT / "notebooks" / "monitoring" / "anomalies.ipynb",
         path,
         {"fill_days": days},

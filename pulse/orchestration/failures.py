@@ -25,7 +25,7 @@ from airflow.sdk import DAG, BaseOperator, Variable
 
 from pulse import PulseError, settings
 from pulse.archive import ArchiveError, index
-from pulse.execution import notebooks
+from pulse.execution import masking, settling
 from pulse.orchestration.operators import NOTEBOOK, REASON, as_of, connected_settings, deliver, event_date
 
 GRACE = timedelta(minutes=15)
@@ -125,7 +125,7 @@ class _Desk:
             if state == "failed" and task != self.instance.task_id:
                 notebook = self._left(run, task, NOTEBOOK) or ""
                 if notebook:
-                    notebooks.settle(notebook, self.config.output)
+                    settling.settle(notebook, self.config.output)
                 reasons[task] = self._masked(self._left(run, task, REASON) or KILLED)
                 path = path or notebook
         return reasons, path
@@ -221,7 +221,7 @@ class _Desk:
             if state in ALIVE or (state == "unknown" and _age(attempt.started) < LOST):
                 continue
             self.log.info("%s was killed, and is settled now", attempt.path)
-            notebooks.settle(str(Path(self.config.output) / attempt.path), self.config.output)
+            settling.settle(str(Path(self.config.output) / attempt.path), self.config.output)
 
     def _told(self, now: datetime) -> set[tuple[str, date]]:
         """What the ledger knows as told, or as tried without an answer."""
@@ -310,7 +310,7 @@ class _Desk:
 
     def _masked(self, reason: str) -> str:
         for secret in self.config.secrets:
-            reason = reason.replace(secret, notebooks.MASK)
+            reason = reason.replace(secret, masking.MASK)
         return reason
 
 

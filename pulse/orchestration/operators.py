@@ -16,11 +16,11 @@ from zoneinfo import ZoneInfo
 from asgiref.sync import sync_to_async
 
 from pulse import PulseError, archive, settings
-from pulse.archive import ArchiveError, index, lives, manifest, proof, retention
-from pulse.execution import notebooks
+from pulse.archive import ArchiveError, index, lives, manifest, proof
+from pulse.execution import errors, light, runner, settling, store
 from pulse.orchestration import plugin
 
-with notebooks.light_import():  # the provider imports papermill, and that every cloud's SDK
+with light.light_import():  # the provider imports papermill, and that every cloud's SDK
     from airflow.providers.papermill.operators.papermill import PapermillOperator
 from airflow.providers.standard.operators.branch import BaseBranchOperator
 from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Param
@@ -79,7 +79,7 @@ def as_of(dag_run: Any, zone: ZoneInfo | None = None) -> datetime:
 
 def run_name(dag_run: Any) -> str:
     """A run's id as tables and folders bear it."""
-    return notebooks.safe_name(dag_run.run_id)
+    return runner.safe_name(dag_run.run_id)
 
 
 MACROS: dict[str, Callable[..., Any]] = {"as_of": as_of, "event_date": event_date, "run_name": run_name}
@@ -197,7 +197,7 @@ class NotebookOperator(PapermillOperator):
             )
             self.output_nb = _next_attempt(f"{folder}/{self.notebook}", instance.try_number, config.output)
             _leave(context, NOTEBOOK, self.output_nb)
-            done = notebooks.run(
+            done = runner.run(
                 Path(self.input_nb),
                 self.output_nb,
                 self.parameters,
@@ -398,7 +398,7 @@ class DeliverOperator(_ToChats):
         from pulse.delivery import handed_on
 
         with _for_airflow(context):
-            message = handed_on.handed_on(notebooks.scraps(self.path), Path(self.path).name)
+            message = handed_on.handed_on(store.scraps(self.path), Path(self.path).name)
             return self.send(self.report, message, context, self.path)
 
 
@@ -431,7 +431,7 @@ class DeliverAlertsOperator(_ToChats):
         references: list[str] = []
         failures: list[PulseError] = []
         with _for_airflow(context):
-            handed = notebooks.scraps(self.path)
+            handed = store.scraps(self.path)
             for alert in handed_on.alerts_handed_on(handed, Path(self.path).name):
                 try:
                     message = handed_on.alert(alert, handed)
@@ -573,7 +573,7 @@ class ThinArchiveOperator(BaseOperator):
         if not Path(output).is_dir():
             raise AirflowSkipException(f"There is no archive at {output} yet; it begins with the first run.")
         with _for_airflow(context):
-            gone = retention.thin(Path(output), self.days)
+            gone = settling.settle_and_thin(Path(output), self.days)
         self.log.info("%d notebooks are gone; the manifest knows of them", len(gone))
         return len(gone)
 
@@ -684,9 +684,9 @@ def deliver(
     """Deliver a message that says from which archived notebook it comes, and write into the archive what was sent."""
     from pulse.delivery import sending
 
-    if not path or not notebooks.exists(path):
+    if not path or not store.exists(path):
         return sending.deliver(report, day, message, chats, run=run, settings=config)
-    message = replace(message, ref=notebooks.ref(path))
+    message = replace(message, ref=store.run_reference(path))
     root = None if "://" in config.output else Path(config.output)
     if root and config.archive_url:
         page = archive.address(archive.place(root, path))
@@ -737,7 +737,7 @@ def _is_for_good(error: PulseError) -> bool:
 
     if isinstance(error, sending.DeliveryError):
         return False
-    return isinstance(error, (notebooks.ParameterError, settings.SettingsError, sending.TelegramError))
+    return isinstance(error, (errors.ParameterError, settings.SettingsError, sending.TelegramError))
 
 
 def _leave(context: Any, key: str, what: str) -> None:
@@ -761,14 +761,14 @@ def _check_conf(context: Any) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             meant = f"did you mean '{near[0]}'" if near else f"it has {', '.join(known) or 'none'}"
-            raise notebooks.ParameterError(f"{context['dag'].dag_id} has no parameter '{name}': {meant}?")
+            raise errors.ParameterError(f"{context['dag'].dag_id} has no parameter '{name}': {meant}?")
 
 
 def _next_attempt(stem: str, number: int, root: str) -> str:
     """The archive's place for an attempt; an earlier one that was killed is told so, one that still runs is ended."""
     for earlier in range(1, number):
-        notebooks.settle(f"{stem}.{earlier}.ipynb", root, superseded=True)
-    while notebooks.exists(f"{stem}.{number}.ipynb"):  # the metadata database was reset, the archive was not
+        settling.settle(f"{stem}.{earlier}.ipynb", root, superseded=True)
+    while store.exists(f"{stem}.{number}.ipynb"):  # the metadata database was reset, the archive was not
         number += 1
     return f"{stem}.{number}.ipynb"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pulse import PulseError, clickhouse, metrics, settings, wording
 from pulse.dashboards import redash, superset
 from pulse.dashboards.redash_widgets import slice_key
-from pulse.execution import notebooks
+from pulse.execution import store
 from pulse.publishing import agreement
 from pulse.publishing.agreement import MOST_SLICES, Numbers, differences, plain
 from pulse.publishing.late_data import late_data
@@ -82,7 +82,7 @@ def _slices(db: clickhouse.ClickHouse, day: date) -> dict[str, float | None]:
 
 def _report(path: str, row: Numbers) -> Iterator[str]:
     """Compares the numbers in an archived report's text with the day's metrics, line by line."""
-    handed = notebooks.scraps(path)
+    handed = store.scraps(path)
     shown = [unescape(number).strip() for number in NUMBER.findall(handed["text"])]
     expected_by = [
         (column, wording.number(row[column], unit, handed["language"])) for column, unit in handed["metrics"]
@@ -100,4 +100,4 @@ def _newest_report(config: settings.Settings, day: date) -> str | None:
         return None
     found = Path(config.output).glob(f"daily_report/{day}/*/daily_report.*.ipynb")
     newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((str(path) for path in newest_first if "metrics" in notebooks.scraps(str(path))), None)
+    return next((str(path) for path in newest_first if "metrics" in store.scraps(str(path))), None)

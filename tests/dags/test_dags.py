@@ -19,7 +19,7 @@ from pulse_sandbox.clickhouse_stand_in import Server
 from dashboards.redash import KEY, Redash
 from pulse import clickhouse, settings
 from pulse.dashboards import redash
-from pulse.execution import notebooks
+from pulse.execution import runner
 from pulse.orchestration.failures import TellOperator
 from pulse.orchestration.operators import (
     CleanLogsOperator,
@@ -110,7 +110,7 @@ def test_what_is_written_as_a_template_is_one(path: Path, bag: Any) -> None:
 def test_every_notebook_task_fits_its_notebook(path: Path, bag: Any) -> None:
     for task in bag.dags[path.stem].tasks:
         if isinstance(task, NotebookOperator):
-            known = notebooks.parameters_of(Path(task.input_nb))
+            known = runner.parameters_of(Path(task.input_nb))
             assert set(task.parameters) <= set(known), task.task_id
 
 

@@ -30,7 +30,7 @@ def outside(clickhouse_server: Server, chats: Telegram, tmp_path: Path, monkeypa
 
 def archived(folder: Path, **handed: Any) -> str:
     """An executed notebook that handed these on."""
-    cell = nbformat.v4.new_code_cell("notebooks.glue(…)")
+    cell = nbformat.v4.new_code_cell("cells.glue(…)")
     for name, value in handed.items():
         scrap = {"name": name, "data": value, "encoder": "json", "version": 1}
         data, about = {"application/scrapbook.scrap.json+json": scrap}, {"scrapbook": {"name": name, "data": True}}
@@ -50,11 +50,11 @@ def deliver(path: str, report: str) -> list[str]:
 @pytest.mark.parametrize(
     ("handed", "said"),
     [
-        ({}, r"own\.1\.ipynb handed on no text \(what it handed on: nothing\): end the notebook with `notebooks\.glue"),
+        ({}, r"own\.1\.ipynb handed on no text \(what it handed on: nothing\): end the notebook with `cells\.glue"),
         ({"numbers": [], "txt": "x"}, r"handed on no text \(what it handed on: numbers, txt\)"),
         ({"text": "  "}, "handed on no text"),
         ({"text": 3}, "handed on no text"),
-        ({"text": "x", "chart": "chart.png"}, "is not a figure: `notebooks.glue"),
+        ({"text": "x", "chart": "chart.png"}, "is not a figure: `cells.glue"),
         ({"text": "x", "numbers": [["DAU", 1, 2]]}, r"numbers that own\.1\.ipynb handed on are not pairs"),
         ({"text": "x", "numbers": 5}, "are not pairs"),
         ({"text": "x", "language": "fr"}, "language that .* is 'fr'"),

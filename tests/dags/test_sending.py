@@ -258,9 +258,9 @@ def test_it_runs_at_eleven_local_time_over_a_clock_change(change: date) -> None:
 def test_the_chart_and_the_text_come_from_the_archived_notebook(outside: ClickHouse) -> None:
     kept = sorted(Path(settings.load().output).glob("daily_report/*/*/daily_report.*.ipynb"))
     assert kept
-    from pulse.execution import notebooks
+    from pulse.execution import store
 
-    handed = notebooks.scraps(str(kept[-1]))
+    handed = store.scraps(str(kept[-1]))
     assert handed["chart"].startswith(b"\x89PNG")
     assert "<b>" in handed["text"]
 

@@ -302,8 +302,8 @@ def _attempt(path: Path, code: str) -> None:
     dag, _, run = path.parts[-4:-1]
     about = {"dag": dag, "task": path.stem.split(".")[0], "run_id": run, "try": 1, "started_by": "by hand"}
     program = (
-        f"from pathlib import Path; from pulse.execution import notebooks; "
-        f"notebooks.run(Path({str(source)!r}), {str(path)!r}, {{}}, about={about!r}, "
+        f"from pathlib import Path; from pulse.execution import runner; "
+        f"runner.run(Path({str(source)!r}), {str(path)!r}, {{}}, about={about!r}, "
         f"root={settings.load().output!r})"
     )
     subprocess.run([sys.executable, "-c", program], env=os.environ, capture_output=True)

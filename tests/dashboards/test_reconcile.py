@@ -16,7 +16,7 @@ from dashboards.conftest import WITH_USERS, Published, environment
 from dashboards.redash import KEY, Redash
 from pulse import settings
 from pulse.dashboards import DashboardsError, redash, superset
-from pulse.execution import notebooks
+from pulse.execution import runner
 from pulse.metrics import shown_in
 from pulse.reports.reconcile import DisagreementError, reconcile
 
@@ -51,7 +51,7 @@ def variables(
     config = settings.load(**given)
     _install(config)
     where = output / "daily_report" / str(day) / "scheduled_x" / "daily_report.1.ipynb"
-    notebooks.run(NOTEBOOK, str(where), {"event_date": str(day)}, environment={**os.environ, **given})
+    runner.run(NOTEBOOK, str(where), {"event_date": str(day)}, environment={**os.environ, **given})
     return given
 
 

@@ -11,7 +11,7 @@ from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks import reference
 from notebooks.etl import MESSAGES, STEPS, Etl, Tables, assert_equal, sorted_tables
-from pulse.execution.notebooks import CheckError
+from pulse.execution.errors import CheckError
 from pulse.settings import ROOT
 
 FILE = ROOT.parent / "shared" / "data" / "college_messages.csv.gz"

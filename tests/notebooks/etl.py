@@ -25,7 +25,7 @@ from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks import reference
 from pulse.clickhouse import ClickHouse
-from pulse.execution import notebooks
+from pulse.execution import runner
 from pulse.settings import ROOT
 
 FOLDER = ROOT / "notebooks" / "etl"
@@ -217,9 +217,7 @@ class Etl:
         given = {"event_date": str(self.day if day is None else day), **parameters}
         for step in steps:
             own = {name: value for name, value in given.items() if name in code_cells(self.folder / f"{step}.ipynb")[1]}
-            notebooks.run(
-                self.folder / f"{step}.ipynb", str(folder / f"{step}.ipynb"), own, environment=self.environment
-            )
+            runner.run(self.folder / f"{step}.ipynb", str(folder / f"{step}.ipynb"), own, environment=self.environment)
 
     # --- tables out --------------------------------------------------------------------------------------------------
 

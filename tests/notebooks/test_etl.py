@@ -33,7 +33,7 @@ from notebooks.etl import (
 )
 from pulse import schema
 from pulse.clickhouse import ClickHouseError
-from pulse.execution.notebooks import CheckError, NotebookError
+from pulse.execution.errors import CheckError, NotebookError
 from pulse.metrics import Dimension
 from pulse.settings import SettingsError
 

@@ -10,7 +10,7 @@ from notebooks.looks import assert_worth_keeping
 
 from notebooks.etl import Etl
 from pulse.archive import render
-from pulse.execution import notebooks
+from pulse.execution import runner
 from pulse.settings import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
@@ -23,7 +23,7 @@ def test_the_report_in_the_archive(etl: Etl, tmp_path: Path) -> None:
     etl.run()
     kept = tmp_path / "daily_report.ipynb"
     given = {"event_date": str(etl.day)}
-    notebooks.run(ROOT / "notebooks/reports/daily_report.ipynb", str(kept), given, environment=etl.environment)
+    runner.run(ROOT / "notebooks/reports/daily_report.ipynb", str(kept), given, environment=etl.environment)
     html = str(render.notebook(kept.read_bytes()))
     assert re.search(r"<th>views</th>\s*<td>1,500</td>", html)
     assert re.search(r"<th>ctr</th>\s*<td>20.0 %</td>", html)
@@ -36,14 +36,14 @@ def test_the_report_in_the_archive(etl: Etl, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_table_and_message_is_shown_by_show(path: Path) -> None:
-    """A cell's last line that is a value goes through `notebooks.show`; what is printed is a sentence."""
+    """A cell's last line that is a value goes through `cells.show`; what is printed is a sentence."""
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             last = ast.parse(cell.source).body[-1]
             if isinstance(last, ast.Expr):
                 said = ast.unparse(last)
                 assert re.match(
-                    r"notebooks\.(show|expect|glue)\(|print\(|db\.(execute|write)\(|clickhouse\.|schema\.", said
+                    r"cells\.(show|expect|glue)\(|print\(|db\.(execute|write)\(|clickhouse\.|schema\.", said
                 ), said
             printed = [ast.unparse(node) for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
             assert not [each for each in printed if re.match(r"print\((text|found|frame|metrics|.*db\.read)", each)]

@@ -20,8 +20,8 @@ from pulse_sandbox.events_app import App
 from notebooks.etl import GENDER, NAMED_GENDER, Etl, Sources
 from pulse import PulseError
 from pulse.clickhouse import ClickHouse
-from pulse.execution import notebooks
-from pulse.execution.notebooks import CheckError
+from pulse.execution import runner, store
+from pulse.execution.errors import CheckError
 from pulse.monitoring.incidents import Finding, Incident
 from pulse.monitoring.rows import incident_rows
 from pulse.monitoring.series import Series
@@ -403,8 +403,8 @@ def test_an_old_tick_tells_nothing(watcher: Watcher) -> None:
 def test_it_runs_as_airflow_runs_it_in_russian(watcher: Watcher, tmp_path: Path) -> None:
     path = tmp_path / "anomalies.ipynb"
     given = {"as_of": _at("13:35").isoformat(), "useful_minutes": LONG_AGO, "language": "ru", "late_hours": 1.0}
-    notebooks.run(ROOT / "notebooks" / f"{ANOMALIES}.ipynb", str(path), given, environment=watcher.environment)
-    handed = notebooks.scraps(str(path))
+    runner.run(ROOT / "notebooks" / f"{ANOMALIES}.ipynb", str(path), given, environment=watcher.environment)
+    handed = store.scraps(str(path))
     (alert,) = handed["alerts"]
     assert "вместо" in alert["text"]
     assert "iOS в норме" in alert["text"]

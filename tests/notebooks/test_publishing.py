@@ -14,7 +14,7 @@ from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks.etl import STEPS, Etl, Tables, assert_equal
 from pulse.clickhouse import ClickHouse, ClickHouseError
-from pulse.execution.notebooks import CheckError
+from pulse.execution.errors import CheckError
 from pulse.publishing import cleaning, loads
 
 DAY = date(2025, 3, 12)

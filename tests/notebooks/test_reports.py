@@ -22,8 +22,8 @@ from pulse import schema
 from pulse.archive import index
 from pulse.archive.executed import key_numbers
 from pulse.delivery.markup import MAX_CAPTION, length
-from pulse.execution import notebooks
-from pulse.execution.notebooks import CheckError, NotebookError
+from pulse.execution import runner, store
+from pulse.execution.errors import CheckError, NotebookError
 from pulse.metrics import PARTS
 from pulse.settings import ROOT, SettingsError
 
@@ -100,9 +100,9 @@ def by_papermill(
 ) -> Report:
     """Run it as Airflow does, and read what the archived notebook hands on."""
     where = {**app.environment, **(environment or {})}
-    notebooks.run(FOLDER / f"{notebook}.ipynb", str(path), given, environment=where)
+    runner.run(FOLDER / f"{notebook}.ipynb", str(path), given, environment=where)
     assert_worth_keeping(path)
-    handed = notebooks.scraps(str(path))
+    handed = store.scraps(str(path))
     return Report(handed["text"], handed)
 
 
@@ -150,14 +150,14 @@ def test_the_archive_leads_from_the_report_to_the_load_that_published_its_number
         etl.run(steps=STEPS[:-1], run=run)
         path = f"etl/{DAY}/{run}/load.1.ipynb"
         given = {"event_date": str(DAY), "run": run}
-        notebooks.run(ROOT / "notebooks/etl/load.ipynb", str(tmp_path / path), given, **kept, about={"run_id": run})
+        runner.run(ROOT / "notebooks/etl/load.ipynb", str(tmp_path / path), given, **kept, about={"run_id": run})
         return path
 
     kept: dict[str, Any] = {"root": str(tmp_path), "environment": etl.environment}
     replaced, published = load("a"), load("b")
     report = f"daily_report/{DAY}/c/daily_report.1.ipynb"
     given = {"event_date": str(DAY)}
-    notebooks.run(FOLDER / "daily_report.ipynb", str(tmp_path / report), given, **kept)
+    runner.run(FOLDER / "daily_report.ipynb", str(tmp_path / report), given, **kept)
     later = load("d")
     with index.opened(tmp_path) as opened:
         found = {path: opened.attempt(path) for path in (replaced, published, report, later)}

@@ -23,8 +23,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill import iorw
 
 from pulse import PulseError, settings
-from pulse.archive import index, manifest, proof, render
-from pulse.execution import notebooks
+from pulse.archive import ArchiveError, index, manifest, proof, render
+from pulse.execution import errors, masking, record, runner, settling, store
 
 SECRET = "correct-horse-battery"  # noqa: S105
 
@@ -58,7 +58,7 @@ def kept(tmp_path: Path) -> Path:
     return tmp_path / "archive" / "2026-11-22" / "small.1.ipynb"
 
 
-def record(path: Path) -> dict[str, Any]:
+def metadata(path: Path) -> dict[str, Any]:
     return nbformat.read(path, as_version=4).metadata["pulse"]
 
 
@@ -66,52 +66,56 @@ def record(path: Path) -> dict[str, Any]:
 
 
 def test_a_run_is_kept_with_all_that_made_it(make: Make, kept: Path) -> None:
-    glue = "from pulse.execution import notebooks\nimport numpy as np\nnotebooks.glue(n=np.int64(7), t='x')"
+    glue = "from pulse.execution import cells\nimport numpy as np\ncells.glue(n=np.int64(7), t='x')"
     notebook = make("print(day, limit)", glue)
     root = kept.parent.parent
     about = {"dag": "etl", "try": 1}
-    done = notebooks.run(notebook, str(kept), {"day": "2026-11-22", "limit": 3}, about=about, root=str(root))
-    about = record(kept)
+    done = runner.run(notebook, str(kept), {"day": "2026-11-22", "limit": 3}, about=about, root=str(root))
+    about = metadata(kept)
     assert about["outcome"] == "succeeded"
     assert about["error"] is None
     assert about["parameters"] == {"day": "2026-11-22", "limit": 3}
     assert (about["dag"], about["try"], about["notebook"]) == ("etl", 1, "small")
     assert about["seconds"] == done.seconds > 0
-    assert about["commit"] == notebooks.commit()
-    assert notebooks.scraps(str(kept)) == {"n": 7, "t": "x"}
+    assert about["commit"] == record.commit()
+    assert store.scraps(str(kept)) == {"n": 7, "t": "x"}
     assert "2026-11-22 3" in kept.read_text()
 
     entries = [entry for entry, _ in manifest.read(root)]
     assert [entry["what"] for entry in entries] == ["begun", "ended"]
     sha256 = hashlib.sha256(kept.read_bytes()).hexdigest()
-    assert (entries[1]["sha256"], entries[1]["outcome"], notebooks.ref(str(kept))) == (sha256, "succeeded", sha256[:10])
+    assert (entries[1]["sha256"], entries[1]["outcome"], store.run_reference(str(kept))) == (
+        sha256,
+        "succeeded",
+        sha256[:10],
+    )
     assert proof.verify(root).problems == []
     with index.opened(root) as opened:
         (attempt,) = opened.by_reference(sha256[:10])
     assert (attempt.numbers, attempt.outcome, attempt.seconds) == ({"n": 7}, "succeeded", done.seconds)
-    with pytest.raises(notebooks.ArchiveError, match="holds no notebook"):
-        notebooks.ref(str(kept) + "x")
+    with pytest.raises(ArchiveError, match="holds no notebook"):
+        store.run_reference(str(kept) + "x")
 
 
 def test_a_figure_is_handed_on_as_the_png_that_it_saves(make: Make, kept: Path) -> None:
     draw = "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots(figsize=(3, 2), dpi=100)\naxes.plot([1, 2])"
-    notebooks.run(
-        make(draw + "\nplt.close()", "from pulse.execution import notebooks\nnotebooks.glue(chart=figure)"),
+    runner.run(
+        make(draw + "\nplt.close()", "from pulse.execution import cells\ncells.glue(chart=figure)"),
         str(kept),
         {},
     )
-    png = notebooks.scraps(str(kept))["chart"]
+    png = store.scraps(str(kept))["chart"]
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20]) == 300  # pixels wide, as asked for
     (shown,) = [out for out in nbformat.read(kept, 4).cells[-1].outputs if "image/png" in out.get("data", {})]
     assert shown.metadata["image/png"]["width"] == 150  # on the screen
     assert 'width="150"' in render.notebook(kept.read_bytes())
-    with pytest.raises(notebooks.ArchiveError, match="holds no notebook"):
-        notebooks.scraps(str(kept) + "x")
+    with pytest.raises(ArchiveError, match="holds no notebook"):
+        store.scraps(str(kept) + "x")
 
 
 def test_the_commit_is_the_checkouts(tmp_path: Path) -> None:
-    said = notebooks.commit()
+    said = record.commit()
     head = subprocess.run(["git", "-C", str(settings.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     assert said.removesuffix("-dirty") == (head.strip() or "unknown")
 
@@ -122,9 +126,9 @@ def test_queries_are_recorded_failed_ones_too(make: Make, kept: Path, clickhouse
         "print(db.value('select 1'), db.execute('create or replace table traced (a Int8) engine = Memory'))",
         "db.read('select * from nowhere')",
     )
-    with pytest.raises(notebooks.NotebookError, match=r"failed in cell 8 \(Step 2\): ClickHouseError: .*60"):
-        notebooks.run(notebook, str(kept), {}, environment={"CLICKHOUSE_URL": clickhouse_server.url})
-    queries = record(kept)["queries"]
+    with pytest.raises(errors.NotebookError, match=r"failed in cell 8 \(Step 2\): ClickHouseError: .*60"):
+        runner.run(notebook, str(kept), {}, environment={"CLICKHOUSE_URL": clickhouse_server.url})
+    queries = metadata(kept)["queries"]
     assert len(queries) == 3
     assert len({query["query_id"] for query in queries}) == 3
     assert queries[-1]["error"] == 60
@@ -138,7 +142,7 @@ def test_the_kernel_gets_the_connection_by_its_environment_and_nothing_of_airflo
     notebook = make(
         "import os\nprint(len(os.environ['CLICKHOUSE_URL']), [n for n, v in os.environ.items() if 'none-of' in v])"
     )
-    notebooks.run(notebook, str(kept), {}, environment={"CLICKHOUSE_URL": f"http://u:{SECRET}@h:1"}, secrets=[SECRET])
+    runner.run(notebook, str(kept), {}, environment={"CLICKHOUSE_URL": f"http://u:{SECRET}@h:1"}, secrets=[SECRET])
     assert "[]" in kept.read_text()
     assert SECRET not in kept.read_text()
     assert "CLICKHOUSE_URL" not in os.environ or SECRET not in os.environ["CLICKHOUSE_URL"]
@@ -174,7 +178,7 @@ hidden = [config.redash_api_key.get_secret_value(), config.superset_password.get
 length = len(config.clickhouse_url.get_secret_value())
 print('SHOWN', json.dumps([kept, config.superset_user, config.redash_url, length, *hidden]))
 """
-    notebooks.run(make(shows), str(kept), {})
+    runner.run(make(shows), str(kept), {})
     shown = next(out["text"] for out in nbformat.read(kept, 4).cells[-1].outputs if "SHOWN" in out.get("text", ""))
     environment, superset_user, redash_url, length, redash_key, superset_password = json.loads(shown.split("SHOWN ")[1])
     assert not set(theirs) & set(environment)
@@ -217,19 +221,19 @@ print('the end')
         heard.append(line)
         (kept.parent / "heard").touch()  # only then it goes on: what is printed is heard while it runs
 
-    with pytest.raises(notebooks.NotebookError, match="shows a secret"):
-        notebooks.run(make(talks, "print('next cell')", encoded), str(kept), {}, secrets=[SECRET], say=say)
+    with pytest.raises(errors.NotebookError, match="shows a secret"):
+        runner.run(make(talks, "print('next cell')", encoded), str(kept), {}, secrets=[SECRET], say=say)
     end = heard.index("next cell")
     assert heard[0] == "first"
-    assert sorted(heard[1:end]) == sorted(["30 %", "warned", "without an end", f"{notebooks.MASK} on stdout"])
+    assert sorted(heard[1:end]) == sorted(["30 %", "warned", "without an end", f"{masking.MASK} on stdout"])
     assert heard[-1] == "the end"
-    assert sum(line.count(notebooks.MASK) for line in heard[end:]) == 2 * 13
+    assert sum(line.count(masking.MASK) for line in heard[end:]) == 2 * 13
     assert not [line for line in heard if SECRET in line]
 
 
 def test_an_empty_cell_is_no_failure(make: Make, kept: Path) -> None:
-    notebooks.run(make("", "# only a comment", "x = 1"), str(kept), {})
-    assert record(kept)["outcome"] == "succeeded"
+    runner.run(make("", "# only a comment", "x = 1"), str(kept), {})
+    assert metadata(kept)["outcome"] == "succeeded"
 
 
 # --- a run that does not ---------------------------------------------------------------------------------------------
@@ -272,21 +276,21 @@ def test_an_empty_cell_is_no_failure(make: Make, kept: Path) -> None:
 )
 def test_a_failure_names_the_cell_and_the_error(make: Make, kept: Path, cell: str, outcome: str, said: str) -> None:
     notebook = make("before = 1", cell, "after = 1")
-    with pytest.raises(notebooks.NotebookError) as found:
-        notebooks.run(notebook, str(kept), {})
+    with pytest.raises(errors.NotebookError) as found:
+        runner.run(notebook, str(kept), {})
     assert f"small {outcome} in cell 6 (Step 1): " in str(found.value)
     assert said in str(found.value)
     assert str(found.value).endswith(f"Archived at {kept}")
-    about = record(kept)
+    about = metadata(kept)
     assert (about["outcome"], about["error"]["cell"]) == (outcome, 6)
     assert said in about["error"]["message"]
 
 
 def test_a_cell_that_takes_too_long_is_stopped(make: Make, kept: Path) -> None:
     notebook = make("import os\nprint('pid', os.getpid())", "import time\ntime.sleep(60)")
-    with pytest.raises(notebooks.NotebookError, match=r"timed out in cell 6 \(Step 1\)"):
-        notebooks.run(notebook, str(kept), {}, cell_seconds=2)
-    assert record(kept)["outcome"] == "timed out"
+    with pytest.raises(errors.NotebookError, match=r"timed out in cell 6 \(Step 1\)"):
+        runner.run(notebook, str(kept), {}, cell_seconds=2)
+    assert metadata(kept)["outcome"] == "timed out"
     assert not _alive(_kernel_pid(kept))
 
 
@@ -295,7 +299,7 @@ def test_sigterm_writes_the_truth_before_the_process_ends(make: Make, kept: Path
     process = _run_elsewhere(notebook, kept)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
-    about = record(kept)
+    about = metadata(kept)
     assert (about["outcome"], about["error"]["cell"]) == ("terminated", 6)
     assert not _alive(_kernel_pid(kept))
 
@@ -305,41 +309,41 @@ def test_a_run_killed_outright_is_running_until_the_next_one_says_so(make: Make,
     process = _run_elsewhere(notebook, kept)
     process.kill()
     process.wait(20)
-    assert record(kept)["outcome"] == "running"
+    assert metadata(kept)["outcome"] == "running"
     root = kept.parent.parent
     assert "has no end: it is running, or was killed" in proof.verify(root).remarks[0]
-    notebooks.settle(str(kept), str(root))
+    settling.settle(str(kept), str(root))
     assert (proof.verify(root).problems, proof.verify(root).remarks) == ([], [])
-    about = record(kept)
+    about = metadata(kept)
     assert (about["outcome"], about["error"]["cell"]) == ("killed", 6)
     kernel = _kernel_pid(kept)
     deadline = time.monotonic() + 20
     while _alive(kernel) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not _alive(kernel)  # it sees that its parent is gone
-    notebooks.settle(str(kept))
-    assert record(kept) == about
+    settling.settle(str(kept))
+    assert metadata(kept) == about
 
 
 def test_a_try_that_still_runs_is_left_alone_or_gives_its_place_to_a_later_one(make: Make, kept: Path) -> None:
     notebook = make("import os\nprint('pid', os.getpid())", "import time\ntime.sleep(5)", "after = 1", "later = 2")
     root = kept.parent.parent
     process = _run_elsewhere(notebook, kept, stderr=subprocess.PIPE)
-    notebooks.settle(str(kept), str(root))
-    assert record(kept)["outcome"] == "running"  # it does run
-    notebooks.settle(str(kept), str(root), superseded=True)
-    about = record(kept)
+    settling.settle(str(kept), str(root))
+    assert metadata(kept)["outcome"] == "running"  # it does run
+    settling.settle(str(kept), str(root), superseded=True)
+    about = metadata(kept)
     assert (about["outcome"], about["error"]["message"]) == (
         "terminated",
-        "a later try took its place while it still ran",
+        "a later try replaced it while it was still running",
     )
     second = kept.with_name("small.2.ipynb")
-    notebooks.run(make("x = 1"), str(second), {}, root=str(root))
+    runner.run(make("x = 1"), str(second), {}, root=str(root))
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert b"SupersededError: A later try of small took the place of this one while it still ran" in complaint
-    assert record(kept) == about  # it wrote nothing more
-    assert record(second)["outcome"] == "succeeded"
+    assert b"SupersededError: A later try of small replaced this one while it was still running" in complaint
+    assert metadata(kept) == about  # it wrote nothing more
+    assert metadata(second)["outcome"] == "succeeded"
     ends = [(entry["path"], entry["outcome"]) for entry, _ in manifest.read(root) if entry["what"] == "ended"]
     assert ends == [("2026-11-22/small.1.ipynb", "terminated"), ("2026-11-22/small.2.ipynb", "succeeded")]
     assert proof.verify(root).problems == []
@@ -351,15 +355,15 @@ def test_a_try_on_another_machine_gives_its_place_to_a_later_one(
 ) -> None:
     notebook = make("import os\nprint('pid', os.getpid())", "import time\ntime.sleep(3)", "after = 1")
     process = _run_elsewhere(notebook, kept, stderr=subprocess.PIPE)
-    host = record(kept)["host"]
+    host = metadata(kept)["host"]
     monkeypatch.setattr("socket.gethostname", lambda: "another")
-    notebooks.settle(str(kept), str(kept.parent.parent), superseded=True)
-    about = record(kept)
-    said = f"a later try took its place before {host} said how it ended"
+    settling.settle(str(kept), str(kept.parent.parent), superseded=True)
+    about = metadata(kept)
+    said = f"a later try replaced it before {host} recorded its outcome"
     assert (about["outcome"], about["error"]["message"]) == ("terminated", said)
     _, complaint = process.communicate(timeout=60)
     assert b"SupersededError: A later try of small" in complaint
-    assert record(kept) == about
+    assert metadata(kept) == about
 
 
 class Store:
@@ -387,26 +391,26 @@ def test_in_a_store_too_a_later_try_takes_the_place_of_one_that_still_runs(
     store = Store()
     monkeypatch.setattr(iorw.papermill_io, "_handlers", [("store://", store), *iorw.papermill_io._handlers])
     path = "store://bucket/etl/2026-11-22/small.1.ipynb"
-    with pytest.raises(notebooks.SupersededError, match="took the place of this one"):
-        notebooks.run(
+    with pytest.raises(errors.SupersededError, match="replaced this one"):
+        runner.run(
             make("print('first')", "after = 1"), path, {},
-            say=lambda line: notebooks.settle(path, superseded=True),
+            say=lambda line: settling.settle(path, superseded=True),
         )  # fmt: skip
     about = json.loads(store.texts[path])["metadata"]["pulse"]
     assert (about["outcome"], about["error"]["message"]) == (
         "terminated",
-        "a later try took its place while it still ran",
+        "a later try replaced it while it was still running",
     )
     again = path.replace(".1.", ".2.")
-    notebooks.run(make("x = 1"), again, {})
+    runner.run(make("x = 1"), again, {})
     assert json.loads(store.texts[again])["metadata"]["pulse"]["outcome"] == "succeeded"
 
 
 def _run_elsewhere(notebook: Path, kept: Path, stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
     """Run it in a process of its own and return when its second code cell runs."""
     code = (
-        "import sys, pathlib; from pulse.execution import notebooks; "
-        "notebooks.run(pathlib.Path(sys.argv[1]), sys.argv[2], {}, root=sys.argv[3])"
+        "import sys, pathlib; from pulse.execution import runner; "
+        "runner.run(pathlib.Path(sys.argv[1]), sys.argv[2], {}, root=sys.argv[3])"
     )
     command = [sys.executable, "-c", code, str(notebook), str(kept), str(kept.parent.parent)]
     process = subprocess.Popen(command, stderr=stderr)
@@ -467,8 +471,8 @@ HOLDS_ITSELF["again"] = [HOLDS_ITSELF]
 def test_wrong_parameters_are_refused_and_nothing_runs(
     make: Make, kept: Path, parameters: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(notebooks.ParameterError) as found:
-        notebooks.run(make("x = 1"), str(kept), parameters, secrets=[SECRET])
+    with pytest.raises(errors.ParameterError) as found:
+        runner.run(make("x = 1"), str(kept), parameters, secrets=[SECRET])
     assert said in str(found.value)
     assert SECRET not in str(found.value)
     assert not kept.exists()
@@ -496,10 +500,10 @@ nothing_said: int
         parameters=f"from datetime import date\nfrom typing import Optional{cell}",
     )
     given = {"where": "os=tvOS", "x": {"a": 1}, "limit": 7, "ratio": 2, "first": 3, "days": (5, 6), "since": "today"}
-    notebooks.run(notebook, str(kept), given)
+    runner.run(notebook, str(kept), given)
     assert "os=tvOS {'a': 1} 7 2 3 [5, 6] today" in kept.read_text()
-    assert record(kept)["parameters"] == {**given, "days": [5, 6]}
-    known = notebooks.parameters_of(notebook)
+    assert metadata(kept)["parameters"] == {**given, "days": [5, 6]}
+    known = runner.parameters_of(notebook)
     assert list(known) == [
         *["where", "x", "limit", "ratio", "name", "first", "second", "days", "since", "nothing_said"]
     ]
@@ -511,8 +515,8 @@ nothing_said: int
         ({"days": "1,2"}, "takes a list such as [1, 2] for 'days', not '1,2'."),
         ({"wher": "x"}, "has no parameter 'wher': did you mean 'where'?"),
     ]:
-        with pytest.raises(notebooks.ParameterError) as found:
-            notebooks.check(notebook, wrong)
+        with pytest.raises(errors.ParameterError) as found:
+            runner.check(notebook, wrong)
         assert said in str(found.value)
 
 
@@ -528,7 +532,7 @@ text = '''
 %s stays as it is
 '''
 """
-    known = notebooks.parameters_of(make(parameters=cell))
+    known = runner.parameters_of(make(parameters=cell))
     assert list(known) == ["files", "sql", "ratio", "text"]
     assert "%s stays" in known["text"].default
 
@@ -538,17 +542,17 @@ def test_the_password_of_a_proxy_can_be_masked_or_is_refused(
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://me:abc12@proxy.example.com:3128")
     with pytest.raises(PulseError, match=r"https_proxy: expected a password of at least 6 characters"):
-        notebooks.run(make("x = 1"), str(kept), {})
+        runner.run(make("x = 1"), str(kept), {})
     monkeypatch.setenv("https_proxy", "http://me:abc%2F1234@proxy.example.com:3128")
-    with pytest.raises(notebooks.NotebookError, match="shows a secret"):
-        notebooks.run(make("print('abc', '1234', sep='/')"), str(kept), {})
+    with pytest.raises(errors.NotebookError, match="shows a secret"):
+        runner.run(make("print('abc', '1234', sep='/')"), str(kept), {})
 
 
 def test_a_cell_that_is_no_python_is_a_sentence(make: Make) -> None:
     with pytest.raises(
-        notebooks.ParameterError, match=r"The cell tagged 'parameters' of small.ipynb is not valid Python: .*"
+        errors.ParameterError, match=r"The cell tagged 'parameters' of small.ipynb is not valid Python: .*"
     ):
-        notebooks.check(make(parameters="day = = 1"), {"day": "x"})
+        runner.check(make(parameters="day = = 1"), {"day": "x"})
 
 
 def test_numbers_and_dates_of_other_libraries_arrive_and_the_archive_is_json(make: Make, kept: Path) -> None:
@@ -559,12 +563,12 @@ def test_numbers_and_dates_of_other_libraries_arrive_and_the_archive_is_json(mak
         "days": [np.datetime64("2026-11-22", "ns"), *np.array(["2026-11-23"], "datetime64[D]")],
     }
     strange = """
-from pulse.execution import notebooks
-notebooks.glue(none=float('nan'), inf=[float('inf')], one=1)
+from pulse.execution import cells
+cells.glue(none=float('nan'), inf=[float('inf')], one=1)
 print('half \\ud83d')
 """
     parameters = "day = ''; limit = 5; names = {}; days = []"
-    notebooks.run(make("print(repr(day), repr(limit), names, days)", strange, parameters=parameters), str(kept), given)
+    runner.run(make("print(repr(day), repr(limit), names, days)", strange, parameters=parameters), str(kept), given)
     text = kept.read_text()
     assert "'2026-11-22' 3 {'at': '2026-11-22T15:00:00+00:00', 'list': [1.5, 2.5], 'one': 0.5}" in text
     assert "['2026-11-22T00:00:00', '2026-11-23T00:00:00']" in text
@@ -574,21 +578,21 @@ print('half \\ud83d')
 
     read = json.loads(kept.read_bytes(), parse_constant=refuse)
     assert read["metadata"]["pulse"]["parameters"]["limit"] == 3
-    assert notebooks.scraps(str(kept)) == {"inf": [None], "one": 1}
+    assert store.scraps(str(kept)) == {"inf": [None], "one": 1}
     assert "none is nan: there is nothing to hand on." in kept.read_text()
 
 
 def test_an_output_that_holds_nan_is_archived_as_json(make: Make, kept: Path) -> None:
     shows = "from IPython.display import display\ndisplay({'application/json': {'a': float('nan')}}, raw=True)"
-    notebooks.run(make(shows), str(kept), {})
+    runner.run(make(shows), str(kept), {})
     assert json.loads(kept.read_text(), parse_constant=lambda name: pytest.fail(name))
 
 
 def test_a_notebook_without_parameters_or_not_there_is_refused(make: Make, kept: Path, tmp_path: Path) -> None:
-    with pytest.raises(notebooks.ParameterError, match="no cell tagged 'parameters'"):
-        notebooks.run(make("x = 1", parameters=None), str(kept), {})
-    with pytest.raises(notebooks.ParameterError, match="There is no notebook at"):
-        notebooks.run(tmp_path / "nowhere.ipynb", str(kept), {})
+    with pytest.raises(errors.ParameterError, match="no cell tagged 'parameters'"):
+        runner.run(make("x = 1", parameters=None), str(kept), {})
+    with pytest.raises(errors.ParameterError, match="There is no notebook at"):
+        runner.run(tmp_path / "nowhere.ipynb", str(kept), {})
 
 
 # --- the archive -----------------------------------------------------------------------------------------------------
@@ -597,17 +601,15 @@ def test_a_notebook_without_parameters_or_not_there_is_refused(make: Make, kept:
 def test_nothing_in_the_archive_is_overwritten(make: Make, kept: Path) -> None:
     kept.parent.mkdir(parents=True)
     kept.write_text("an earlier attempt")
-    with pytest.raises(notebooks.ArchiveError, match="already in the archive"):
-        notebooks.run(make("x = 1"), str(kept), {})
+    with pytest.raises(ArchiveError, match="already in the archive"):
+        runner.run(make("x = 1"), str(kept), {})
     assert kept.read_text() == "an earlier attempt"
 
 
 @pytest.mark.parametrize("place", ["/proc/pulse/small.1.ipynb", "/dev/full/small.1.ipynb"])
 def test_an_archive_that_cannot_be_written_is_a_sentence(make: Make, place: str) -> None:
-    with pytest.raises(
-        notebooks.ArchiveError, match=r"cannot keep .*; make room or make it writable, or set PULSE_OUTPUT"
-    ):
-        notebooks.run(make("x = 1"), place, {})
+    with pytest.raises(ArchiveError, match=r"cannot keep .*; make room or make it writable, or set PULSE_OUTPUT"):
+        runner.run(make("x = 1"), place, {})
 
 
 def test_an_archive_that_fills_up_keeps_the_last_whole_notebook_and_says_so(
@@ -615,7 +617,7 @@ def test_an_archive_that_fills_up_keeps_the_last_whole_notebook_and_says_so(
 ) -> None:
     notebook = make("print('x' * 300_000)", "after = 1")
     code = (
-        "import resource, sys, pathlib, pulse.execution.notebooks as n\n"
+        "import resource, sys, pathlib, pulse.execution.runner as n\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"  # as if there were no more room
         "n.run(pathlib.Path(sys.argv[1]), sys.argv[2], {})"
     )
@@ -626,36 +628,36 @@ def test_an_archive_that_fills_up_keeps_the_last_whole_notebook_and_says_so(
         f"pulse.archive.ArchiveError: The archive cannot keep {kept} (File too large); "
         "make room or make it writable, or set PULSE_OUTPUT."
     )
-    assert record(kept)["outcome"] == "running"
+    assert metadata(kept)["outcome"] == "running"
     assert list(kept.parent.iterdir()) == [kept]
-    notebooks.settle(str(kept))
-    assert record(kept)["outcome"] == "killed"
+    settling.settle(str(kept))
+    assert metadata(kept)["outcome"] == "killed"
 
 
 def test_a_run_that_the_manifest_cannot_know_of_leaves_nothing(make: Make, kept: Path) -> None:
     root = kept.parent.parent
     (root / "manifest.jsonl").mkdir(parents=True)
-    with pytest.raises(notebooks.ArchiveError, match=r"manifest\.jsonl cannot be (read|written)"):
-        notebooks.run(make("x = 1"), str(kept), {}, root=str(root))
+    with pytest.raises(ArchiveError, match=r"manifest\.jsonl cannot be (read|written)"):
+        runner.run(make("x = 1"), str(kept), {}, root=str(root))
     assert not kept.exists()
 
 
 def test_a_secret_in_an_output_is_masked_and_fails_the_run(make: Make, kept: Path) -> None:
     notebook = make("word = '-'.join(['correct', 'horse', 'battery'])\nprint('it is', word)", "raise ValueError(word)")
-    with pytest.raises(notebooks.NotebookError) as found:
-        notebooks.run(notebook, str(kept), {}, secrets=[SECRET])
+    with pytest.raises(errors.NotebookError) as found:
+        runner.run(notebook, str(kept), {}, secrets=[SECRET])
     assert SECRET not in str(found.value)
     assert SECRET not in kept.read_text()
-    assert f"it is {notebooks.MASK}" in json.dumps(json.loads(kept.read_text()), ensure_ascii=False)
+    assert f"it is {masking.MASK}" in json.dumps(json.loads(kept.read_text()), ensure_ascii=False)
 
 
 def test_a_secret_that_shows_up_in_a_run_that_went_well_fails_it(make: Make, kept: Path) -> None:
     secret = "p@ss/word+1"  # noqa: S105
     shown = make("from urllib.parse import quote\nprint(quote('p@ss' + '/word+1', safe=''))")
-    with pytest.raises(notebooks.NotebookError, match=r"failed in cell 4 \(Step 0\): it shows a secret"):
-        notebooks.run(shown, str(kept), {}, secrets=[secret])
+    with pytest.raises(errors.NotebookError, match=r"failed in cell 4 \(Step 0\): it shows a secret"):
+        runner.run(shown, str(kept), {}, secrets=[secret])
     assert "p%40ss%2Fword%2B1" not in kept.read_text()
-    assert record(kept)["outcome"] == "failed"
+    assert metadata(kept)["outcome"] == "failed"
 
 
 def test_run_ids_become_names_that_differ_when_they_do() -> None:
@@ -666,7 +668,7 @@ def test_run_ids_become_names_that_differ_when_they_do() -> None:
         "x" * 250,
         "x" * 251,
     ]
-    names = [notebooks.safe_name(text) for text in ids]
+    names = [runner.safe_name(text) for text in ids]
     assert len(set(names)) == len(ids)
     assert all(name.replace("_", "").isalnum() and len(name) <= 80 for name in names)
     assert names[0].startswith("scheduled_2026_11_22T02_00_00_00_00_")

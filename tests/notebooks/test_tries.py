@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from notebooks.etl import Etl, assert_equal
-from pulse.execution import notebooks
+from pulse.execution import runner
 from pulse.settings import ROOT
 
 EXTRACTS = ("extract_feed", "extract_messages")
@@ -41,7 +41,7 @@ def test_two_tries_of_every_step_at_the_same_time_publish_the_day_once(etl: Etl,
     def attempt(step: str, number: int, **parameters: object) -> None:
         path = tmp_path / f"{step}.{number}.ipynb"
         given = {"event_date": str(etl.day), "run": f"{step}_{number}", **parameters}
-        notebooks.run(ROOT / "notebooks" / "etl" / f"{step}.ipynb", str(path), given, environment=etl.environment)
+        runner.run(ROOT / "notebooks" / "etl" / f"{step}.ipynb", str(path), given, environment=etl.environment)
         assert nbformat.read(path, as_version=4).metadata["pulse"]["outcome"] == "succeeded"
 
     extracts = {"feed": "extract_feed_2", "messages": "extract_messages_1"}

@@ -34,7 +34,7 @@ from pulse.archive import (
     retention,
     walk,
 )
-from pulse.execution import notebooks
+from pulse.execution import settling, store
 
 FORK = multiprocessing.get_context("fork")
 
@@ -332,11 +332,11 @@ def test_what_retention_removes_is_not_reported_as_a_forgery(tmp_path: Path) -> 
     for hour in range(1, 6):
         at = (datetime.now(UTC) - timedelta(days=90, hours=-hour)).isoformat()
         keep(tmp_path, place("anomalies", number=hour), started=at, alerts=[])
-    assert len(retention.thin(tmp_path)) == 3
+    assert len(settling.settle_and_thin(tmp_path)) == 3
     verdict = proof.verify(tmp_path)
     assert (verdict.problems, verdict.remarks, verdict.notebooks) == ([], [], 2)
     with pytest.raises(ArchiveError, match="keeps everything for 30 days at least"):
-        retention.thin(tmp_path, days=7)
+        settling.settle_and_thin(tmp_path, days=7)
 
 
 def test_a_path_outside_the_archive_is_not_recorded(root: Path) -> None:
@@ -694,7 +694,7 @@ def test_an_unknown_reference_is_answered_with_a_valid_example(root: Path, monke
 def test_the_mode_of_every_file_follows_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
-        notebooks._write("{}", str(tmp_path / place()), durable=True)
+        store.write("{}", str(tmp_path / place()), durable=True)
         keep(tmp_path, place("other"))
         index.keep_up(tmp_path)
     finally:
@@ -734,21 +734,21 @@ def watched(tmp_path: Path) -> Path:
 
 
 def test_quiet_runs_are_removed_but_alerts_failures_and_deliveries_stay(watched: Path) -> None:
-    gone = retention.thin(watched, now=NOW)
+    gone = settling.settle_and_thin(watched, now=NOW)
     # Of the quiet runs (03, 04, 08, 09) the first and the last stay; all of yesterday's stay.
     assert gone == [f"monitoring/{OLD}/run_{hour}/anomalies.1.ipynb" for hour in ("08", "04")]
     assert len(walk(watched)) == 12
     verdict = proof.verify(watched)
     assert (verdict.problems, verdict.remarks) == ([], [])
     assert not (watched / f"monitoring/{OLD}/run_08").exists()
-    assert retention.thin(watched, now=NOW) == []
+    assert settling.settle_and_thin(watched, now=NOW) == []
 
 
 def test_the_record_of_a_thinned_run_survives_a_rebuild_of_the_index(watched: Path) -> None:
     with index.opened(watched) as opened:
         before = opened.attempt(f"monitoring/{OLD}/run_08/anomalies.1.ipynb")
     assert before is not None
-    retention.thin(watched, now=NOW)
+    settling.settle_and_thin(watched, now=NOW)
     index.rebuild(watched)
     with index.opened(watched) as opened:
         assert opened.by_reference(before.reference) == [replace(before, state="thinned")]
@@ -759,21 +759,21 @@ def test_the_record_of_a_thinned_run_survives_a_rebuild_of_the_index(watched: Pa
 def test_a_thinned_notebook_that_comes_back_changed_is_reported(watched: Path) -> None:
     path = watched / f"monitoring/{OLD}/run_08/anomalies.1.ipynb"
     text = path.read_text()
-    retention.thin(watched, now=NOW)
+    settling.settle_and_thin(watched, now=NOW)
     write(path, text.replace("DAU", "dau").replace("succeeded", "failed"))
     assert re.search(
         r"run_08/anomalies\.1\.ipynb: added by hand: the notebook of this name was thinned", problems(watched)[0]
     )
     write(path, text)  # as after a crash between the entry and the removal
     assert problems(watched) == []
-    assert retention.thin(watched, now=NOW) == []
+    assert settling.settle_and_thin(watched, now=NOW) == []
     assert not path.exists()
 
 
 def test_a_notebook_that_was_changed_by_hand_is_never_removed(watched: Path) -> None:
     path = watched / f"monitoring/{OLD}/run_08/anomalies.1.ipynb"
     path.write_text(path.read_text().replace("c0ffee", "decaff"))
-    assert len(retention.thin(watched, now=NOW)) == 1
+    assert len(settling.settle_and_thin(watched, now=NOW)) == 1
     assert re.search(r"run_08/anomalies\.1\.ipynb: changed", problems(watched)[0])
 
 
@@ -784,7 +784,7 @@ def test_a_run_that_was_killed_long_ago_gets_its_end(tmp_path: Path) -> None:
         begin(watched, where, moment(5))
     write(watched / unsaid, notebook("failed", started=moment(5)))  # killed between the notebook and the manifest
     assert len(proof.verify(watched).remarks) == 2
-    retention.thin(watched, now=NOW)
+    settling.settle_and_thin(watched, now=NOW)
     verdict = proof.verify(watched)
     assert (verdict.problems, verdict.remarks) == ([], [])
     with index.opened(watched) as opened:
