@@ -26,17 +26,11 @@ from datetime import datetime, time, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
+from pulse.orchestration.dates import EVENT_DATE, MACROS, event_date_param
 from pulse.orchestration.failures import tell_in_the_end
-from pulse.orchestration.operators import (
-    EVENT_DATE,
-    MACROS,
-    DeliverOperator,
-    LateNoticeOperator,
-    NotebookOperator,
-    ReconcileOperator,
-    WaitForDay,
-    event_date_param,
-)
+from pulse.orchestration.operators import NotebookOperator, ReconcileOperator
+from pulse.orchestration.sending import DeliverOperator, LateNoticeOperator
+from pulse.orchestration.waiting import WaitForDay
 
 config = settings.load()
 

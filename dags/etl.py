@@ -30,16 +30,9 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
 from pulse import settings
+from pulse.orchestration.dates import EVENT_DATE, MACROS, TRY, event_date_param, try_of
 from pulse.orchestration.failures import tell_in_the_end
-from pulse.orchestration.operators import (
-    EVENT_DATE,
-    MACROS,
-    TRY,
-    NotebookOperator,
-    RefreshDashboardsOperator,
-    event_date_param,
-    try_of,
-)
+from pulse.orchestration.operators import NotebookOperator, RefreshDashboardsOperator
 
 config = settings.load()
 common = {"event_date": EVENT_DATE, "run": TRY}

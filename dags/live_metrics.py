@@ -14,8 +14,10 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
+from pulse.orchestration.dates import AS_OF, MACROS, TODAY
 from pulse.orchestration.failures import tell_in_the_end
-from pulse.orchestration.operators import AS_OF, MACROS, TODAY, DeliverOperator, NotebookOperator
+from pulse.orchestration.operators import NotebookOperator
+from pulse.orchestration.sending import DeliverOperator
 
 config = settings.load()
 

@@ -24,8 +24,10 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
+from pulse.orchestration.dates import AS_OF, MACROS, as_of_param
 from pulse.orchestration.failures import tell_in_the_end
-from pulse.orchestration.operators import AS_OF, MACROS, DeliverAlertsOperator, NotebookOperator, as_of_param
+from pulse.orchestration.operators import NotebookOperator
+from pulse.orchestration.sending import DeliverAlertsOperator
 
 config = settings.load()
 

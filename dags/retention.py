@@ -29,10 +29,9 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from pulse import settings
+from pulse.orchestration.dates import MACROS, TODAY
 from pulse.orchestration.failures import tell_in_the_end
-from pulse.orchestration.operators import (
-    MACROS,
-    TODAY,
+from pulse.orchestration.housekeeping import (
     CleanLogsOperator,
     CleanTablesOperator,
     ThinArchiveOperator,

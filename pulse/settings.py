@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_the_projects(cls, output: str) -> str:
         """Resolve a relative folder against the project's root, whatever the current folder is."""
-        return output if "://" in output else str(ROOT / Path(output).expanduser())
+        return output if in_object_store(output) else str(ROOT / Path(output).expanduser())
 
     @field_validator("timezone")
     @classmethod
@@ -193,6 +193,11 @@ class Settings(BaseSettings):
             name: named[name].get_secret_value() if isinstance(named[name], SecretStr) else named[name]
             for name in KERNEL
         }
+
+
+def in_object_store(path: str) -> bool:
+    """Whether a path leads into an object store, such as `s3://bucket/archive`, rather than to a folder."""
+    return "://" in path
 
 
 def load(**overrides: str) -> Settings:

@@ -29,6 +29,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pulse import PulseError
+from pulse.settings import in_object_store
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -41,11 +42,6 @@ _PATH = re.compile(r"(?:(?!\.)[^/\\\0]+/)+(?!\.)[^/\\\0]+\.ipynb")
 
 class ArchiveError(PulseError):
     """The archive cannot keep, find or prove a notebook."""
-
-
-def in_object_store(path: str) -> bool:
-    """Whether a path leads into an object store, such as `s3://bucket/archive`, rather than to a folder."""
-    return "://" in path
 
 
 def folder(output: str) -> Path:

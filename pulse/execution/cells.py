@@ -1,12 +1,12 @@
 """What notebooks import: checks, tables as people read them, and scraps."""
 
 import io
-import math
 from typing import Any
 
 from pulse.execution import show as shown
 from pulse.execution.errors import CheckError
 from pulse.execution.light import light_import
+from pulse.execution.parameters import finite
 
 
 def expect(condition: bool, sentence: str) -> None:
@@ -51,16 +51,3 @@ def glue(**values: Any) -> None:
                 print(f"{name} is {value}: there is nothing to hand on.")
             else:
                 scrapbook.glue(name, plain)
-
-
-def finite(value: Any) -> Any:
-    """A value with None in place of everything that is not a number (NaN, NaT, infinity)."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if type(value).__name__ in ("NaTType", "NAType"):
-        return None
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return value

@@ -134,6 +134,19 @@ def jsonable(value: Any, name: str) -> Any:
     )
 
 
+def finite(value: Any) -> Any:
+    """A value with None in place of everything that is not a number (NaN, NaT, infinity)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if type(value).__name__ in ("NaTType", "NAType"):
+        return None
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return value
+
+
 def _parameter(name: str, value: ast.expr | None, kinds: tuple[type, ...] | None) -> Parameter:
     try:
         default = ast.literal_eval(value) if value is not None else None

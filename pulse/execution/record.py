@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pulse import QUERY_MIME, archive
-from pulse.archive import ArchiveError, in_object_store, index, manifest
+from pulse.archive import ArchiveError, index, manifest
 from pulse.execution import store
-from pulse.execution.cells import finite
 from pulse.execution.errors import SupersededError
 from pulse.execution.light import light_import, load_backend
 from pulse.execution.masking import MASK, Mask
 from pulse.execution.outcome import cell_number, cell_title, judge
-from pulse.settings import ROOT
+from pulse.execution.parameters import finite
+from pulse.settings import ROOT, in_object_store
 
 with light_import():
     import nbformat
@@ -104,9 +104,7 @@ class Record:
         """Write the notebook before it runs, so that even a run that is killed at once leaves a trace."""
         load_backend(self.path)
         if store.exists(self.path):
-            raise ArchiveError(
-                f"{self.path} is already in the archive, where nothing is overwritten: run again."
-            )
+            raise ArchiveError(f"{self.path} is already in the archive, where nothing is overwritten: run again.")
         self.save()
         try:
             self.book.begun()

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pulse import archive
-from pulse.archive import ArchiveError, in_object_store
+from pulse.archive import ArchiveError
 from pulse.execution.light import light_import, load_backend
+from pulse.settings import in_object_store
 
 with light_import():
     import nbformat
-    import scrapbook
     from papermill import iorw
 
 
@@ -35,6 +35,8 @@ def scraps(path: str) -> dict[str, Any]:
     Raises:
         ArchiveError: there is no notebook at this path.
     """
+    with light_import():
+        import scrapbook  # it imports pandas, which no DAG file should load
     _must_exist(path)
     found: dict[str, Any] = {}
     for name, scrap in scrapbook.read_notebook(path).scraps.items():

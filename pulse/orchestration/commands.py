@@ -5,7 +5,7 @@ import os
 import subprocess
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,10 +57,8 @@ def daily(event_date: EventDate = "yesterday") -> None:
             task.retries = 0  # somebody is looking on
             if isinstance(task, TellOperator):
                 task.look = False  # no schedule is kept here
-            task.on_failure_callback = [
-                *task.on_failure_callback,
-                lambda context: failures.append(f"{context['exception']}"),
-            ]
+            before: Any = task.on_failure_callback  # a list, whatever it was given as
+            task.on_failure_callback = [*before, lambda context: failures.append(f"{context['exception']}")]
         if dags[name].test(run_conf={"event_date": str(day)}).state != "success":
             reasons = "\n".join(dict.fromkeys(failures)) or "the log above says why."
             raise PulseError(f"{name} failed for {day}: {reasons}")

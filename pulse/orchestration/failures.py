@@ -25,8 +25,14 @@ from airflow.sdk import DAG, BaseOperator, Variable
 
 from pulse import PulseError, settings
 from pulse.archive import ArchiveError, index
+from pulse.delivery.access import chat_list
+from pulse.delivery.message import Message, TelegramError
 from pulse.execution import masking, settling
-from pulse.orchestration.operators import NOTEBOOK, REASON, as_of, connected_settings, deliver, event_date
+from pulse.orchestration.connections import connected_settings
+from pulse.orchestration.dates import as_of, event_date
+from pulse.orchestration.sending import deliver
+from pulse.orchestration.tasks import NOTEBOOK, REASON
+from pulse.settings import in_object_store
 
 GRACE = timedelta(minutes=15)
 """How long after its time a run may begin before it counts as one that did not."""
@@ -45,8 +51,14 @@ ALIVE = frozenset({"running", "queued", "scheduled", "deferred", "restarting", "
 def tell_in_the_end(dag: DAG) -> None:
     """Give a DAG its last task; called once all others are there."""
     others = list(dag.tasks)
-    limits = {"retries": 3, "retry_delay": timedelta(minutes=1), "execution_timeout": timedelta(minutes=10)}
-    others >> TellOperator(task_id="tell", dag=dag, **limits).as_teardown()
+    last = TellOperator(
+        task_id="tell",
+        dag=dag,
+        retries=3,
+        retry_delay=timedelta(minutes=1),
+        execution_timeout=timedelta(minutes=10),
+    )
+    others >> last.as_teardown()
 
 
 @dataclass(frozen=True)
@@ -131,15 +143,13 @@ class _Desk:
         return reasons, path
 
     def _tell(self, report: str, day: date, text: str, path: str = "") -> None:
-        from pulse.delivery import sending
-
         told = self._told_without_ledger(report, day)
-        chats = [chat for chat in sending.chat_list(self.config.telegram_alert_chats) if chat not in told]
+        chats = [chat for chat in chat_list(self.config.telegram_alert_chats) if chat not in told]
         if not chats:
             return
         try:
-            done = deliver(report, day, sending.Message(text), ",".join(chats), path, self.config)
-        except sending.TelegramError:
+            done = deliver(report, day, Message(text), ",".join(chats), path, self.config)
+        except TelegramError:
             raise
         except PulseError as error:
             self.log.warning("The ledger is not there (%s); the alert chats are told without it.", error)
@@ -149,7 +159,7 @@ class _Desk:
                 self.log.info("%s of %s to chat %s: %s (%s)", report, day, each.chat, each.did, each.ref)
 
     def _tell_without_ledger(self, report: str, day: date, text: str, chats: list[str]) -> None:
-        from pulse.delivery import sending, unrecorded
+        from pulse.delivery import unrecorded
 
         missing = []
         for chat in chats:
@@ -157,11 +167,11 @@ class _Desk:
             self._remember(report, day, [*told, chat])  # before: told too little rather than every quarter of an hour
             try:
                 unrecorded.send_unrecorded(text, chat, self.config)
-            except sending.TelegramError as error:  # it certainly did not get it: the next look tries again
+            except TelegramError as error:  # it certainly did not get it: the next look tries again
                 self._remember(report, day, told)
                 missing.append(f"{error}")
         if missing:
-            raise sending.TelegramError("\n".join(missing))
+            raise TelegramError("\n".join(missing))
 
     def _told_without_ledger(self, report: str, day: date) -> list[str]:
         """The chats that were."""
@@ -204,7 +214,7 @@ class _Desk:
 
     def _settle(self) -> None:
         """Say of attempts that the archive takes for running, and whose task is over, that they were killed."""
-        if "://" in self.config.output:
+        if in_object_store(self.config.output):
             return  # no index; a task's own attempts are settled by the last task of its run
         try:
             with index.opened(Path(self.config.output)) as opened:
@@ -274,7 +284,7 @@ class _Desk:
     def _done_otherwise(self, dag: str, day: date) -> bool:
         """Whether somebody ran it for that day by hand."""
         with suppress(ArchiveError):
-            if "://" not in self.config.output:
+            if not in_object_store(self.config.output):
                 wanted = index.Filter(dag=dag, first=str(day), last=str(day), outcome="succeeded")
                 with index.opened(Path(self.config.output)) as opened:
                     return opened.search(wanted).total > 0
@@ -297,7 +307,8 @@ class _Desk:
         from airflow.sdk.execution_time.comms import GetPreviousDagRun
 
         asked = GetPreviousDagRun(dag_id=dag, logical_date=moment, state=state)
-        return task_runner.SUPERVISOR_COMMS.send(msg=asked).dag_run
+        answer: Any = task_runner.SUPERVISOR_COMMS.send(msg=asked)
+        return answer.dag_run
 
     def _asked_to_run(self, dag: str) -> bool:
         """Whether Airflow knows a DAG, and nobody has switched it off."""

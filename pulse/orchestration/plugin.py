@@ -5,23 +5,20 @@ builds the app.
 """
 
 import json
-import threading
 from collections.abc import Callable
 from functools import cached_property
-from typing import Annotated, Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 from jsonschema import FormatChecker
 
-from pulse import PulseError, archive, settings
+from pulse import settings
 
 HOME = "/archive"
 ENDED_DAY, PAST_MOMENT = "day that has ended", "moment that has come"
 """Formats of the trigger form's parameters, by which Airflow refuses a day or a moment that is still to come."""
-
-WARM_UP_SECONDS = 20.0  # after the app is made: while the server starts, tasks wait for it
 
 
 def _check_formats() -> None:
@@ -59,6 +56,8 @@ class ArchivePlugin(AirflowPlugin):
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """The app, built where it is asked for."""
+        from pulse.orchestration.archive_app import make_app  # fastapi, which only the API server should load
+
         return [{"app": make_app(), "url_prefix": HOME, "name": "Archive"}]
 
     @property
@@ -116,115 +115,3 @@ class ProjectZone:
 def _first_words() -> bytes:
     zone = json.dumps(json.dumps(settings.load().timezone))  # as the browser keeps it, within a script
     return f'<script>localStorage.getItem("timezone") ?? localStorage.setItem("timezone", {zone})</script>'.encode()
-
-
-def make_app() -> Any:
-    """The pages as an app: every address asks for Airflow's login, and shows only what the reader may see there."""
-    from airflow.api_fastapi.app import get_auth_manager
-    from airflow.api_fastapi.core_api.security import get_user
-    from fastapi import Depends, FastAPI, HTTPException, Request
-    from fastapi.responses import HTMLResponse, RedirectResponse, Response
-
-    from pulse.archive import index, pages
-
-    Reader = Annotated[Any, Depends(get_user)]  # noqa: N806
-
-    app = FastAPI(
-        title="Archive",
-        dependencies=[Depends(get_user)],
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
-
-    def answer(request: Request, user: Any, page: Callable[[index.Index, pages.Look], Any]) -> Any:
-        """A page, made for a reader."""
-        config = settings.load()
-        with index.opened(archive.folder(config.output)) as opened:
-            allowed = get_auth_manager().filter_authorized_dag_ids(dag_ids=set(opened.dags()), user=user)
-            made = page(opened, pages.Look(config, dags=frozenset(allowed), framed=_framed(request)))
-        return made if isinstance(made, Response) else HTMLResponse(made)
-
-    @app.get("/")
-    @app.get("/index.html")
-    def runs(request: Request, user: Reader) -> Any:
-        asked = request.query_params
-        names = ("first", "last", "dag", "notebook", "outcome", "text", "run_id", "task")
-        number = asked.get("page", "1")
-
-        def page(opened: index.Index, look: pages.Look) -> str:
-            wanted = index.Filter(**{name: asked.get(name, "")[:200] for name in names}, dags=look.dags)
-            return pages.list_page(opened, look, wanted, max(1, int(number[:18])) if number.isdecimal() else 1)
-
-        return answer(request, user, page)
-
-    @app.get("/run/{where:path}")
-    def run(request: Request, where: str, user: Reader) -> Any:
-        return answer(request, user, lambda opened, look: pages.run_page(opened, look, pages.place(where)))
-
-    @app.get("/compare.html")
-    def compare(request: Request, user: Reader, left: str = "", right: str = "") -> Any:
-        return answer(request, user, lambda opened, look: pages.compare_page(opened, look, left, right))
-
-    @app.get("/notebook/{where:path}")
-    def notebook(request: Request, where: str, user: Reader) -> Any:
-        def file(opened: index.Index, look: pages.Look) -> Response:
-            if not look.sees(opened.attempt(where)):
-                raise archive.ArchiveError(f"The archive holds no run {where[:200]!r}.")
-            content = archive.find(opened.root, where).read_bytes()
-            name = where.rpartition("/")[2].encode("ascii", "replace").decode().replace('"', "")
-            kept = {"Content-Disposition": f'attachment; filename="{name}"'}
-            return Response(content, media_type="application/x-ipynb+json", headers=kept)
-
-        return answer(request, user, file)
-
-    @app.get("/task")
-    def task(request: Request, dag: str, run_id: str, task: str, user: Reader) -> Any:
-        def newest(opened: index.Index, look: pages.Look) -> Any:
-            wanted = index.Filter(dag=dag, run_id=run_id, task=task, dags=look.dags)
-            found = opened.search(wanted).attempts
-            if not found:
-                return pages.list_page(opened, look, wanted)
-            return RedirectResponse(archive.address(max(found, key=lambda each: each.number).path))
-
-        return answer(request, user, newest)
-
-    @app.exception_handler(PulseError)
-    def sentence(request: Request, error: Exception) -> Any:
-        look = pages.Look(settings.load(), framed=_framed(request))
-        page = pages.message_page(look, "Not found", str(error), address())
-        return HTMLResponse(page, 404)
-
-    @app.exception_handler(HTTPException)
-    def refusal(request: Request, error: Exception) -> Any:
-        refused = cast(HTTPException, error)
-        if refused.status_code == 401 and "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse(get_auth_manager().get_url_login(next_url=str(request.url)))
-        return Response(str(refused.detail), refused.status_code, media_type="text/plain")
-
-    @app.middleware("http")
-    async def careful(request: Request, call_next: Any) -> Any:
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = pages.policy()
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "same-origin"
-        response.headers["Cache-Control"] = "private, no-store"
-        return response
-
-    later = threading.Timer(WARM_UP_SECONDS, _warm_up)
-    later.daemon = True
-    later.start()
-    return app
-
-
-def _framed(request: Any) -> bool:
-    """Whether the page is shown within Airflow's own."""
-    return bool(request.headers.get("sec-fetch-dest") == "iframe")
-
-
-def _warm_up() -> None:
-    """Load what showing a notebook takes, so that the first reader does not wait for it."""
-    from pulse.archive import compare, render
-
-    assert compare
-    render.warm_up()

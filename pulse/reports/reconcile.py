@@ -96,7 +96,7 @@ def _report(path: str, row: Numbers) -> Iterator[str]:
 
 
 def _newest_report(config: settings.Settings, day: date) -> str | None:
-    if "://" in config.output:
+    if settings.in_object_store(config.output):
         return None
     found = Path(config.output).glob(f"daily_report/{day}/*/daily_report.*.ipynb")
     newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)

@@ -16,7 +16,8 @@ from telegram_chats import Telegram
 
 from pulse import clickhouse, schema, settings
 from pulse.archive import manifest, proof
-from pulse.orchestration.operators import DeliverOperator, ThinArchiveOperator, VerifyArchiveOperator
+from pulse.orchestration.housekeeping import ThinArchiveOperator, VerifyArchiveOperator
+from pulse.orchestration.sending import DeliverOperator
 
 RUN = {"dag_run": SimpleNamespace(run_id="scheduled__1")}
 DAY = "2026-11-22"

@@ -20,16 +20,11 @@ from dashboards.redash import KEY, Redash
 from pulse import clickhouse, settings
 from pulse.dashboards import redash
 from pulse.execution import runner
+from pulse.orchestration.dates import as_of, event_date
 from pulse.orchestration.failures import TellOperator
-from pulse.orchestration.operators import (
-    CleanLogsOperator,
-    CleanTablesOperator,
-    NotebookOperator,
-    ThinArchiveOperator,
-    WaitForDay,
-    as_of,
-    event_date,
-)
+from pulse.orchestration.housekeeping import CleanLogsOperator, CleanTablesOperator, ThinArchiveOperator
+from pulse.orchestration.operators import NotebookOperator
+from pulse.orchestration.waiting import WaitForDay
 
 DAGS = sorted((settings.ROOT / "dags").glob("*.py"))
 

@@ -41,7 +41,7 @@ def archived(folder: Path, **handed: Any) -> str:
 
 
 def deliver(path: str, report: str) -> list[str]:
-    from pulse.orchestration.operators import DeliverOperator
+    from pulse.orchestration.sending import DeliverOperator
 
     task = DeliverOperator(task_id="deliver", report=report, event_date="2026-03-16", path=path, chats="report")
     return task.execute(RUN)
@@ -89,7 +89,7 @@ def alert(report: str, text: Any = "fell", **more: Any) -> dict[str, Any]:
 
 
 def tell(path: str) -> list[str]:
-    from pulse.orchestration.operators import DeliverAlertsOperator
+    from pulse.orchestration.sending import DeliverAlertsOperator
 
     return DeliverAlertsOperator(task_id="deliver", path=path, chats="alert").execute(RUN)
 

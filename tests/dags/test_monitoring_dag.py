@@ -15,7 +15,7 @@ from telegram_chats import Telegram
 
 from pulse import clickhouse, settings
 from pulse.clickhouse import ClickHouse
-from pulse.orchestration.operators import as_of
+from pulse.orchestration.dates import as_of
 
 ZONE = ZoneInfo("Europe/Moscow")
 DAY = date(2026, 10, 14)  # a Wednesday

@@ -270,7 +270,7 @@ def test_a_trigger_whose_server_says_nothing_blocks_no_other(
 ) -> None:
     from airflow.triggers.base import TriggerEvent
 
-    from pulse.orchestration.operators import DayPublished
+    from pulse.orchestration.waiting import DayPublished
 
     day = settings.load().event_day("yesterday") - timedelta(days=200)
     schema.ensure(outside)

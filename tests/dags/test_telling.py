@@ -267,7 +267,7 @@ def test_a_day_that_was_left_out_is_told_once_unless_somebody_did_it(on_call: st
     told = [message["text"] for message in chats.messages(on_call)]
     missing = [text for text in told if f"etl did not run for {days[2]:%-d %B}:" in text]
     assert len(missing) == 1
-    assert "trigger it with that date" in missing[0]
+    assert "trigger the DAG with that date" in missing[0]
     assert not any(f"for {day:%-d %B}" in text for day in (days[0], days[1], days[3]) for text in told)
     # Yesterday's run is there from 05:00 on, or is not due yet; a quarter of an hour later it is missing.
     due = datetime.now(settings.load().zone).time() >= datetime.min.time().replace(hour=5, minute=15)

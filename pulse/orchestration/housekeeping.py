@@ -1,0 +1,147 @@
+"""The nightly tasks: the archive is verified and thinned, and old rows and logs are deleted."""
+
+import itertools
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from pulse import PulseError, settings
+from pulse.archive import ArchiveError, lives, proof
+from pulse.delivery.message import Message
+from pulse.execution import settling
+from pulse.orchestration.connections import connected_settings
+from pulse.orchestration.sending import ToChats
+from pulse.orchestration.tasks import for_airflow
+from pulse.settings import in_object_store
+
+
+class ThinArchiveOperator(BaseOperator):
+    """Takes out of the archive what its retention lets go: see `pulse.archive.retention`.
+
+    Args:
+        days: how long everything stays, 30 or more.
+    """
+
+    def __init__(self, *, days: int = lives.DAYS, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.days = days
+
+    def execute(self, context: Any) -> int:
+        """Thin; gives how many notebooks are gone.
+
+        Raises:
+            AirflowSkipException: the archive has not begun, or is in an object store, whose own rules decide.
+            AirflowException: the archive cannot be read or written.
+        """
+        output = settings.load().output
+        if in_object_store(output):
+            raise AirflowSkipException(f"{output} is an object store: what stays there is for its own rules to say.")
+        if not Path(output).is_dir():
+            raise AirflowSkipException(f"There is no archive at {output} yet; it begins with the first run.")
+        with for_airflow(context):
+            gone = settling.settle_and_thin(Path(output), self.days)
+        self.log.info("%d notebooks are gone; the manifest knows of them", len(gone))
+        return len(gone)
+
+
+class CleanTablesOperator(BaseOperator):
+    """Drops what ClickHouse keeps no longer: see `pulse.publishing.keeping`."""
+
+    def execute(self, context: Any) -> list[str]:
+        """Clean; gives what was dropped.
+
+        Raises:
+            AirflowException: a partition cannot be dropped, or no server answers.
+        """
+        from pulse import clickhouse, schema
+        from pulse.publishing import cleaning
+
+        with for_airflow(context):
+            db = clickhouse.connect(connected_settings())
+            schema.ensure(db)  # before the first run of all there is none of the tables
+            dropped = cleaning.clean(db)
+        self.log.info("%s", "\n".join(dropped) or "nothing to drop")
+        return dropped
+
+
+class CleanLogsOperator(BaseOperator):
+    """Removes the logs of tasks and DAGs that have not been written to for a while, on this worker.
+
+    Args:
+        days: how long they stay.
+    """
+
+    def __init__(self, *, days: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.days = days
+
+    def execute(self, context: Any) -> int:
+        """Remove; gives how many logs are gone.
+
+        Raises:
+            AirflowException: a log cannot be removed.
+        """
+        from airflow.sdk.configuration import conf
+
+        before, gone = datetime.now(UTC).timestamp() - self.days * 86400, 0
+        with for_airflow(context):
+            folder = Path(conf.get("logging", "base_log_folder"))
+            try:
+                for path in list(folder.rglob("*.log")):
+                    if path.lstat().st_mtime < before:
+                        path.unlink()
+                        gone += 1
+                        for parent in itertools.takewhile(lambda each: each != folder, path.parents):
+                            with suppress(OSError):  # there is something else in it
+                                parent.rmdir()
+            except OSError as error:
+                raise PulseError(f"{error.filename} cannot be removed ({error.strerror}); make it writable.") from None
+        self.log.info("%d logs are gone", gone)
+        return gone
+
+
+class VerifyArchiveOperator(ToChats):
+    """Proves the archive, and sends the head of its chain to the chats: see `pulse.archive.proof`.
+
+    What stands in the chat is out of reach of whoever may write in the archive's folder; the ledger keeps it too, and
+    the next night's proof begins there. A head is sent once, without a notification.
+    """
+
+    template_fields = ("event_date",)
+
+    def execute(self, context: Any) -> str:
+        """Verify; gives the head.
+
+        Raises:
+            AirflowSkipException: the archive has not begun, or is in an object store, which has no manifest.
+            AirflowException: the archive is not as it was kept, or it or the ledger cannot be read.
+        """
+        from pulse import clickhouse, schema
+        from pulse.orchestration.texts import archive_notice
+
+        with for_airflow(context):
+            config = connected_settings()
+            if in_object_store(config.output):
+                raise AirflowSkipException(f"{config.output} is an object store, whose own versioning is the proof.")
+            root = Path(config.output)
+            db = clickhouse.connect(config)
+            schema.create_missing(db)
+            outside = proof.ledger(db, root)
+            if not root.is_dir() and not outside.heads:  # one that was there before is missed
+                raise AirflowSkipException(f"There is no archive at {root} yet; it begins with the first run.")
+            verdict = proof.verify(root, outside=outside, last_only=True)
+            for line in verdict.remarks:
+                self.log.info("%s", line)
+            if verdict.problems == verdict.gone:  # a head that is gone is told once: the next one begins anew
+                text = archive_notice(verdict.notebooks, verdict.head, config.language)
+                numbers = {"head": verdict.head, "folder": str(root.resolve())}
+                message = Message(text, numbers=numbers, silent=True)
+                self.send(f"{proof.NOTICE} {verdict.head[:16]}", message, context)
+            if verdict.problems:
+                raise ArchiveError(proof.sentence(verdict))
+        self.log.info("%d notebooks, all as they were kept; head %s", verdict.notebooks, verdict.head)
+        return verdict.head

@@ -1,0 +1,195 @@
+"""Tasks that send: what archived notebooks handed on, and notices; and what was sent, recorded in the archive."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, time
+from pathlib import Path
+from typing import Any, Literal
+
+from airflow.sdk import BaseOperator
+
+from pulse import PulseError, archive, settings
+from pulse.archive import ArchiveError, index, manifest
+from pulse.delivery.message import Delivery, DeliveryError, Message, TelegramError
+from pulse.execution import store
+from pulse.orchestration.connections import connected_settings
+from pulse.orchestration.tasks import for_airflow, is_for_good
+from pulse.settings import in_object_store
+
+Chats = Literal["report", "live", "alert"]
+
+log = logging.getLogger(__name__)
+
+# `pulse.delivery.sending` loads pandas and the bot's client, which the scheduler should not load to parse a DAG file.
+
+
+class ToChats(BaseOperator):
+    """What operators that send share: which chats, about which day, and what the log says of it."""
+
+    def __init__(self, *, chats: Chats, event_date: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.event_date = event_date
+        self.chats = chats
+
+    def send(self, report: str, message: Any, context: Any, path: str = "", event_date: str = "") -> list[str]:
+        """Deliver a message, made by the archived notebook at `path`; gives the references of the deliveries.
+
+        It is about the task's event date, or another.
+        """
+        config = connected_settings()
+        recipients = {
+            "report": config.telegram_report_chats,
+            "live": config.telegram_live_chats,
+            "alert": config.telegram_alert_chats,
+        }[self.chats]
+        run = context["dag_run"].run_id
+        day = date.fromisoformat(event_date or self.event_date)
+        done = deliver(report, day, message, recipients, path, config, run)
+        for each in done:
+            did = "nothing to do, it stands there already" if each.did == "nothing" else each.did
+            self.log.info("%s of %s to chat %s: %s (%s)", report, day, each.chat, did, each.ref)
+            if each.error:
+                self.log.warning("%s", each.error)
+        return [each.ref for each in done]
+
+
+class DeliverOperator(ToChats):
+    """Sends what an archived notebook handed on: `text`, and where it has them `chart`, `numbers` and `metrics`.
+
+    `numbers` are pairs of what readers call it and its number, in order, and `metrics` pairs of its column and unit in
+    the same order, by which a number is known whatever it is called; `language` says in which they are written.
+
+    What readers get is what is archived, and sending again recomputes nothing: see `pulse.delivery.sending.deliver`.
+
+    Args:
+        report: the report's name; with the event date and the chat, the key of a delivery.
+        event_date: the day it is about, templated.
+        path: the archived notebook's path, templated: a NotebookOperator's output.
+        chats: which of the settings' chats get it.
+    """
+
+    template_fields = ("event_date", "path")
+
+    def __init__(self, *, report: str, path: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.report = report
+        self.path = path
+
+    def execute(self, context: Any) -> list[str]:
+        """Deliver; gives the references of the deliveries.
+
+        Raises:
+            AirflowFailException: the notebook handed on nothing that can be sent, or a setting is wrong.
+            AirflowException: some chats did not get it; the others did.
+        """
+        from pulse.delivery import handed_on
+
+        with for_airflow(context):
+            message = handed_on.handed_on(store.scraps(self.path), Path(self.path).name)
+            return self.send(self.report, message, context, self.path)
+
+
+class DeliverAlertsOperator(ToChats):
+    """Sends the alerts that an archived notebook handed on: `alerts`, as `incidents.alerts` makes them.
+
+    Each is a delivery of its own: sent once, edited in place while its incident lives. One that fails holds no other
+    back.
+
+    Args:
+        path: the archived notebook's path, templated: a NotebookOperator's output.
+        chats: which of the settings' chats get them.
+    """
+
+    template_fields = ("path",)
+
+    def __init__(self, *, path: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+
+    def execute(self, context: Any) -> list[str]:
+        """Deliver; gives the references of the deliveries.
+
+        Raises:
+            AirflowFailException: of those that did not get through, none ever can.
+            AirflowException: some alerts did not reach some chats; the others did.
+        """
+        from pulse.delivery import handed_on
+
+        references: list[str] = []
+        failures: list[PulseError] = []
+        with for_airflow(context):
+            handed = store.scraps(self.path)
+            for alert in handed_on.alerts_handed_on(handed, Path(self.path).name):
+                try:
+                    message = handed_on.alert(alert, handed)
+                    references += self.send(alert["report"], message, context, self.path, alert["event_date"])
+                except PulseError as error:
+                    failures.append(error)
+            if failures:
+                told = "\n".join(dict.fromkeys(map(str, failures)))
+                raise TelegramError(told) if all(map(is_for_good, failures)) else PulseError(told)
+        return references
+
+
+class LateNoticeOperator(ToChats):
+    """Tells the chats, once, that the report of a day is late.
+
+    Args:
+        event_date: the day, templated.
+        chats: which of the settings' chats are told.
+        deadline: the local time by which the day should have been published.
+    """
+
+    template_fields = ("event_date",)
+
+    def __init__(self, *, deadline: time, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deadline = deadline
+
+    def execute(self, context: Any) -> list[str]:
+        """Send the notice; gives the references of the deliveries.
+
+        Raises:
+            AirflowException: some chats did not get it.
+        """
+        from pulse.reports.texts import late_notice
+
+        with for_airflow(context):
+            day = date.fromisoformat(self.event_date)
+            text = late_notice(day, self.deadline, connected_settings().language)
+            return self.send("late_notice", Message(text), context)
+
+
+def deliver(
+    report: str, day: date, message: Message, chats: str, path: str, config: settings.Settings, run: str = ""
+) -> list[Delivery]:
+    """Deliver a message with the reference of the archived notebook it comes from, and record that in the archive."""
+    from pulse.delivery import sending
+
+    if not path or not store.exists(path):
+        return sending.deliver(report, day, message, chats, run=run, settings=config)
+    message = replace(message, ref=store.run_reference(path))
+    root = None if in_object_store(config.output) else Path(config.output)
+    if root and config.archive_url:
+        page = archive.address(archive.place(root, path))
+        message = replace(message, link=f"{config.archive_url.rstrip('/')}/{page}")
+    done: Sequence[Delivery] = ()
+    try:
+        done = sending.deliver(report, day, message, chats, run=run, settings=config)
+    except DeliveryError as error:
+        done = error.deliveries
+        raise
+    finally:
+        if root and done:
+            _note(root, path, report, day, done)
+    return list(done)
+
+
+def _note(root: Path, path: str, report: str, day: date, done: Sequence[Delivery]) -> None:
+    """Tell the archive what was sent. The ledger knows it: where the archive cannot be written, the sending stands."""
+    try:
+        manifest.delivered(root, archive.place(root, path), report, day, done)
+        index.keep_up(root)
+    except ArchiveError as error:
+        log.warning("What was sent is in the ledger, but not in the archive: %s", error)

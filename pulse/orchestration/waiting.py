@@ -1,0 +1,122 @@
+"""Waits until the ETL has published a day."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.branch import BaseBranchOperator
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from pulse import PulseError
+from pulse.orchestration.connections import connected_settings
+from pulse.orchestration.tasks import for_airflow
+
+
+def is_published(day: str) -> bool:
+    """Whether the ETL has published a day.
+
+    Raises:
+        ClickHouseError: no server answers.
+    """
+    from pulse import clickhouse
+
+    config = connected_settings()
+    sql = "select count() from daily_metrics where event_date = {day:Date}"
+    try:
+        db = clickhouse.connect(config, clickhouse.PROBE_SECONDS)
+        return bool(db.value(sql, day=config.event_day(day)))
+    except clickhouse.ClickHouseError as error:
+        if error.code in (60, 81):  # the ETL, which creates the table, has never run
+            return False
+        raise
+
+
+class DayPublished(BaseTrigger):
+    """Waits, in the triggerer and in nobody's slot, until a day is published or a moment has come.
+
+    Its event says which: True where the day is published.
+    """
+
+    def __init__(self, event_date: str, until: str, seconds: float = 10.0) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's has no types
+        self.event_date = event_date
+        self.until = until
+        self.seconds = seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "pulse.orchestration.waiting.DayPublished", {
+            "event_date": self.event_date,
+            "until": self.until,
+            "seconds": self.seconds,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        until = datetime.fromisoformat(self.until)
+        while True:
+            try:
+                # In a thread of its own: by default all of a process's triggers share one, and wait for each other.
+                published = await sync_to_async(is_published, thread_sensitive=False)(self.event_date)
+            except PulseError as error:  # the server may come back before the time is over
+                self.log.warning("%s", error)
+                published = False
+            if published or datetime.now(UTC) >= until:
+                yield TriggerEvent(published)
+                return
+            await asyncio.sleep(min(self.seconds, max(0.1, (until - datetime.now(UTC)).total_seconds())))
+
+
+class WaitForDay(BaseBranchOperator):
+    """Goes on when the event date is published; deferred until then, for as long as `wait`.
+
+    Args:
+        event_date: the day, templated.
+        wait: how long.
+        then: the task to go on with.
+        otherwise: the task for when the time is over; None: this task fails.
+    """
+
+    template_fields = ("event_date",)
+
+    def __init__(
+        self, *, event_date: str, wait: timedelta, then: str, otherwise: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.execution_timeout = wait + timedelta(minutes=5)  # which bounds the wait too
+        self.event_date = event_date
+        self.wait = wait
+        self.then = then
+        self.otherwise = otherwise
+
+    def execute(self, context: Any) -> Any:
+        """Look once, then defer.
+
+        Raises:
+            AirflowFailException: the event date is none.
+            AirflowException: no server answers.
+        """
+        with for_airflow(context):
+            if is_published(self.event_date):
+                return self.do_branch(context, self.then)
+        until = datetime.now(UTC) + self.wait
+        self.log.info("%s is not published; waiting until %s", self.event_date, until.isoformat(timespec="minutes"))
+        trigger = DayPublished(self.event_date, until.isoformat())
+        return self.defer(trigger=trigger, method_name="resume")
+
+    def resume(self, context: Any, event: bool) -> Any:
+        """What the trigger found.
+
+        Raises:
+            AirflowFailException: the time is over and there is nothing to go on with.
+        """
+        if event:
+            return self.do_branch(context, self.then)
+        if self.otherwise:
+            return self.do_branch(context, self.otherwise)
+        reason = (
+            f"{self.event_date} was not published within {self.wait}; repair etl, then trigger this DAG with that date."
+        )
+        with for_airflow(context):
+            raise AirflowFailException(reason)
