@@ -378,6 +378,14 @@ def test_an_earlier_head_reveals_that_the_end_of_the_chain_was_cut_off(root: Pat
     ]
 
 
+def test_the_hash_of_an_entry_is_that_of_its_canonical_json() -> None:
+    """Old chains stay valid: the keys in order, no spaces, letters of other alphabets as they are."""
+    entry = {"what": "begun", "path": "etl/день/load.1.ipynb", "at": "2026-11-22"}
+    canonical = '{"at":"2026-11-22","path":"etl/день/load.1.ipynb","what":"begun"}'
+    assert manifest.bound(entry)["hash"] == hashlib.sha256(canonical.encode()).hexdigest()
+    assert manifest.bound({**entry, "hash": "another"}) == manifest.bound(entry)
+
+
 def test_many_writers_make_one_chain(tmp_path: Path) -> None:
     def work(writer: int) -> None:
         for number in range(25):

@@ -48,6 +48,27 @@ def test_a_claim_without_an_end_is_unknown_but_a_bid_is_nothing() -> None:
     assert lost.settles(NEW)  # whatever is to be sent: nobody may
 
 
+def test_an_attempt_that_failed_is_known_until_a_later_one_succeeds() -> None:
+    failed = [row("a", 2, "claimed", 0), row("a", 3, "failed", 1)]
+    assert standing(failed, NOON).failed == failed[1]
+    later = [*failed, row("b", 4, "claimed", 2), row("b", 5, "sent", 3)]
+    assert standing(later, NOON).failed is None
+    assert standing([row("a", 2, "claimed", 0)], NOON).failed is None
+
+
+def test_what_may_be_in_the_chat_is_what_was_sent_or_lost() -> None:
+    rows = [
+        row("a", 3, "sent", 0), row("b", 5, "failed", 10), row("c", 7, "unknown", 20), row("d", 9, "sent", 30, "edit"),
+    ]  # fmt: skip
+    assert [each.claim for each in standing(rows, NOON + timedelta(hours=1)).published] == ["a", "c", "d"]
+
+
+def test_the_next_winner_takes_the_turn_after_the_latest_claim() -> None:
+    assert standing([], NOON).turn == 0
+    assert standing([row("a", 4, "claimed", 0), row("b", 2, "claimed", 9)], NOON).turn == 4
+    assert standing([row("a", 7, "sent", 0)], NOON).turn == 6  # its claim was the step before
+
+
 def test_an_edit_without_an_end_is_done_again() -> None:
     rows = [row("a", 3, "sent", 0), row("b", 2, "claimed", 10, "edit", NEW)]
     here = standing(rows, NOON + timedelta(hours=1))
