@@ -1,6 +1,6 @@
 # Everything a person or a machine does with the project. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test prove coverage up notebook archive superset bench lint lock install
+.PHONY: help run test prove coverage docs up notebook archive superset bench lint lock install
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,7 @@ test: install $(SUPERSET)/.installed ## set up, then run all tests (the slowest 
 	@# a file's tests stay together, and the files in their order: the long ones come first
 	pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-prove: install $(SUPERSET)/.installed ## what takes longer than a test may: docs/prove.md says what it showed
+prove: install $(SUPERSET)/.installed ## what takes longer than a test may: docs/operations/prove.md says what it showed
 	pytest -m prove $(PYTEST_ARGS)
 
 coverage: install $(SUPERSET)/.installed ## what of the code the tests run: all suites, and every process they start
@@ -32,6 +32,9 @@ coverage: install $(SUPERSET)/.installed ## what of the code the tests run: all 
 	    pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	coverage combine --quiet
 	coverage report
+
+docs: install ## the documentation as pages in docs/_build/html
+	sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --jobs auto docs docs/_build/html
 
 up: install ## the sandbox and Airflow with its UI, on this machine only, until Ctrl-C
 	pulse sandbox run --live -- pulse airflow

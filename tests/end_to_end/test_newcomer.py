@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works, in a fresh copy of the project with nothing of ours around it."""
+"""Every command in the README and the documentation works, in a fresh copy of the project with nothing around it."""
 
 import http.client
 import json
@@ -21,7 +21,12 @@ from pulse import clickhouse as clickhouse_client
 from pulse import settings
 
 ROOT = settings.ROOT
-README = (ROOT / "README.md").read_text()
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "README.ru.md",
+    ROOT / "CONTRIBUTING.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not {"generated", "_build"} & {*page.parts}),
+]
 
 
 @dataclass
@@ -80,9 +85,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 def _commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    blocks = [block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 # Commands that do not end by themselves, or that this run is: how each of them is shown to work.
@@ -94,6 +99,7 @@ ELSEWHERE = {
     "make notebook": "test_make_notebook_serves_the_notebooks",
     "make superset": "test_make_superset_serves_the_dashboard",
     "make bench": "test_make_bench_measures",
+    "make docs": "unit/test_docs.py",
     "pulse dashboards superset": "dashboards/test_superset.py",
     "pulse dashboards redash": "dashboards/test_redash.py",
     "pulse airflow backfill": "test_airflow.py",
@@ -133,7 +139,7 @@ def test_a_port_in_use_is_one_sentence(home: Home) -> None:
     )
 
 
-class TestReadme:
+class TestPages:
     """Its commands, with the sandbox around them, as it says, and with an event date that the sandbox has."""
 
     @pytest.fixture(scope="class", autouse=True)

@@ -1,23 +1,10 @@
-"""What is kept how long: as README states it, and in whole months."""
+"""Rows go in whole months, once they are older than they are kept."""
 
-import re
 from datetime import UTC, datetime, timedelta
 
 from notebooks.etl import Etl
 from pulse import schema
 from pulse.publishing import cleaning, keeping
-from pulse.settings import ROOT
-
-
-def test_readme_states_what_is_kept_how_long() -> None:
-    stated = dict(re.findall(r"^\| (.+) \| (\d+(?: hour)?) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
-    for kept in keeping.TABLES:
-        assert stated[f"`{kept.table}`"] == str(kept.days)
-    assert stated["the archive: quiet notebooks"] == str(keeping.ARCHIVE_DAYS)
-    assert stated["Airflow's logs, and its database"] == str(keeping.LOG_DAYS)
-    assert stated["staging tables of a run"] == str(keeping.STAGING_DAYS)
-    assert stated["loads that were never published"] == str(keeping.UNPUBLISHED_DAYS)
-    assert stated["loads that another one took the place of"] == f"{keeping.REPLACED_HOURS} hour"
 
 
 def test_every_table_that_is_cleaned_is_one_of_months_and_loses_the_old_ones(etl: Etl) -> None:
