@@ -15,10 +15,10 @@ from pulse.monitoring import charts
 from pulse.monitoring.alerts import alerts
 from pulse.monitoring.explanation import Contribution, explain
 from pulse.monitoring.history import known_until
-from pulse.monitoring.incidents import Finding, Incident, Tick, fold
+from pulse.monitoring.incidents import Anomaly, Incident, Tick, fold
 from pulse.monitoring.rows import adopt, carried, changed_rows, from_row, incident_rows
 from pulse.monitoring.series import TOTAL, Series
-from pulse.monitoring.texts import explanation, incident
+from pulse.monitoring.texts import explanation_line, incident_text
 from pulse.monitoring.watch import Watch, WatchError, load_watch
 from pulse.settings import ROOT, Language
 
@@ -36,12 +36,12 @@ def at(number: int) -> datetime:
     return NOON + number * BUCKET
 
 
-def found(name: str, value: float = 40.0, expected: float = 100.0, score: float = 9.0) -> Finding:
+def anomaly(name: str, value: float = 40.0, expected: float = 100.0, score: float = 9.0) -> Anomaly:
     """A finding of a metric, or of `metric, dimension: value`."""
     signed = score if value > expected else -score
     direction = "spike" if value > expected else "drop"
     off = value / expected - 1
-    return Finding(Series.parse(name), direction, value, expected, 0.9 * expected, 1.1 * expected, signed, off)  # type: ignore[arg-type]
+    return Anomaly(Series.parse(name), direction, value, expected, 0.9 * expected, 1.1 * expected, signed, off)  # type: ignore[arg-type]
 
 
 def story(watch: Watch, *ticks: tuple[str, ...] | None, start: int = 0) -> list[Incident]:
@@ -51,7 +51,7 @@ def story(watch: Watch, *ticks: tuple[str, ...] | None, start: int = 0) -> list[
 
 def ticks_of(*ticks: tuple[str, ...] | None, start: int = 0) -> list[Tick]:
     return [
-        Tick(at(start + place), names is None, tuple(found(name) for name in names or ()), names is not None)
+        Tick(at(start + place), names is None, tuple(anomaly(name) for name in names or ()), names is not None)
         for place, names in enumerate(ticks)
     ]
 
@@ -92,8 +92,8 @@ def test_it_grows_and_shrinks(watch: Watch) -> None:
 
 def test_the_whole_app_leads_before_slices_and_the_same_series_for_as_long_as_it_shows(watch: Watch) -> None:
     ticks = [
-        Tick(at(0), False, (found("views, os: iOS", score=50), found("views", score=8), found("likes", score=7))),
-        Tick(at(1), False, (found("views", score=6), found("likes", score=20))),
+        Tick(at(0), False, (anomaly("views, os: iOS", score=50), anomaly("views", score=8), anomaly("likes", score=7))),
+        Tick(at(1), False, (anomaly("views", score=6), anomaly("likes", score=20))),
     ]
     (one,) = fold(ticks, watch)
     assert one.lead is not None
@@ -119,11 +119,11 @@ def test_what_goes_the_same_way_in_a_part_or_a_slice_is_one_incident(
 
 
 def test_what_goes_the_other_way_is_another_but_for_a_share_of_what_it_is_a_share_of(watch: Watch) -> None:
-    apart = fold([Tick(at(0), False, (found("views"), found("messages_sent", value=300)))], watch)
+    apart = fold([Tick(at(0), False, (anomaly("views"), anomaly("messages_sent", value=300)))], watch)
     assert sorted(each.direction for each in apart) == ["drop", "spike"]
-    together = fold([Tick(at(0), False, (found("views"), found("ctr", value=0.5, expected=0.2)))], watch)
+    together = fold([Tick(at(0), False, (anomaly("views"), anomaly("ctr", value=0.5, expected=0.2)))], watch)
     assert [each.direction for each in together] == ["drop"]
-    after = fold([Tick(at(0), False, (found("views"),)), Tick(at(1), False, (found("ctr", 0.5, 0.2),))], watch)
+    after = fold([Tick(at(0), False, (anomaly("views"),)), Tick(at(1), False, (anomaly("ctr", 0.5, 0.2),))], watch)
     assert spans(after) == [("drop", 0, None)]
 
 
@@ -138,15 +138,15 @@ def test_late_data_is_over_with_the_first_bucket_that_is_there(watch: Watch) -> 
 
 
 def test_that_data_was_late_is_not_forgotten_once_it_is_there(watch: Watch) -> None:
-    came = [Tick(at(0), True, (found("views"),)), Tick(at(1), True, (found("views"),)), Tick(at(2)), Tick(at(3))]
+    came = [Tick(at(0), True, (anomaly("views"),)), Tick(at(1), True, (anomaly("views"),)), Tick(at(2)), Tick(at(3))]
     assert spans(fold(came, watch)) == [("data_lag", 0, 2), ("drop", 0, 2)]
 
 
 def test_what_is_no_longer_watched_tells_of_nothing(watch: Watch) -> None:
     less = replace(watch, metrics={name: each for name, each in watch.metrics.items() if name != "messages_sent"})
     ticks = [
-        Tick(at(0), False, (found("views"), found("messages_sent"))),
-        Tick(at(1), False, (found("messages_sent"),)),
+        Tick(at(0), False, (anomaly("views"), anomaly("messages_sent"))),
+        Tick(at(1), False, (anomaly("messages_sent"),)),
     ]
     assert [[str(series) for series in each.series] for each in fold(ticks, less)] == [["views"]]
 
@@ -155,7 +155,7 @@ def test_ticks_in_any_order_and_twice_make_the_same(watch: Watch) -> None:
     names = ["views", "likes", "messages_sent, os: iOS", "ctr", "views, os: Android"]
     dice = random.Random(7)  # noqa: S311
     ticks = [
-        Tick(at(place), dice.random() < 0.1, tuple(found(name) for name in names if dice.random() < 0.2))
+        Tick(at(place), dice.random() < 0.1, tuple(anomaly(name) for name in names if dice.random() < 0.2))
         for place in range(200)
     ]
     expected = fold(ticks, watch)
@@ -256,11 +256,11 @@ def around_the_change(buckets: range) -> list[pd.Timestamp]:
 def test_an_incident_lasts_as_long_as_it_does_when_clocks_are_set_back(watch: Watch) -> None:
     """Views are down from 02:30 for an hour and a half: on the wall until 03:00, which is half an hour later."""
     moments = around_the_change(range(-3, 7))
-    ticks = [Tick(moment, False, (found("views"),) if 1 <= place < 7 else ()) for place, moment in enumerate(moments)]
+    ticks = [Tick(moment, False, (anomaly("views"),) if 1 <= place < 7 else ()) for place, moment in enumerate(moments)]
     random.Random(1).shuffle(ticks)  # noqa: S311
     (one,) = fold(ticks, watch)
     assert (one.resolved.timestamp() - one.opened.timestamp()) / 3600 == 1.5
-    told = incident(one, watch, (), "en", now=one.resolved)
+    told = incident_text(one, watch, (), "en", now=one.resolved)
     assert "02:30 CEST" in told
     assert "03:00" in told.splitlines()[-1]
 
@@ -269,7 +269,7 @@ def test_an_incident_comes_back_only_for_as_long_as_that_is(watch: Watch) -> Non
     """Two hours after its end another drop is news of its own, though the clock on the wall went on by one only."""
     moments = around_the_change(range(-5, 6))
     drops = {0, 9}  # 01:45 summer time, over at 02:00; 03:00 winter time, two hours later
-    ticks = [Tick(moment, False, (found("views"),) if place in drops else ()) for place, moment in enumerate(moments)]
+    ticks = [Tick(moment, False, (anomaly("views"),) if place in drops else ()) for place, moment in enumerate(moments)]
     assert [one.opened for one in fold(ticks, watch)] == [moments[0], moments[9]]
 
 
@@ -278,7 +278,7 @@ def test_what_happens_in_both_hours_of_the_same_name_is_told_twice(watch: Watch)
     assert (f"{summer:%H:%M}", f"{winter:%H:%M}") == ("02:15", "02:15")
     many = [
         Incident(
-            f"{opened:%z}{number}", "drop", opened, opened, found(f"views, os: {number}"), resolved=opened + BUCKET
+            f"{opened:%z}{number}", "drop", opened, opened, anomaly(f"views, os: {number}"), resolved=opened + BUCKET
         )
         for opened in (summer, winter)
         for number in range(watch.most_alerts + 1)
@@ -310,22 +310,22 @@ def test_the_dimension_in_which_the_deviation_is_concentrated_explains_it(watch:
     ]
     assert sum(each.share for each in why) == pytest.approx(1)
     assert why[0].share == pytest.approx(61 / 62)
-    assert explanation(one, why, watch, "en") == "Android −61.0%, iOS normal"
-    assert explanation(one, why, watch, "ru") == "Android −61,0%, iOS в норме"
+    assert explanation_line(one, why, watch, "en") == "Android −61.0%, iOS normal"
+    assert explanation_line(one, why, watch, "ru") == "Android −61,0%, iOS в норме"
 
 
 def test_an_incident_of_a_slice_says_how_the_others_are(watch: Watch) -> None:
     rows = verdicts("views", "os", Android=(39, 100), iOS=(99, 100)) + verdicts("views", "gender", male=(10, 100))
     (one,) = story(watch, ("views, os: Android",))
     why = explain(pd.DataFrame(rows), one, watch)
-    assert explanation(one, why, watch, "en") == "iOS normal"
+    assert explanation_line(one, why, watch, "en") == "iOS normal"
 
 
 def test_where_all_slices_go_alike_none_explains_it(watch: Watch) -> None:
     rows = verdicts("views", "os", Android=(50, 100), iOS=(26, 50))
     (one,) = story(watch, ("views",))
     assert explain(pd.DataFrame(rows), one, watch) == []
-    assert explanation(one, [], watch, "en") == "all slices alike"
+    assert explanation_line(one, [], watch, "en") == "all slices alike"
 
 
 def test_a_rate_is_explained_by_rates_and_by_the_mix(watch: Watch) -> None:
@@ -334,13 +334,13 @@ def test_a_rate_is_explained_by_rates_and_by_the_mix(watch: Watch) -> None:
     rows = []
     for name, (value, due) in {"likes": (50, 100), "views": (500, 500), "ctr": (0.1, 0.2)}.items():
         rows += verdicts(name, "os", iOS=(value, due), Android=expected[name])
-    (one,) = fold([Tick(at(0), False, (found("ctr", 0.15, 0.2),))], watch)
+    (one,) = fold([Tick(at(0), False, (anomaly("ctr", 0.15, 0.2),))], watch)
     why = explain(pd.DataFrame(rows), one, watch)
     assert [(each.dimension_value, round(each.deviation, 3), round(each.share, 3)) for each in why] == [
         ("iOS", -0.1, 1.0),
         ("Android", 0.0, 0.0),
     ]
-    assert explanation(one, why, watch, "en") == "iOS −10.0pp, Android normal"
+    assert explanation_line(one, why, watch, "en") == "iOS −10.0pp, Android normal"
 
     # The rates stay at 30 % and 10 %, and iOS, the better one, shrinks from half of the views to a fifth: 20 % → 14 %.
     rows = []
@@ -350,7 +350,7 @@ def test_a_rate_is_explained_by_rates_and_by_the_mix(watch: Watch) -> None:
         rows += verdicts(name, "os", iOS=ios, Android=android)
     why = explain(pd.DataFrame(rows), one, watch)
     assert sum(each.mix for each in why) == pytest.approx(-0.06)
-    assert "shift between slices −6.0pp" in explanation(one, why, watch, "en")
+    assert "shift between slices −6.0pp" in explanation_line(one, why, watch, "en")
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def test_an_incident_is_told_once_edited_and_answered_when_it_is_over(watch: Wat
 
 def test_more_than_a_few_at_once_are_one_message(watch: Watch) -> None:
     many = [
-        Incident(f"{number:08d}", "drop", at(0), at(0), found(f"views, os: {number}"), (Series("views", "os", "x"),))
+        Incident(f"{number:08d}", "drop", at(0), at(0), anomaly(f"views, os: {number}"), (Series("views", "os", "x"),))
         for number in range(watch.most_alerts + 1)
     ]
     (told,) = alerts(many, {}, watch, "en")
@@ -407,21 +407,21 @@ def test_hostile_names_are_shown_and_not_obeyed(watch: Watch) -> None:
 def test_an_alert_fits_a_caption_whatever_it_says(watch: Watch, language: Language) -> None:
     long = "long & <very> long " * 20
     names = [f"{metric}, os: {long}" for metric in watch.metrics]
-    (one,) = fold([Tick(at(0), False, tuple(found(name, 1e18, 1e17) for name in names))], watch)
+    (one,) = fold([Tick(at(0), False, tuple(anomaly(name, 1e18, 1e17) for name in names))], watch)
     why = [Contribution("os", f"{place} {long}", 1e9, 0.3) for place in range(5)]
     link = "https://bi.example.com/superset/dashboard/pulse/"
-    text = incident(one, watch, why, language, now=at(500), link=link)
+    text = incident_text(one, watch, why, language, now=at(500), link=link)
     assert length(text) <= MAX_CAPTION - 150
     assert "<very>" not in text
 
 
 def test_a_deviation_of_hours_is_told_as_one_of_hours(watch: Watch) -> None:
-    leak = replace(found("views", 95, 100), deviation=-0.12, window=16)
+    leak = replace(anomaly("views", 95, 100), deviation=-0.12, window=16)
     (one,) = fold([Tick(at(0), False, (leak,))], watch)
-    title, range_, *_ = incident(one, watch, [], "en", now=at(1)).splitlines()
+    title, range_, *_ = incident_text(one, watch, [], "en", now=at(1)).splitlines()
     assert title == "🔴 <b>Views −12.0%</b>"
     assert range_ == "over 4 hours to 12:15; at last 95, expected 90 – 110"
-    assert "за 4 часа до 12:15" in incident(one, watch, [], "ru", now=at(1))
+    assert "за 4 часа до 12:15" in incident_text(one, watch, [], "ru", now=at(1))
 
 
 def test_the_chart_shows_the_metric_its_range_and_what_is_marked(watch: Watch) -> None:
@@ -460,11 +460,11 @@ def _with(tmp_path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("owners = []", "onwers = []", "watch.toml has an entry that is wrong or unknown: .*onwers"),
-        ("most_alerts = 5", "most_alert = 5", "watch.toml has an entry that is wrong or unknown: .*most_alert"),
-        ("[metrics.views]\nowners = []", "", "watch.toml names what it does not watch: views"),
+        ("owners = []", "onwers = []", "watch.toml has a wrong or unknown entry: .*onwers"),
+        ("most_alerts = 5", "most_alert = 5", "watch.toml has a wrong or unknown entry: .*most_alert"),
+        ("[metrics.views]\nowners = []", "", "watch.toml names metrics that it does not watch: views"),
         ("holidays = []", "holidays = [", "watch.toml is not TOML: "),
-        ('country = ""', 'country = "Atlantis"', "'Atlantis' is no country whose holidays are known"),
+        ('country = ""', 'country = "Atlantis"', "'Atlantis' is not a country whose holidays are known"),
         (
             "[metrics.views]",
             "[metrics.sights]",
