@@ -5,16 +5,18 @@ the scored ones, and what goes wrong in them are all drawn anew.
 """
 
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pulse.metrics import BUCKET
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-MINUTES = 15
-PER_DAY = 96
+MINUTES = BUCKET // timedelta(minutes=1)
+PER_DAY = timedelta(days=1) // BUCKET
 WEEK = 7 * PER_DAY
 KINDS = ("drop", "spike", "outage", "leak", "ratio", "slice", "shift", "late")
 
@@ -89,10 +91,12 @@ def _shape(random: np.random.Generator, hours: Floats) -> Floats:
 
     def hump(at: float, width: float) -> Floats:
         away = np.abs((hours - at + 12) % 24 - 12)
-        return np.exp(-0.5 * (away / width) ** 2)
+        height: Floats = np.exp(-0.5 * (away / width) ** 2)
+        return height
 
     day = hump(evening, random.uniform(2.5, 4.5)) + random.uniform(0, 0.9) * hump(morning, random.uniform(2, 4))
-    return random.uniform(0.04, 0.4) + day / day.max()
+    shape: Floats = random.uniform(0.04, 0.4) + day / day.max()
+    return shape
 
 
 def _rhythm(app: App, random: np.random.Generator) -> Floats:
@@ -106,14 +110,15 @@ def _rhythm(app: App, random: np.random.Generator) -> Floats:
     weekend = (mix * weekend + (1 - mix) * working) * random.uniform(0.6, 1.4)
     factors = random.normal(1, 0.05, 7)
     weekday = index.day_of_week.to_numpy()
-    holiday = np.isin(index.date, list(app.holidays))
+    holiday = np.isin(index.date, np.array(sorted(app.holidays)))
     free = (weekday >= 5) | holiday
-    rhythm = np.where(free, weekend, working) * np.where(
+    rhythm: Floats = np.where(free, weekend, working) * np.where(
         holiday, factors[6] * random.uniform(0.8, 1.1), factors[weekday]
     )
     growth = random.uniform(-0.03, 0.06)
     rhythm = rhythm * np.exp(growth * np.arange(len(index)) / WEEK)
-    return rhythm / rhythm[:WEEK].mean()
+    normal: Floats = rhythm / rhythm[:WEEK].mean()
+    return normal
 
 
 def _group(app: App, random: np.random.Generator, name: str) -> None:

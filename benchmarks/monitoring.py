@@ -26,7 +26,7 @@ from benchmarks.tables import Figure, goals, progress
 from pulse import schema, settings
 from pulse.clickhouse import ClickHouse
 from pulse.metrics import BUCKET
-from pulse.monitoring.history import histories, judge
+from pulse.monitoring.history import histories, judge_histories
 from pulse.monitoring.rows import unchanged, verdict_rows
 from pulse.monitoring.watch import load_watch
 
@@ -71,9 +71,9 @@ def series(url: str, scale: float) -> Iterator[Figure]:
     zone = settings.load().zone
     db = ClickHouse(url, "series", zone)
     schema.ensure(db)
-    end = pd.Timestamp.now("UTC").floor("15min").tz_convert(zone)
+    end = pd.Timestamp.now("UTC").floor(BUCKET).tz_convert(zone)
     start, slices = end - pd.Timedelta(days=DAYS), max(2, round(SLICES * scale))
-    db.execute(BUCKETS, start=start, slices=slices, buckets=DAYS * 96)
+    db.execute(BUCKETS, start=start, slices=slices, buckets=timedelta(days=DAYS) // BUCKET)
     watch = load_watch(NOTEBOOK.with_name("watch.toml"))
     cell = _sql("history_of")
     taken, stood = [], pd.DataFrame(columns=["bucket", "metric", "dimension", "dimension_value", "kind", "value"])
@@ -81,10 +81,10 @@ def series(url: str, scale: float) -> Iterator[Figure]:
         began = time.perf_counter()
         found = db.read(cell, start=start, end=end, least_share=0.0)
         read = time.perf_counter()
-        buckets = pd.date_range(start, end, freq="15min", inclusive="left")
+        buckets = pd.date_range(start, end, freq=BUCKET, inclusive="left")
         history = histories(found, buckets, watch, end)
         unchanged(stood, history, watch)
-        verdicts = judge(history, watch)
+        verdicts = judge_histories(history, watch)
         taken.append((read - began, time.perf_counter() - read))
         day = [row for bucket in buckets[-24:] for row in verdict_rows(bucket, verdicts)]
         stood = pd.DataFrame(day)
@@ -100,7 +100,7 @@ def counting(url: str, scale: float) -> Iterator[Figure]:
     zone = settings.load().zone
     source, db = ClickHouse(url, "busy_app", zone), ClickHouse(url, "busy", zone)
     ClickHouse(url, "default", zone).execute("create database if not exists busy_app")
-    end = pd.Timestamp.now("UTC").floor("15min").tz_convert(zone)
+    end = pd.Timestamp.now("UTC").floor(BUCKET).tz_convert(zone)
     start, rows = end - pd.Timedelta(hours=HOURS), round(EVENTS_A_DAY * HOURS / 24 * scale)
     kinds = {
         "feed_actions": ("action LowCardinality(String)", "if(number % 5 = 0, 'like', 'view')", 0.8),

@@ -1,1 +1,1 @@
-"""Monitoring: which metrics are out of range, which of those are one incident, and what is said about it."""
+"""Monitoring: finds metrics that are out of range, joins them into incidents and writes the alerts about them."""

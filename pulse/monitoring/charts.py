@@ -1,4 +1,4 @@
-"""The chart of an incident: a metric over a day with its expected range."""
+"""Draws the chart of an incident: a metric over a day with its expected range."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -23,19 +23,22 @@ ALARM = "#CC0033"
 HEIGHT = 4.4  # inches
 
 
-def chart(story: Incident, history: pd.DataFrame, watch: Watch, language: Language) -> Figure:
-    """The series that shows an incident best, over the day to the last bucket that shows it, with its expected range.
+def chart(incident: Incident, history: pd.DataFrame, watch: Watch, language: Language) -> Figure:
+    """Draw the series that shows an incident best, over the day up to the last bucket that shows it.
 
     Args:
-        story: an incident that has a leading series, which is in the history.
-        history: of `histories`.
+        incident: one with a leading series, which must be in the history.
+        history: from `histories`.
         watch: what is watched.
         language: of the chart.
+
+    Returns:
+        A figure that pyplot no longer holds.
     """
-    assert story.lead is not None
-    series = story.lead.series
+    assert incident.lead is not None
+    series = incident.lead.series
     watched = watch.metrics[series.metric]
-    until = history[: story.updated]
+    until = history[: incident.updated]
     band = detector.band(
         until[series],
         denominator=denominator(until, series, watch),
@@ -43,20 +46,20 @@ def chart(story: Incident, history: pd.DataFrame, watch: Watch, language: Langua
         is_holiday=watch.is_holiday,
         thresholds=watched.thresholds,
     )
-    shown = [bucket for bucket in band.index if story.opened <= bucket <= story.updated]
-    title = capital(incident_title(story, watch, language))
+    shown = [bucket for bucket in band.index if incident.opened <= bucket <= incident.updated]
+    title = capital(incident_title(incident, watch, language))
     return draw(title, watched.metric, band, shown, language)
 
 
 def draw(title: str, metric: Metric, band: pd.DataFrame, shown: Collection[datetime], language: Language) -> Figure:
-    """A metric over the last day with its expected range, what is not as expected marked.
+    """Draw a metric with its expected range.
 
     Args:
         title: the finding.
         metric: what is drawn.
         band: one row per bucket, indexed by its first moment in local time: `value`, `expected`, `lower`, `upper`; NaN
-            where one is not known.
-        shown: the buckets that are marked.
+            where a number is not known.
+        shown: the buckets to mark as anomalies.
         language: of dates and numbers.
 
     Returns:
@@ -83,7 +86,7 @@ def draw(title: str, metric: Metric, band: pd.DataFrame, shown: Collection[datet
         axis.set_title(word("per bucket", language, span=bucket_length(language)), loc="right", color=WORDS, size=12)
         room = (band["upper"] - band["value"]).fillna(0.0).iloc[len(moments) // 5 : 4 * len(moments) // 5]
         if len(room) and room.max() > 0:
-            place = moments.index(room.idxmax())  # where the words hide least
+            place = moments.index(room.idxmax())  # where the label hides least
             words = word("expected", language)
             axis.annotate(words, (place, band["upper"].iloc[place]), color=WORDS, ha="center", va="top")
         axis.set_xlim(-0.5, len(moments) + 0.5)
@@ -96,7 +99,7 @@ def draw(title: str, metric: Metric, band: pd.DataFrame, shown: Collection[datet
 
 
 def _widest(gaps: Sequence[int]) -> float:
-    """The middle of the longest run among these places, which are in order."""
+    """The middle of the longest run of consecutive places; the places are sorted."""
     runs: list[list[int]] = []
     for place in gaps:
         if runs and place == runs[-1][-1] + 1:
@@ -108,5 +111,5 @@ def _widest(gaps: Sequence[int]) -> float:
 
 
 def _clock(moment: datetime, language: Language) -> str:
-    """`06:00`; at midnight the day that begins."""
+    """The label of a tick: the time, such as `06:00`, or at midnight the day that begins."""
     return short_date(moment.date(), language) if moment.hour == 0 else f"{moment:%H:%M}"

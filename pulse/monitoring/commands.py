@@ -12,10 +12,10 @@ app = typer.Typer()
 
 @app.command()
 def buckets(
-    days: Annotated[int, typer.Option(help="How many days, counted back from now.")] = 46,
+    days: Annotated[int, typer.Option(help="How many days to count, back from now.")] = 46,
 ) -> None:
-    """Count the monitoring's buckets anew: after the source was corrected, or where too few days are there."""
-    from pulse.execution import runner
+    """Count the monitoring's buckets again, after a correction of the source or if the history is too short."""
+    from pulse.execution import runner  # papermill takes seconds to import, and `pulse --help` should not wait
 
     config = settings.load()
     now = datetime.now(config.zone)
@@ -28,4 +28,4 @@ def buckets(
         about={"dag": "buckets", "task": "anomalies", "run_id": run, "try": 1, "started_by": "by hand"},
         root=config.output,
     )
-    typer.echo(f"The buckets of {days} days are counted. Archived at {done.path}")
+    typer.echo(f"Counted the buckets of the last {days} days. The notebook is archived at {done.path}")

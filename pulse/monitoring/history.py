@@ -1,43 +1,45 @@
-"""Histories: what each series held by bucket, and the detector's verdict on the last one."""
+"""Builds the history of each watched series, and has the detector judge its last bucket."""
 
 import math
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 
-from pulse.metrics import BUCKET
+from pulse.metrics import BUCKET, WEEK
 from pulse.monitoring.detector import Thresholds, Verdict, judge_tick
 from pulse.monitoring.series import TOTAL, Series
 from pulse.monitoring.watch import Watch
 
-# Users who would have been there: with fewer, silence may be chance.
-LEAST_MISSED = 10
+LEAST_MISSED = 10  # users expected during a silence; with fewer, the silence may be chance
+WEEKS = 4  # weeks back whose same time says how many users to expect
 
 
 def histories(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watch: Watch, known_until: datetime) -> pd.DataFrame:
-    """The metrics of each slice by bucket.
+    """Build the history of every metric and slice.
 
     Args:
-        slices: one row per slice, the total among them: `dimension`, `dimension_value`, `places` (of buckets in
-            `buckets`) and for each metric its values there, as arrays.
+        slices: one row per slice, the total among them: `dimension`, `dimension_value`, `places` (the positions in
+            `buckets` at which it has rows) and for each metric its values there, as arrays.
         buckets: the first moments of the buckets.
-        watch: what is watched; a share's history is that of what it counts.
-        known_until: the latest event of all.
+        watch: what is watched. The history of a share is that of its numerator.
+        known_until: the moment up to which it is known what happened.
 
     Returns:
-        A column per `Series`. A bucket without a row is 0; before the first row of all, and from `known_until` on, NaN.
+        A column per `Series`. A bucket without a row is 0. Buckets before the first row of the total, and those from
+        `known_until` on, are NaN.
     """
-    series = [Series(name, row.dimension, row.dimension_value) for row in slices.itertuples() for name in watch.metrics]
+    rows = slices.to_dict("records")
+    series = [Series(name, row["dimension"], row["dimension_value"]) for row in rows for name in watch.metrics]
     values = np.zeros((len(buckets), len(series)), order="F")
     columns = {watched.of or name for name, watched in watch.metrics.items()}
     place = 0
-    for row in slices.to_dict("records"):
-        rows = np.asarray(row["places"], dtype=np.int64)
+    for row in rows:
+        places = np.asarray(row["places"], dtype=np.int64)
         counted = {name: np.asarray(row[name], dtype=np.float64) for name in columns}
         for name, watched in watch.metrics.items():
-            values[rows, place] = counted[watched.of or name]
+            values[places, place] = counted[watched.of or name]
             place += 1
     total = slices[slices["dimension"] == TOTAL[0]]
     values[: min(map(min, total["places"]), default=len(buckets))] = np.nan
@@ -46,15 +48,16 @@ def histories(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watch: Watch, kno
 
 
 def known_until(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watermark: datetime) -> datetime:
-    """Until when it is known what happened: the watermark, or the end of the buckets where silence since is ordinary.
+    """Find the moment up to which it is known what happened.
 
-    An app in which nothing happens at night is not late every night: silence says that data is late only where
-    `LEAST_MISSED` users would have been expected in it, going by the same time of the weeks before.
+    That is the watermark. But if the silence since then is ordinary, it is the end of the buckets: an app in which
+    nothing happens at night is not late every night. The silence means that data is late only if at least
+    `LEAST_MISSED` users are expected in it, judging by the same time in the weeks before.
 
     Args:
         slices: as for `histories`.
         buckets: as for `histories`.
-        watermark: the latest event of all.
+        watermark: the latest event of all sources.
     """
     end = buckets[-1] + BUCKET
     total = slices[slices["dimension"] == TOTAL[0]]
@@ -63,45 +66,48 @@ def known_until(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watermark: date
     users = np.zeros(len(buckets))
     users[total["places"].iloc[0]] = total["app_users"].iloc[0]
     silent = np.flatnonzero(buckets >= pd.Timestamp(watermark))
-    week = timedelta(days=7) // BUCKET
-    # The same time is the same on the wall: where clocks were changed since, it is so many buckets from where it was.
+    # The same time means the same local time: after a clock change it is further or fewer buckets away.
     ahead = (buckets.tz_localize(None) - buckets.tz_convert("UTC").tz_localize(None)) // pd.Timedelta(BUCKET)
     earlier = []
-    for back in (weeks * week for weeks in range(1, 5)):
+    for back in (weeks * (WEEK // BUCKET) for weeks in range(1, WEEKS + 1)):
         if len(silent) and silent[0] >= back:
             places = silent - back + ahead[silent] - ahead[silent - back]
             earlier.append(users[np.clip(places, 0, len(users) - 1)])
-    missed = np.median(earlier, axis=0).sum() if earlier else math.inf
+    missed = float(np.median(earlier, axis=0).sum()) if earlier else math.inf
     return watermark if missed >= LEAST_MISSED else end
 
 
-def judge(
+def judge_histories(
     history: pd.DataFrame, watch: Watch, lag_minutes: float = 0.0, thresholds: Mapping[str, Thresholds] | None = None
 ) -> dict[Series, Verdict]:
-    """The verdict on the last bucket of each series.
+    """Judge the last bucket of each series.
 
     Args:
-        history: of `histories`, up to the bucket to judge.
+        history: from `histories`, up to the bucket to judge.
         watch: what is watched.
         lag_minutes: how late the data is.
-        thresholds: others than those of `watch`, by metric.
+        thresholds: by metric, if not those of `watch`.
     """
     by_metric = thresholds or watch.thresholds
-    series: list[Series] = list(history.columns)
-    kinds = {place: "ratio" for place, each in enumerate(series) if watch.metrics[each.metric].per}
-    below = {place: denominator(history, series[place], watch) for place in kinds}
+    series = series_of(history)
+    shares = {str(each): denominator(history, each, watch) for each in series if watch.metrics[each.metric].per}
     verdicts = judge_tick(
-        history.set_axis(range(len(series)), axis=1),
-        denominators=pd.DataFrame(below) if below else None,
-        kinds=kinds,
+        history.set_axis([str(each) for each in series], axis=1),
+        denominators=pd.DataFrame(shares) if shares else None,
+        kinds=dict.fromkeys(shares, "ratio"),
         lag_minutes=lag_minutes,
         is_holiday=watch.is_holiday,
-        thresholds={place: by_metric[each.metric] for place, each in enumerate(series)},
+        thresholds={str(each): by_metric[each.metric] for each in series},
     )
-    return {each: verdicts[place] for place, each in enumerate(series)}
+    return {each: verdicts[str(each)] for each in series}
+
+
+def series_of(history: pd.DataFrame) -> list[Series]:
+    """The columns of a history from `histories`."""
+    return [each for each in history if isinstance(each, Series)]
 
 
 def denominator(history: pd.DataFrame, series: Series, watch: Watch) -> pd.Series | None:
-    """What a share is a share of; None for what is no share."""
+    """The denominator of a share by bucket; None if the series is not a share."""
     per = watch.metrics[series.metric].per
     return history[Series(per, *series[1:])] if per else None

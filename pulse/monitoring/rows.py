@@ -1,11 +1,11 @@
-"""Verdicts and incidents as rows of their tables in ClickHouse."""
+"""Turns verdicts and incidents into rows of their tables in ClickHouse, and rows into ticks and incidents."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -13,126 +13,141 @@ import pandas as pd
 from pulse.metrics import BUCKET
 from pulse.monitoring.detector import Verdict
 from pulse.monitoring.explanation import Contribution
-from pulse.monitoring.incidents import Finding, Incident, Tick
+from pulse.monitoring.history import series_of
+from pulse.monitoring.incidents import Anomaly, Incident, Tick
 from pulse.monitoring.series import TOTAL, Series
 from pulse.monitoring.watch import Watch
+
+TableRow: TypeAlias = dict[str, Any]
+"""A row of one of the monitoring's tables, by column."""
 
 NUMBERS = ("value", "expected", "lower", "upper", "score", "deviation")
 
 
-def verdict_rows(bucket: datetime, verdicts: Mapping[Series, Verdict]) -> list[dict[str, Any]]:
-    """Rows for table `verdicts`: one a series, and where nothing can be said because the data is late, one without.
+def verdict_rows(bucket: datetime, verdicts: Mapping[Series, Verdict]) -> list[TableRow]:
+    """Make rows for table `verdicts`, one per series.
 
-    Judged again once the data is there, the series' rows say what it holds; the other one goes on saying it was late.
+    If no series can be judged because the data is late, there is one more row, without a metric. Once the data has
+    arrived, the bucket is judged again and the series' rows are replaced; the row without a metric stays, as a record
+    that the data was late.
     """
-    said = ("kind", "is_anomaly", *NUMBERS, "window")
-    found = [
-        {"bucket": bucket, **series._asdict(), **{name: _finite(getattr(verdict, name)) for name in said}}
+    columns = ("kind", "is_anomaly", *NUMBERS, "window")
+    rows = [
+        {"bucket": bucket, **series._asdict(), **{name: _finite(getattr(verdict, name)) for name in columns}}
         for series, verdict in verdicts.items()
     ]
     kinds = {verdict.kind for verdict in verdicts.values()}
     if "data_lag" in kinds and kinds <= {"data_lag", "unknown"}:
-        found.append(
+        rows.append(
             {"bucket": bucket, **Series("", *TOTAL)._asdict(), "kind": "data_lag", "is_anomaly": False, "window": 1}
         )
-    return found
+    return rows
 
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _records(frame: pd.DataFrame) -> list[TableRow]:
+    """The rows of a frame, by column name."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
 def unchanged(verdicts: pd.DataFrame, history: pd.DataFrame, watch: Watch) -> set[datetime]:
-    """The buckets that were judged, none of their series was late, and that held then what they hold now.
+    """Find the buckets that need not be judged again: no series was late, and all hold what they held when judged.
 
     Args:
         verdicts: rows of table `verdicts`: `bucket`, the columns of a series, `kind`, `value`.
-        history: of `histories`.
+        history: from `histories`.
         watch: what is watched.
     """
     verdicts = verdicts[verdicts["metric"] != ""]
     late = verdicts["bucket"][verdicts["kind"] == "data_lag"]
-    columns = {tuple(series): place for place, series in enumerate(history) if not watch.metrics[series.metric].per}
+    columns = {
+        tuple(series): place for place, series in enumerate(series_of(history)) if not watch.metrics[series.metric].per
+    }
     keys = zip(verdicts["metric"], verdicts["dimension"], verdicts["dimension_value"], strict=True)
     column = np.array([columns.get(key, -1) for key in keys], dtype=np.int64)
     counted = verdicts[column >= 0]
-    now = history.to_numpy()[history.index.get_indexer(counted["bucket"]), column[column >= 0]]
+    now = history.to_numpy()[history.index.get_indexer(pd.Index(counted["bucket"])), column[column >= 0]]
     same = np.isclose(now, counted["value"].to_numpy(dtype=float, na_value=np.nan), rtol=0, atol=0, equal_nan=True)
     changed = counted["bucket"][~same]
     return set(verdicts["bucket"].unique()) - set(late.unique()) - set(changed.unique())
 
 
 def ticks(verdicts: pd.DataFrame) -> list[Tick]:
-    """The ticks of rows of table `verdicts`."""
-    findings: dict[datetime, list[Finding]] = {bucket: [] for bucket in verdicts["bucket"]}
-    for row in verdicts[verdicts["is_anomaly"]].to_dict("records"):
-        series = Series(row["metric"], row["dimension"], row["dimension_value"])
-        findings[row["bucket"]].append(_finding(series, row))
+    """Read the ticks from rows of table `verdicts`."""
+    anomalies: dict[datetime, list[Anomaly]] = {bucket: [] for bucket in verdicts["bucket"]}
+    for row in _records(verdicts[verdicts["is_anomaly"]]):
+        anomalies[row["bucket"]].append(_anomaly(row))
     of_series = verdicts["metric"] != ""
     late = set(verdicts["bucket"][~of_series])
     known = set(verdicts["bucket"][of_series & ~verdicts["kind"].isin(["data_lag", "unknown"])])
-    return [Tick(bucket, bucket in late, tuple(found), bucket in known) for bucket, found in findings.items()]
+    return [Tick(bucket, bucket in late, tuple(some), bucket in known) for bucket, some in anomalies.items()]
 
 
-def _finding(series: Series, row: Mapping[str, Any]) -> Finding:
+def _anomaly(row: Mapping[str, Any]) -> Anomaly:
+    series = Series(row["metric"], row["dimension"], row["dimension_value"])
     numbers = {name: math.nan if row[name] is None else float(row[name]) for name in NUMBERS}
-    return Finding(series, "drop" if numbers["score"] < 0 else "spike", **numbers, window=int(row["window"]))
+    return Anomaly(series, "drop" if numbers["score"] < 0 else "spike", **numbers, window=int(row["window"]))
 
 
 def carried(stored: pd.DataFrame, start: datetime, watch: Watch) -> list[Incident]:
-    """The incidents that began before a moment and could still go on then, as they stood at it, the earliest first.
+    """Find the incidents that began before a moment and may go on after it, as they stood at that moment.
 
-    With them nobody has to read what was judged since they began, however long they have been open.
+    With them no run has to read all verdicts since an incident began, however long it has been open.
 
     Args:
         stored: rows of table `incidents`.
-        start: the moment; the ticks from it on are to be folded.
+        start: the moment from which on ticks will be folded.
         watch: what is watched.
+
+    Returns:
+        The incidents in the order of opening.
     """
-    found = []
-    known = [row for row in stored.to_dict("records") if row["state"] != "withdrawn" and row["opened"] < start]
-    for incident in map(from_row, sorted(known, key=lambda row: row["opened"])):
+    incidents = []
+    before = [row for row in _records(stored) if row["state"] != "withdrawn" and row["opened"] < start]
+    for incident in map(from_row, sorted(before, key=lambda row: row["opened"])):
         if incident.resolved is None or incident.resolved > start:
             updated = min(incident.updated, start - BUCKET)
-            found.append(replace(incident, state="open", resolved=None, updated=updated))
+            incidents.append(replace(incident, state="open", resolved=None, updated=updated))
         elif start - incident.resolved < timedelta(hours=watch.reopen_hours):
-            found.append(incident)
-    return found
+            incidents.append(incident)
+    return incidents
 
 
 def adopt(incidents: Sequence[Incident], stored: pd.DataFrame) -> list[Incident]:
-    """The incidents, each with the reference under which it is known.
+    """Give the incidents the references under which they are stored.
 
-    Data that comes late may move an incident's beginning, and with it the reference that is made from it; the message
-    about it stays the same.
+    Data that comes late may move the beginning of an incident, and with it the reference that is made from it. With the
+    stored reference, the message about it stays the same.
     """
-    made, stands = {incident.ref for incident in incidents}, set(stored["incident"])
-    known = [row for row in stored.to_dict("records") if row["incident"] not in made and row["state"] != "withdrawn"]
-    found = []
+    made, known = {incident.ref for incident in incidents}, set(stored["incident"])
+    free = [row for row in _records(stored) if row["incident"] not in made and row["state"] != "withdrawn"]
+    adopted = []
     for incident in incidents:
-        end = incident.resolved or datetime.max.replace(tzinfo=incident.opened.tzinfo)
-        same = next(
-            (
-                row
-                for row in known
-                if row["direction"] == incident.direction and row["opened"] < end and incident.opened <= row["updated"]
-            ),
-            None,
-        )
-        if same and incident.ref not in stands:
-            known.remove(same)
+        same = next((row for row in free if _overlaps(incident, row)), None)
+        if same and incident.ref not in known:
+            free.remove(same)
             incident = replace(incident, ref=same["incident"])
-        found.append(incident)
-    return found
+        adopted.append(incident)
+    return adopted
 
 
-def incident_rows(incidents: Sequence[Incident], reasons: Mapping[str, Sequence[Contribution]]) -> list[dict[str, Any]]:
-    """Rows for table `incidents`, with what explains each as evidence."""
-    found = []
+def _overlaps(incident: Incident, row: TableRow) -> bool:
+    """Whether a stored incident has the same direction as an incident, and a bucket in common with it."""
+    end = incident.resolved or datetime.max.replace(tzinfo=incident.opened.tzinfo)
+    in_time = row["opened"] < end and incident.opened <= row["updated"]
+    return bool(row["direction"] == incident.direction and in_time)
+
+
+def incident_rows(incidents: Sequence[Incident], reasons: Mapping[str, Sequence[Contribution]]) -> list[TableRow]:
+    """Make rows for table `incidents`, with the contributions that explain each as evidence."""
+    rows = []
     for incident in incidents:
         lead = incident.lead
         numbers = {name: getattr(lead, name) if lead else 0.0 for name in NUMBERS}
-        found.append(
+        rows.append(
             {
                 "incident": incident.ref,
                 "state": incident.state,
@@ -148,15 +163,12 @@ def incident_rows(incidents: Sequence[Incident], reasons: Mapping[str, Sequence[
                 "evidence": json.dumps([asdict(each) for each in reasons.get(incident.ref, ())], ensure_ascii=False),
             }
         )
-    return found
+    return rows
 
 
 def from_row(row: Mapping[str, Any]) -> Incident:
-    """The incident of a row of table `incidents`."""
-    lead = None
-    if row["metric"]:
-        series = Series(row["metric"], row["dimension"], row["dimension_value"])
-        lead = _finding(series, row)
+    """Read the incident from a row of table `incidents`."""
+    lead = _anomaly(row) if row["metric"] else None
     return Incident(
         row["incident"],
         row["direction"],
@@ -170,33 +182,34 @@ def from_row(row: Mapping[str, Any]) -> Incident:
     )
 
 
-def changed_rows(new: Sequence[Mapping[str, Any]], stored: pd.DataFrame, start: datetime) -> list[dict[str, Any]]:
-    """The rows to write: those that say something else than the stored ones, and what is to be withdrawn.
+def changed_rows(new: Sequence[TableRow], stored: pd.DataFrame, start: datetime) -> list[TableRow]:
+    """Find the rows to write: those that differ from the stored ones, and those of incidents to withdraw.
 
     Args:
         new: the rows of all incidents since `start`.
         stored: rows of table `incidents`.
-        start: from when on the incidents were made anew.
+        start: the moment from which on the incidents were computed again.
     """
-    before = {row["incident"]: row for row in stored.to_dict("records")}
-    written = [dict(row) for row in new if row["incident"] not in before or not _same(row, before[row["incident"]])]
+    before = {row["incident"]: row for row in _records(stored)}
+    to_write = [dict(row) for row in new if row["incident"] not in before or not _same(row, before[row["incident"]])]
     made = {row["incident"] for row in new}
     for ref, row in before.items():
         if ref not in made and row["opened"] >= start and row["state"] != "withdrawn":
             gone = {name: value for name, value in row.items() if name != "recorded_at"}
-            written.append({**gone, "state": "withdrawn", "resolved": row["updated"] + BUCKET})
-    return written
+            to_write.append({**gone, "state": "withdrawn", "resolved": row["updated"] + BUCKET})
+    return to_write
 
 
-def _same(new: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
-    for name, value in new.items():
-        there = stored[name]
-        if value is None or (not isinstance(value, list) and pd.isna(value)):
-            if not pd.isna(there):
-                return False
-        elif isinstance(value, float):
-            if not math.isclose(value, there, rel_tol=1e-9, abs_tol=1e-12):
-                return False
-        elif value != there:
-            return False
-    return True
+def _same(new: TableRow, stored: TableRow) -> bool:
+    """Whether a stored row says the same as a new one; numbers may differ in their last digits."""
+    return all(_equal(value, stored[name]) for name, value in new.items())
+
+
+def _equal(value: Any, stored: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value == stored)
+    if pd.isna(value):
+        return bool(pd.isna(stored))
+    if isinstance(value, float):
+        return math.isclose(value, stored, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(value == stored)

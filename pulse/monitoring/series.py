@@ -1,13 +1,13 @@
-"""The series that are watched: a metric of the app as a whole, or of a slice."""
+"""The name of a watched series: a metric of the app as a whole, or of a slice."""
 
 from typing import NamedTuple
 
 TOTAL = ("total", "all")
-"""The dimension and value of the app as a whole."""
+"""The dimension and the value that stand for the app as a whole."""
 
 
 class Series(NamedTuple):
-    """A metric of a slice; of the app as a whole where dimension and value are `TOTAL`."""
+    """A metric of a slice, or of the app as a whole if dimension and value are `TOTAL`."""
 
     metric: str
     dimension: str
@@ -15,7 +15,7 @@ class Series(NamedTuple):
 
     @property
     def is_total(self) -> bool:
-        """Whether it is about all users."""
+        """Whether it is about the app as a whole."""
         return (self.dimension, self.dimension_value) == TOTAL
 
     def __str__(self) -> str:
@@ -23,7 +23,7 @@ class Series(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Series":
-        """The series that is written so."""
+        """Read a series from what `str` made of it."""
         metric, _, rest = text.partition(", ")
         dimension, _, value = rest.partition(": ")
         return cls(metric, dimension, value) if rest else cls(metric, *TOTAL)

@@ -1,7 +1,7 @@
-"""What is watched: `notebooks/monitoring/watch.toml`, checked."""
+"""Reads and checks `notebooks/monitoring/watch.toml`, which says what the monitoring watches."""
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cache
@@ -15,12 +15,12 @@ from pulse.monitoring.series import Series
 
 
 class WatchError(PulseError):
-    """The file that says what is watched is wrong; the text names the entry and what was expected."""
+    """`watch.toml` is wrong; the message names the entry and what to do."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A metric that is watched: its names, how sensitive the monitoring is, and who is told by name."""
+    """A metric that is watched, its thresholds, and the owners whom alerts mention."""
 
     metric: Metric
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -38,7 +38,7 @@ class Watched:
 
 
 class Snooze(NamedTuple):
-    """A metric of which nothing is told until a day is over: of one slice (`os: iOS`), or of all where it is empty."""
+    """A metric whose incidents are not sent until the end of a day: of one slice (`os: iOS`), or of all if empty."""
 
     metric: str
     slice: str
@@ -47,7 +47,7 @@ class Snooze(NamedTuple):
 
 @dataclass(frozen=True)
 class Watch:
-    """`notebooks/monitoring/watch.toml`, checked; what its entries mean stands there."""
+    """The checked content of `notebooks/monitoring/watch.toml`, whose comments explain the entries."""
 
     metrics: Mapping[str, Watched]
     least_share: float = 0.02
@@ -59,11 +59,11 @@ class Watch:
     snoozes: tuple[Snooze, ...] = ()
 
     def is_holiday(self, day: date) -> bool:
-        """Whether a day is one of the listed ones or a public holiday of the country."""
+        """Whether a day is listed, or is a public holiday of the country."""
         return day in self.holidays or (bool(self.country) and day in _public_holidays(self.country))
 
     def snoozed(self, series: Collection[Series], now: datetime) -> bool:
-        """Whether all of these series are snoozed: nothing is told of an incident that shows no other."""
+        """Whether all of these series are snoozed; an incident that no other series shows is not sent."""
         silent = [snooze for snooze in self.snoozes if now.date() <= snooze.until]
         return bool(series) and all(
             any(
@@ -75,45 +75,54 @@ class Watch:
 
     @property
     def thresholds(self) -> dict[str, Thresholds]:
-        """Each metric's."""
+        """The thresholds by metric."""
         return {name: watched.thresholds for name, watched in self.metrics.items()}
 
 
 def load_watch(path: Path) -> Watch:
-    """Read what is watched.
+    """Read and check the file.
 
     Raises:
-        WatchError: there is no such file, it is not TOML, or an entry is wrong.
+        WatchError: the file does not exist or is not TOML, or an entry is wrong.
     """
     try:
-        found = tomllib.loads(path.read_text())
+        entries = tomllib.loads(path.read_text())
     except OSError as error:
-        raise WatchError(f"{path} cannot be read ({error.strerror}); restore it.") from None
+        raise WatchError(f"{path} cannot be read ({error.strerror}); restore it from git.") from None
     except tomllib.TOMLDecodeError as error:
         raise WatchError(f"{path.name} is not TOML: {error}; correct it.") from None
     try:
-        metrics = {name: _watched(name, dict(entry)) for name, entry in found.pop("metrics", {}).items()}
+        metrics = {name: _watched(name, dict(entry)) for name, entry in entries.pop("metrics", {}).items()}
         snoozes = [
             Snooze(entry["metric"], entry.get("slice", ""), date.fromisoformat(str(entry["until"])))
-            for entry in found.pop("snooze", [])
+            for entry in entries.pop("snooze", [])
         ]
-        holidays = tuple(date.fromisoformat(str(day)) for day in found.pop("holidays", []))
-        watch = Watch(metrics, holidays=holidays, snoozes=tuple(snoozes), **found)
+        holidays = tuple(date.fromisoformat(str(day)) for day in entries.pop("holidays", []))
+        watch = Watch(metrics, holidays=holidays, snoozes=tuple(snoozes), **entries)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise WatchError(
-            f"{path.name} has an entry that is wrong or unknown: {error}; its comments say what it takes."
+            f"{path.name} has a wrong or unknown entry: {error}; its comments say what is allowed."
         ) from None
     unknown = {snooze.metric for snooze in watch.snoozes} - set(metrics)
     shares = {name for watched in metrics.values() for name in (watched.of, watched.per) if name} - set(metrics)
-    if not metrics or unknown or shares:
-        wrong = ", ".join(sorted(unknown | shares)) or "no metric at all"
-        raise WatchError(f"{path.name} names what it does not watch: {wrong}; add it under [metrics], or take it out.")
+    if not metrics:
+        raise WatchError(f"{path.name} watches no metric; add a table such as [metrics.views].")
+    if unknown or shares:
+        wrong = ", ".join(sorted(unknown | shares))
+        raise WatchError(
+            f"{path.name} names metrics that it does not watch: {wrong}; add them under [metrics], or remove the names."
+        )
     if watch.country:
         _public_holidays(watch.country)
     return watch
 
 
 def _watched(name: str, entry: dict[str, Any]) -> Watched:
+    """A metric from its table in the file.
+
+    Raises:
+        ValueError: it is not a metric of `metric_buckets`, nor a share of two of them.
+    """
     metric = BY_COLUMN.get(name)
     bucketed = columns("metric_buckets")
     if metric is None or not (name in bucketed or {metric.of, metric.per} <= set(bucketed)):
@@ -123,12 +132,12 @@ def _watched(name: str, entry: dict[str, Any]) -> Watched:
 
 
 @cache
-def _public_holidays(country: str) -> Any:
-    import holidays
+def _public_holidays(country: str) -> Container[date]:
+    import holidays  # takes a while to import, and most installations name no country
 
     try:
         return holidays.country_holidays(country)
     except NotImplementedError:
         raise WatchError(
-            f"watch.toml: '{country}' is no country whose holidays are known; give one such as RU."
+            f"watch.toml: '{country}' is not a country whose holidays are known; use an ISO 3166 code such as RU."
         ) from None

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from pulse import PulseError, archive, settings
 from pulse.archive import index, pages
-from pulse.orchestration.plugin import address
+from pulse.orchestration.addresses import address
 
 Reader: TypeAlias = Annotated[Any, Depends(get_user)]
 

@@ -13,7 +13,7 @@ from pulse import settings
 from pulse.delivery.message import Message
 from pulse.execution import runner, settling, store
 from pulse.execution.light import light_import
-from pulse.orchestration import plugin
+from pulse.orchestration.addresses import address
 from pulse.orchestration.connections import connected_settings
 from pulse.orchestration.dates import run_name
 from pulse.orchestration.sending import deliver
@@ -31,7 +31,7 @@ class ArchiveLink(BaseOperatorLink):
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Where the archive shows this task's notebook; Airflow keeps it when the task ends, however it ended."""
         what = {"dag": ti_key.dag_id, "run_id": ti_key.run_id, "task": ti_key.task_id}
-        return plugin.address(f"task?{urlencode(what)}")
+        return address(f"task?{urlencode(what)}")
 
 
 NOT_OURS = (

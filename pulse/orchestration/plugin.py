@@ -8,15 +8,13 @@ import json
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
-from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 from jsonschema import FormatChecker
 
 from pulse import settings
+from pulse.orchestration.addresses import HOME, address
 
-HOME = "/archive"
 ENDED_DAY, PAST_MOMENT = "day that has ended", "moment that has come"
 """Formats of the trigger form's parameters, by which Airflow refuses a day or a moment that is still to come."""
 
@@ -40,12 +38,6 @@ def _check_formats() -> None:
 
 
 _check_formats()
-
-
-def address(rest: str = "") -> str:
-    """Where the archive is on Airflow's server, under the path that its base address has."""
-    prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
-    return f"{prefix}{HOME}/{rest}"
 
 
 class ArchivePlugin(AirflowPlugin):

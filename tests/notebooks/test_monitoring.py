@@ -22,7 +22,7 @@ from pulse import PulseError
 from pulse.clickhouse import ClickHouse
 from pulse.execution import runner, store
 from pulse.execution.errors import CheckError
-from pulse.monitoring.incidents import Finding, Incident
+from pulse.monitoring.incidents import Anomaly, Incident
 from pulse.monitoring.rows import incident_rows
 from pulse.monitoring.series import Series
 from pulse.settings import ROOT
@@ -346,7 +346,7 @@ def test_a_tick_reads_no_more_for_history_nor_for_what_has_been_open_for_weeks(
         watcher.db.execute(copies)
     opened = _at("13:00") - timedelta(days=days)
     lead = ("views", "total", "all")
-    old = Finding(Series(*lead), "drop", 1.0, 9.0, 8.0, 10.0, -9.0, -0.9)
+    old = Anomaly(Series(*lead), "drop", 1.0, 9.0, 8.0, 10.0, -9.0, -0.9)
     since = Incident("open", "drop", opened, _at("12:45"), old, (old.series,), (old.series,))
     watcher.db.write(incident_rows([since], {}), "incidents")
     read.clear()
