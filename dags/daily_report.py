@@ -1,24 +1,26 @@
 """
 # daily_report: yesterday's numbers in Telegram at 11:00
 
-Every day at 11:00 local time: waits until `etl` has published the event date, runs
-`notebooks/reports/daily_report.ipynb`, and sends its text and chart, read from the archived notebook, to
-`TELEGRAM_REPORT_CHATS`. Is the day not there by 11:30, the chats get a short notice, and the report as soon as it is,
-until midnight.
+Runs every day at 11:00 local time. It waits until `etl` has published the event date, runs
+`notebooks/reports/daily_report.ipynb`, and sends the text and the chart of the archived notebook to
+`TELEGRAM_REPORT_CHATS`. If the day is not published by 11:30, the chats get a short notice, and the report follows as
+soon as the day is published, until midnight.
 
-A rerun with the same numbers sends nothing; with other numbers it corrects the message in place. Afterwards the text,
-the tables, and Superset and Redash where they are configured are compared: one number, every surface.
+A rerun with the same numbers sends nothing. A rerun with other numbers corrects the message in place. At the end,
+`reconcile` checks that the report, the tables, Superset and Redash (if configured) all show the same numbers.
 
-**When it fails**, the alert chat (`TELEGRAM_ALERT_CHATS`) is told once for an event date, and the
-failed task's log says why in its last lines.
+**When it fails**, the alert chat (`TELEGRAM_ALERT_CHATS`) gets one message for each event date. The last lines of the
+failed task's log say why.
 
 | task | what to do |
 | --- | --- |
 | wait_longer | the day was not published before midnight: repair `etl`, then trigger this DAG with that date |
-| daily_report | open the archived notebook that the log names; mend, then clear the task |
-| deliver, a chat failed | do what the line says (start the bot, correct the token, …), then clear the task |
-| deliver, a chat is unknown | look into the chat, then settle it with `pulse deliveries` as the line says |
-| reconcile | a table differs: clear `etl` for the date; the report: clear this run; a dashboard: install it again |
+| daily_report | open the archived notebook that the log names, fix the cause, then clear the task |
+| deliver: a chat failed | do what the line says (start the bot, correct the token, …), then clear the task |
+| deliver: a chat is unknown | look in the chat, then settle it with `pulse deliveries` as the line says |
+| reconcile: a table differs | clear `etl` for that date |
+| reconcile: the report differs | clear this run |
+| reconcile: a dashboard differs | install the dashboard again |
 """
 
 from datetime import datetime, time, timedelta

@@ -1,28 +1,30 @@
 """
 # etl: yesterday's activity, by user and by slice
 
-Every morning at 05:00 local time the notebooks of `notebooks/etl/` turn the app's raw actions of the day before into
-`user_activity`, `dimension_activity` and `daily_metrics`. The 11:00 report, Superset and Redash read those tables. What
-Redash keeps of its answers is out of date after that, whichever day was published: `refresh_dashboards` tells it so.
+Runs every day at 05:00 local time. The notebooks of `notebooks/etl/` turn the app's raw actions of the day before into
+`user_activity`, `dimension_activity` and `daily_metrics`, which the 11:00 report, Superset and Redash read. At the end,
+`refresh_dashboards` makes Redash run its queries again, because Redash caches their results.
 
-**When it fails**, the alert chat is told once for an event date; the failed task's log names the notebook, the cell and
-the error in its last lines. What readers see is as it was: one row publishes a day, once everything is checked.
+**When it fails**, the alert chat gets one message for each event date. The last lines of the failed task's log name the
+notebook, the cell and the error. Readers still see the earlier numbers: a day is published in one step, after all
+checks.
 
 | what the log says | what to do |
 | --- | --- |
 | No feed actions / No messages on … | the source is late or broken: ask its owner, then clear the task |
-| the same, but the day really was empty | trigger the day with *allow_empty* |
+| the same, and the day really was empty | trigger the day with *allow_empty* |
 | The totals of … differ | the source changed while it was read: clear the whole run |
-| Users, Slices or The metrics of … are not what … | mend what was changed in `transform`, clear the run |
-| … are not there | staging is gone after a day: clear the whole run, not `load` or `transform` alone |
-| The tables … are of schema version … | run `pulse upgrade`, or update the checkout that Airflow works with |
-| The view … reads the source differently | somebody changed `pulse/sources.sql`: run `pulse upgrade` to take it over |
-| No ClickHouse server answers | bring it back; the task retries by itself, then clear it |
-| No Redash answers, or it refuses | the day is published, Redash may show what it was before: mend, then clear |
+| Users, Slices or The metrics of … are not what … | undo the wrong change in `transform`, then clear the run |
+| … are not there | the staging tables are dropped after a day: clear the whole run, not one task |
+| The tables … are of schema version … | run `pulse upgrade`, or update Airflow's checkout |
+| The view … reads the source differently | if the change in `pulse/sources.sql` is meant, run `pulse upgrade` |
+| No ClickHouse server answers | start the server; the task retries, then clear it |
+| No Redash answers, or Redash refuses | the day is published; fix Redash, then clear the task |
 
-**To compute a day again**, trigger the DAG with that event date. For many, from the first event date to the day after
-the last: `airflow backfill create --dag-id etl --from-date 2026-11-01 --to-date 2026-11-08 --reprocess-behavior
-completed`. A rerun replaces the day; the order of days does not matter.
+**To compute a day again**, trigger the DAG with that event date. To compute many days, give the first event date and
+the day after the last:
+`airflow backfill create --dag-id etl --from-date 2026-11-01 --to-date 2026-11-08 --reprocess-behavior completed`. A
+rerun replaces the day. The order of the days does not matter.
 """
 
 from datetime import datetime, timedelta
@@ -66,7 +68,7 @@ with DAG(
         )
         for name in ("extract_feed", "extract_messages")
     ]
-    # Each try has staging tables of its own; the next task is told whose are whole.
+    # Each try has its own staging tables; the next task gets the names of the tries that succeeded.
     extracted = {"feed": try_of("extract_feed"), "messages": try_of("extract_messages")}
     transform = NotebookOperator(
         task_id="transform", notebook="etl/transform", parameters={**common, "extracts": extracted}

@@ -1,12 +1,12 @@
 """
 # live_metrics: today so far, every hour
 
-From 09:00 to 23:00 local time, on the hour: `notebooks/reports/live_metrics.ipynb` compares today so far with the
-same time yesterday and a week ago, and the message of the day in `TELEGRAM_LIVE_CHATS` is brought up to date: one
-message a day, edited in place, so that nobody is buzzed.
+Runs every hour from 09:00 to 23:00 local time. `notebooks/reports/live_metrics.ipynb` compares today so far with the
+same time yesterday and a week ago. Each chat of `TELEGRAM_LIVE_CHATS` has one message a day, which is edited in place,
+so nobody gets a notification every hour.
 
-**When it fails**, the alert chat is told once a day, and nothing is lost: the next hour brings the message up to date.
-The failed task's log says why in its last lines; a chat that is `unknown` is settled with `pulse deliveries`.
+**When it fails**, the alert chat gets one message a day. Nothing is lost: the next run updates the message. The last
+lines of the failed task's log say why. If a chat is `unknown`, settle it with `pulse deliveries`.
 """
 
 from datetime import datetime, timedelta

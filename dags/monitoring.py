@@ -1,22 +1,23 @@
 """
 # monitoring: anomalies, every 15 minutes
 
-Every quarter of an hour, five minutes after it is over: `notebooks/monitoring/anomalies.ipynb` counts what happened in
-it, compares every metric and slice with its own past, and keeps the table `incidents`. The alerts go to
-`TELEGRAM_ALERT_CHATS`: one message an incident, edited while it lives, with a silent reply once it is over. What is
-watched, how closely, who is mentioned and what is snoozed stands in `notebooks/monitoring/watch.toml`.
+Runs five minutes after the end of every quarter of an hour. `notebooks/monitoring/anomalies.ipynb` counts the events of
+the last bucket, compares every metric and slice with its own past, and updates the table `incidents`. The alerts go to
+`TELEGRAM_ALERT_CHATS`: one message for each incident, edited while the incident is open, with a silent reply when it is
+over. `notebooks/monitoring/watch.toml` says what is watched, with which thresholds, who is mentioned and what is
+snoozed.
 
-A run that was missed is made up for by the next one. Too many alerts, or too few? `notebooks/monitoring/replay.ipynb`
-shows what other thresholds would have told.
+The next run catches up on buckets that were missed. If there are too many alerts, or too few, see in
+`notebooks/monitoring/replay.ipynb` which alerts other thresholds would have sent.
 
-**When it fails**, the alert chat is told once a day, and the failed task's log says why in its last lines.
+**When it fails**, the alert chat gets one message a day. The last lines of the failed task's log say why.
 
 | what the log says | what to do |
 | --- | --- |
 | There is nothing to watch | the source is empty, or its times are in another time zone: ask its owner |
 | watch.toml … | correct the entry that it names |
-| No ClickHouse server answers | bring it back; the next run makes up for what was missed |
-| a chat failed, or is unknown | do what the line says; the next run brings the message up to date |
+| No ClickHouse server answers | start the server; the next run catches up |
+| a chat failed, or is unknown | do what the line says; the next run updates the message |
 """
 
 from datetime import datetime, timedelta

@@ -1,27 +1,27 @@
 """
-# retention: the proof of the archive, and what may go
+# retention: verify the archive, and remove what is old
 
-Every night at 03:30 local time: `verify` proves the archive (`pulse archive verify`), and sends the head of its chain
-to `TELEGRAM_ALERT_CHATS`, without a notification: from there nobody who can write in the folder can take it back.
+Runs every night at 03:30 local time. `verify` checks that nobody changed the archive (`pulse archive verify`) and sends
+the head of its hash chain to `TELEGRAM_ALERT_CHATS`, without a notification. Whoever can write in the archive's folder
+cannot change that message.
 
-Then `thin` takes out what is older than 30 days and quiet: not from an archive that somebody changed, where it may be
-evidence. What failed, alerted or was sent stays, and so do the first and the last success of each notebook for an event
-date; the manifest keeps the SHA-256, the parameters and the numbers of what goes. `pulse archive thin --dry-run` says
-what the next run takes. Airflow's own logs go after 90 days.
+`thin` then removes notebooks that are older than 30 days. It keeps those that failed, alerted or were sent, and the
+first and the last success of each notebook for an event date. The manifest keeps the SHA-256, the parameters and the
+numbers of what is removed. If `verify` fails, `thin` does not run, because the notebooks may be evidence.
+`pulse archive thin --dry-run` lists what the next run would remove.
 
-`clean_tables` drops from ClickHouse what is kept no longer: months of buckets, verdicts and incidents, loads and
-staging tables that nobody reads. `clean_logs` removes Airflow's logs. What is kept how long stands in
-`pulse/publishing/keeping.py`.
+`clean_tables` drops old months of buckets, verdicts and incidents from ClickHouse, and loads and staging tables that
+nobody reads any more. `clean_logs` removes Airflow's old logs. `pulse/publishing/keeping.py` has all periods.
 
-**When it fails**, the alert chat is told, and nothing is lost: the next night takes the rest. The failed task's log
-says why in its last lines.
+**When it fails**, the alert chat gets a message. Nothing is lost: the next night removes the rest. The last lines of
+the failed task's log say why.
 
 | task | what to do |
 | --- | --- |
-| thin, clean_logs | give the archive's folder what it lacks: room, or the right to write |
-| clean_tables | see that ClickHouse answers and that its user may drop partitions |
-| verify names a notebook or a line | somebody changed the archive: find out who; restore it from a backup |
-| verify: a head noted earlier is gone | the same, unless you began the archive anew yourself: it is told once |
+| thin, clean_logs | make room in the folder that the log names, or make it writable |
+| clean_tables | make sure that ClickHouse answers and that its user may drop partitions |
+| verify: a notebook or a line changed | find out who changed the archive, and restore it from a backup |
+| verify: an earlier head is missing | the same, unless you started a new archive; it is reported once |
 """
 
 from datetime import datetime, timedelta

@@ -1,9 +1,14 @@
-"""Secrets in what a notebook shows: found however they are spelled, and masked.
+"""Finds secrets in a notebook's texts in every usual spelling, and masks them.
 
-A spelling is what usual tools make of a text: as it is; escaped for a URL, HTML, JSON, a Python literal, CSV, SQL or a
-shell, and several of these one after the other; in hex; in base64, wherever in the encoded text it begins (that of
-`user:password` is such a one), itself escaped or of the text as a URL, JSON or HTML escape it. Not found is what was
-compressed, encrypted or encoded twice.
+These spellings are found:
+
+- the secret itself;
+- escaped for a URL, HTML, JSON, a Python literal, CSV, SQL or a shell, also several times over;
+- in hex;
+- in base64, also as a part of a longer text (as in `user:password`), and also if the secret was escaped before it was
+  encoded, or the base64 was escaped afterwards.
+
+A secret that was compressed, encrypted or encoded twice is not found.
 """
 
 import html
@@ -27,25 +32,28 @@ for _name, _char in html5.items():
 
 _LETTERS = {"\n": "n", "\t": "t", "\r": "r", "\b": "b", "\f": "f", "\v": "v", "\a": "a", "\x1b": "[eE]", "\0": "0"}
 
-# The characters that escape others, themselves perhaps escaped.
+# The characters that escape others. They may be escaped themselves.
 _AND = r"(?:&|%(?:25)*26|\\+u0026)"
 _END = r"(?:;|(?i:%(?:25)*3b))"
 _HASH = r"(?:#|%(?:25)*23)"
 _BACKSLASH = rf"(?:\\|(?i:%(?:25)*5c|{_AND}(?:amp{_END})*(?:bsol|{_HASH}0*92|{_HASH}x0*5c){_END}))"
 
 _LINE_END = r"(?:\\+[rn]|[\r\n]|(?i:%(?:25)*0[ad]))"
-_GAP = r"(?:[\s:+-]|\\+[rnt]|(?i:%(?:25)*(?:20|2b|3a|0[ad])))"  # hex is grouped in many ways
-_BREAK = f"{_LINE_END}*"  # base64 of some length is broken into lines
+_GAP = r"(?:[\s:+-]|\\+[rnt]|(?i:%(?:25)*(?:20|2b|3a|0[ad])))"  # what separates the bytes in hex
+_BREAK = f"{_LINE_END}*"  # long base64 is broken into lines
 
 
 class Mask:
-    """Finds secrets in texts and puts `•••` in their places."""
+    """Finds secrets in texts and replaces them by `•••`."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        """Learn the secrets; empty ones are none.
+        """Prepare the search.
+
+        Args:
+            secrets: the secrets. Empty ones are ignored.
 
         Raises:
-            PulseError: one is too short to be told from ordinary text.
+            PulseError: a secret is so short that ordinary text would be masked with it.
         """
         wanted = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
         if any(len(secret) < SHORTEST for secret in wanted):
@@ -53,7 +61,7 @@ class Mask:
                 f"A secret has fewer than {SHORTEST} characters and could not be masked; use a longer one."
             )
         self._secrets = [_Secret(secret) for secret in wanted]
-        self._clean: set[int] = set()  # the hashes of long texts that hold none: a notebook is saved many times
+        self._clean: set[int] = set()  # hashes of long texts without secrets, because a notebook is saved many times
 
     def text(self, text: str) -> str:
         """The text with every secret in it masked."""
@@ -77,11 +85,11 @@ class Mask:
 
 
 class _Secret:
-    """One secret's spellings. Each is looked for by a quick test first: most texts are long and hold none."""
+    """One secret's spellings. A quick test comes before each search, because most texts are long and hold no secret."""
 
     def __init__(self, secret: str) -> None:
         data = _bytes(secret)
-        self.run = max(re.findall(r"[A-Za-z0-9]+", secret), key=len, default="")  # no escaping changes these
+        self.run = max(re.findall(r"[A-Za-z0-9]+", secret), key=len, default="")  # escaping does not change these
         self.escaped = re.compile("".join(map(_spelled, secret)))
         self.hex = data.hex()
         self.hexadecimal = re.compile("(?i)" + f"{_GAP}{{0,4}}".join(f"{byte:02x}" for byte in data))
@@ -91,12 +99,18 @@ class _Secret:
         usual |= {escape(secret, safe="", errors="surrogatepass") for escape in (quote, quote_plus)}
         for core, before, after in (core for each in sorted(usual) for core in _cores(_bytes(each))):
             inside = _BREAK.join(_DIGITS.get(char, char) for char in core)
-            # The characters beside it hold the rest of the secret's first and last byte.
+            # The characters next to the core hold the remaining bits of the secret's first and last byte.
             pattern = f"{_DIGIT if before else ''}{_BREAK}{inside}{f'(?:{_BREAK}{_DIGIT})?' if after else ''}"
             self.base64[pattern] = max(re.split("[+/]", core), key=len), re.compile(pattern)
 
     def masked(self, text: str, solid: str, hexadecimal: str) -> str:
-        """The text without the secret; `solid` is it without line breaks, `hexadecimal` that as hex is compared."""
+        """Mask the secret in a text.
+
+        Args:
+            text: the text.
+            solid: the text without line breaks.
+            hexadecimal: the text in lower case and without what separates bytes in hex.
+        """
         if self.run in text:
             text = self.escaped.sub(MASK, text)
         if self.hex in hexadecimal:
@@ -108,14 +122,14 @@ class _Secret:
 
 
 def _spelled(char: str) -> str:
-    """A pattern for one character, escaped in any way, several times over."""
+    """A pattern for one character, escaped in any way and any number of times."""
     if char.isascii() and char.isalnum():
         return char
     single, double = _escaped("'"), _escaped('"')
     ways = [_escaped(char)]
-    if char == "'":  # SQL's two, and what a shell wants for one between two of them, over and over
+    if char == "'":  # SQL doubles it; in a shell it leaves and enters the quotes, possibly several times
         ways = [f"{single}(?:(?:{single}|{double}){{0,15}}{single})?"]
-    if char == '"':  # CSV's
+    if char == '"':  # CSV doubles it
         ways = [2 * double, double]
     if char == " ":
         ways += [_escaped("+"), "\xa0"]
@@ -146,15 +160,16 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-# The digits of base64 that are escaped, or others where it is for URLs; and any of its digits.
+# The digits of base64 that may be escaped, or that base64 for URLs replaces; and a pattern for any digit.
 _DIGITS = {"+": f"(?:-|{_escaped('+')})", "/": f"(?:_|{_escaped('/')})"}
 _DIGIT = f"(?:[A-Za-z0-9]|{'|'.join(_DIGITS.values())})"
 
 
 def _cores(data: bytes) -> Iterable[tuple[str, bool, bool]]:
-    """What base64 makes of the bytes whatever stands around them, for each of the three places where they can begin.
+    """The base64 of the bytes that does not depend on the bytes around them, for each of the three possible offsets.
 
-    Each with whether characters before and after it hold some of the bytes' bits, too.
+    Returns:
+        Each core, and whether the character before it and the one after it hold bits of the bytes, too.
     """
     for offset in range(3):
         encoded = b64encode(b"\0" * offset + data).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""A notebook's parameters: what the cell tagged `parameters` offers, read as Python, and what may be given for it."""
+"""A notebook's parameters, as the cell tagged `parameters` defines them in Python, and the values that they take."""
 
 import ast
 import difflib
@@ -16,12 +16,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 class UnfitError(ValueError):
-    """What was given does not fit; the text is a sentence without its end."""
+    """A parameter cannot be read or cannot take a value. The text continues a sentence about the notebook."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter. `kinds` are the types that it takes, None where any will do; `default` is source text."""
+    """One parameter. `kinds` are the types that it takes, or None if it takes any; `default` is source text."""
 
     name: str
     default: str
@@ -35,7 +35,7 @@ class Parameter:
 
     @property
     def wants(self) -> str:
-        """What it takes, in words: `an int such as 5`."""
+        """The values that it takes, in words: `an int such as 5`."""
         names = ["None" if kind is type(None) else kind.__name__ for kind in self.kinds or ()]
         if "float" in names:
             names.remove("int")
@@ -44,16 +44,19 @@ class Parameter:
         return f"{article} {' or '.join(names)}{such}"
 
 
-def read(source: str) -> dict[str, Parameter]:
-    """The parameters that a cell offers, by name in their order.
+def read_cell(source: str) -> dict[str, Parameter]:
+    """The parameters that a cell defines, by name, in their order.
+
+    Args:
+        source: the cell's code.
 
     Raises:
-        UnfitError: the cell is not Python.
+        UnfitError: the cell is not valid Python.
     """
     try:
         tree = _parsed(source)
     except SyntaxError as error:
-        raise UnfitError(f"is not valid Python: {error.msg} in its line {error.lineno}") from None
+        raise UnfitError(f"is not valid Python: {error.msg} in line {error.lineno} of the cell") from None
     found: dict[str, Parameter] = {}
     for statement in tree.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
@@ -69,28 +72,38 @@ def read(source: str) -> dict[str, Parameter]:
 def _parsed(source: str) -> ast.Module:
     try:
         return ast.parse(source)
-    except SyntaxError:  # it may be IPython's: %matplotlib, files = !ls, limit?
-        from IPython.core.inputtransformer2 import TransformerManager  # slow to import, and seldom needed
+    except SyntaxError:  # it may have IPython's syntax: %matplotlib, files = !ls, limit?
+        from IPython.core.inputtransformer2 import TransformerManager  # slow to import and seldom needed
 
-        return ast.parse(TransformerManager().transform_cell(source))
+        manager = TransformerManager()
+        return ast.parse(manager.transform_cell(source))
 
 
 def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, as JSON can hold it, and so as it is archived and as the notebook gets it.
+    """Check values against the parameters.
+
+    Args:
+        known: the notebook's parameters, by name.
+        given: the values, by name.
+
+    Returns:
+        The values as JSON can hold them, which is how they are archived and how the notebook gets them.
 
     Raises:
-        UnfitError: one is not known, not of its parameter's type, or nothing that JSON can hold.
+        UnfitError: there is no such parameter, or a value has the wrong type or cannot be written as JSON.
     """
     fitting: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean '{near[0]}'" if near else f"it has {', '.join(known) or 'none'}"
-            raise UnfitError(f"has no parameter '{name}': {meant}?")
+            meant = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
+            raise UnfitError(f"has no parameter '{name}': {meant}")
         try:
             plain = jsonable(value, name)
         except RecursionError:
-            raise UnfitError(f"cannot be given for '{name}' what holds itself, or is nested too deeply") from None
+            raise UnfitError(
+                f"cannot take this value for '{name}': it contains itself or is nested too deeply"
+            ) from None
         if not known[name].takes(plain):
             raise UnfitError(f"takes {known[name].wants} for '{name}', not {plain!r}")
         fitting[name] = plain
@@ -100,38 +113,48 @@ def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, A
 def jsonable(value: Any, name: str) -> Any:
     """A value as JSON can hold it: numpy's numbers and arrays as Python's, dates and times as ISO text.
 
+    Args:
+        value: the value.
+        name: the parameter's name, for the error.
+
     Raises:
-        UnfitError: JSON has nothing for it, or it would come back as something else.
+        UnfitError: JSON cannot hold the value, or would turn it into something else.
     """
-    if getattr(getattr(value, "dtype", None), "kind", "") in (
-        "m",
-        "M",
-    ):  # in nanoseconds these would become plain numbers
-        value = value.astype(f"{value.dtype.kind}8[us]")
-        if (value != value).any():  # NaT alone is not itself
-            raise UnfitError(f"cannot be given NaT for '{name}': JSON has no time that is none")
-    if hasattr(value, "tolist"):  # numpy's
-        value = value.tolist()
+    value = _without_numpy(value, name)
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         if math.isfinite(value):
             return value
-        raise UnfitError(f"cannot be given {value} for '{name}': JSON has only finite numbers")
+        raise UnfitError(f"cannot take {value} for '{name}': JSON has only finite numbers")
     if isinstance(value, date | time):  # a datetime is a date
-        if value != value:  # pandas' NaT alone is not itself
-            raise UnfitError(f"cannot be given NaT for '{name}': JSON has no time that is none")
+        if value != value:  # only NaT (pandas) does not equal itself
+            raise _no_time(name)
         return value.isoformat()
     if isinstance(value, list | tuple):
         return [jsonable(item, name) for item in value]
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
-            raise UnfitError(f"cannot be given {{{wrong[0]!r}: …}} for '{name}': a key is text in JSON")
+            raise UnfitError(f"cannot take {{{wrong[0]!r}: …}} for '{name}': in JSON, keys are texts")
         return {key: jsonable(item, name) for key, item in value.items()}
     raise UnfitError(
-        f"cannot be given a {type(value).__name__} for '{name}': give text, a number, a date, True, False, None, or a "
+        f"cannot take a {type(value).__name__} for '{name}': give text, a number, a date, True, False, None, or a "
         "list or dict of them"
     )
+
+
+def _without_numpy(value: Any, name: str) -> Any:
+    """A number or an array of numpy as Python's; any other value as it is."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind in ("m", "M"):  # a time or a duration: as nanoseconds, `tolist` would make it a plain number
+        value = value.astype(f"{kind}8[us]")
+        if (value != value).any():  # only NaT does not equal itself
+            raise _no_time(name)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _no_time(name: str) -> UnfitError:
+    return UnfitError(f"cannot take NaT for '{name}': JSON cannot hold a missing time")
 
 
 def finite(value: Any) -> Any:
@@ -158,7 +181,7 @@ def _parameter(name: str, value: ast.expr | None, kinds: tuple[type, ...] | None
 
 
 def _assigned(target: ast.expr, value: ast.expr) -> list[tuple[str, ast.expr]]:
-    """The names that an assignment sets, each with the expression for it."""
+    """The names that an assignment defines, each with its expression."""
     if isinstance(target, ast.Name):
         return [(target.id, value)]
     if isinstance(target, ast.Tuple | ast.List):
@@ -169,7 +192,7 @@ def _assigned(target: ast.expr, value: ast.expr) -> list[tuple[str, ast.expr]]:
 
 
 def _annotated(annotation: ast.expr) -> tuple[type, ...] | None:
-    """The types that an annotation allows, None where it says something that is not known here."""
+    """The types that an annotation allows, or None if this module does not know the annotation."""
     if isinstance(annotation, ast.Constant):
         if annotation.value is None:
             return _KINDS["None"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse import settings
-from pulse.execution import parameters as offered
+from pulse.execution import parameters
 from pulse.execution.errors import NotebookError, ParameterError, SupersededError, TerminatedError
 from pulse.execution.kernel import kernel_environment, proxy_passwords
 from pulse.execution.light import light_import
@@ -57,8 +57,8 @@ def check(notebook: Path, given: Mapping[str, Any], mask: Mask | None = None) ->
         raise ParameterError(f"There is no notebook at {notebook}; check its name.")
     mask = mask or Mask([])
     try:
-        fitting = offered.fit(parameters_of(notebook), given)
-    except offered.UnfitError as error:
+        fitting = parameters.fit(parameters_of(notebook), given)
+    except parameters.UnfitError as error:
         end = "" if str(error).endswith("?") else "."
         raise ParameterError(mask.text(f"{notebook.name} {error}{end}")) from None
     for name, value in fitting.items():
@@ -70,19 +70,19 @@ def check(notebook: Path, given: Mapping[str, Any], mask: Mask | None = None) ->
     return fitting
 
 
-def parameters_of(notebook: Path) -> dict[str, offered.Parameter]:
+def parameters_of(notebook: Path) -> dict[str, parameters.Parameter]:
     """The parameters of a notebook by name, in their order.
 
     Raises:
         ParameterError: it has no cell tagged `parameters`, or that cell cannot be read.
     """
     cells = nbformat.read(notebook, as_version=4).cells
-    cell = next((cell for cell in cells if offered.TAG in cell.metadata.get("tags", [])), None)
+    cell = next((cell for cell in cells if parameters.TAG in cell.metadata.get("tags", [])), None)
     if cell is None:
         raise ParameterError(f"{notebook.name} has no cell tagged 'parameters'; tag the one with the defaults.")
     try:
-        return offered.read(cell.source)
-    except offered.UnfitError as error:
+        return parameters.read_cell(cell.source)
+    except parameters.UnfitError as error:
         raise ParameterError(f"The cell tagged 'parameters' of {notebook.name} {error}; correct it.") from None
 
 

@@ -1,7 +1,7 @@
-"""What notebooks show: tables and messages as people read them, in JupyterLab and in the archive alike.
+"""Shows tables and messages the way people read them, in JupyterLab and in the archive alike.
 
-Tables are frames of text, so they look the same as HTML and as plain text, and Compare sees each cell. Messages are
-HTML that the archive lets through: tags, no styles.
+A table is a frame of texts, so it looks the same as HTML and as plain text, and the archive can compare each cell.
+A message is HTML with tags but without styles, which the archive does not strip.
 """
 
 import html
@@ -14,21 +14,26 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML
 
-SHARES = ("ctr", "deviation")
-"""Columns that hold a share of one, wherever they appear."""
+from pulse.metrics import METRICS
 
-RATIOS = ("sent_per_received",)
-"""Columns that hold a ratio: it has decimals also where it is whole."""
+SHARES = (*(metric.column for metric in METRICS if metric.unit == "share"), "deviation")
+"""Columns that hold a share of 1 and are shown in percent."""
+
+RATIOS = tuple(metric.column for metric in METRICS if metric.unit == "ratio")
+"""Columns that hold a ratio, which is shown with decimals even if it is whole."""
 
 NOTHING = "–"
 
 
 def table(data: pd.DataFrame | pd.Series, shares: Collection[str] = SHARES) -> pd.DataFrame:
-    """A frame, or one row of it, to be shown: `13,892`, `20.3 %`, `Sun 22 Nov 2026`, `–` where there is nothing.
+    """Write the values of a frame, or of one of its rows, for readers: `13,892`, `20.3 %`, `Sun 22 Nov 2026`, `–`.
 
     Args:
-        data: a frame with one metric a column (transpose what this returns, not what it takes), or a row of one.
-        shares: the columns, or the row's names, that are shown in percent. What is named `…_id` stays as it is.
+        data: a frame with one metric in each column (transpose what this returns, not what it gets), or one row.
+        shares: the columns, or the names in the row, that are shown in percent. Columns named `…_id` stay as they are.
+
+    Returns:
+        A frame of texts.
     """
     if isinstance(data, pd.Series):
         cells = [_cell(value, str(name), _whole([value]), shares) for name, value in data.items()]
@@ -42,21 +47,21 @@ def table(data: pd.DataFrame | pd.Series, shares: Collection[str] = SHARES) -> p
     shown = pd.concat(columns, axis=1) if columns else shown
     shown.columns = data.columns
     if data.index.name is None and pd.api.types.is_integer_dtype(data.index):
-        shown.index = pd.Index([""] * len(data))  # a row's number says nothing
+        shown.index = pd.Index([""] * len(data))  # the number of a row means nothing
     elif not isinstance(data.index, pd.MultiIndex):
         shown.index = pd.Index([_cell(value, "", False, ()) for value in data.index], name=data.index.name)
     return shown
 
 
 def message(*texts: str) -> HTML:
-    """Messages of Telegram's HTML as readers see them: their lines, their bold words, their links."""
+    """Show messages in Telegram's HTML the way readers see them, with their lines, bold words and links."""
     shown = "\n".join(f"<blockquote>{_lines(text)}</blockquote>" for text in texts)
     return _Message(shown or "no message", "\n\n".join(map(_plain, texts)) or "no message")
 
 
 class _Message(HTML):
     def __init__(self, data: str, plain: str) -> None:
-        super().__init__(data)  # type: ignore[no-untyped-call]  # IPython has no types here
+        super().__init__(data)  # type: ignore[no-untyped-call]  # IPython is typed in part
         self.plain = plain
 
     def __repr__(self) -> str:
@@ -65,18 +70,18 @@ class _Message(HTML):
 
 def _lines(text: str) -> str:
     lines = re.sub(r"</?tg-[^>]*>", "", text).replace("\n", "<br>\n")
-    # Spaces align numbers.
+    # Spaces align numbers, and HTML would collapse them.
     return re.sub(r"(?<=<code>) +| (?= )", lambda spaces: "&nbsp;" * len(spaces[0]), lines)
 
 
 def _plain(text: str) -> str:
-    """The text without its tags, each link's address beside it."""
+    """The text without its tags, and with the address after each link."""
     linked = re.sub(r'<a href="([^"]*)">(.*?)</a>', r"\2 (\1)", text)
     return html.unescape(re.sub(r"</?[a-z][^>]*>", "", linked))
 
 
 def _whole(values: list[Any]) -> bool:
-    """Whether a column holds whole numbers, though NULLs may have made them floats."""
+    """Whether all numbers of a column are whole. NULLs may have turned them into floats."""
     numbers = [value for value in values if isinstance(value, Real) and not _missing(value)]
     return all(isinstance(value, Integral) or float(value).is_integer() for value in numbers)
 
@@ -91,18 +96,22 @@ def _cell(value: Any, name: str, whole: bool, shares: Collection[str]) -> str:
     if isinstance(value, bool | str) or type(value).__name__ == "bool":
         return str(value)
     if isinstance(value, Real):
-        value = float(value) if not isinstance(value, Integral) else int(value)
-        if name.endswith("_id"):
-            return str(value)
-        if name in shares:
-            return f"{100 * value:,.1f} %"
-        if name in RATIOS:
-            return f"{value:,.2f}"
-        decimals = 0 if whole or abs(value) >= 1000 else 2 if abs(value) >= 1 else 3
-        return f"{value:,.{decimals}f}"
+        return _number(value, name, whole, shares)
     if isinstance(value, datetime):
         at_midnight = (value.hour, value.minute, value.second) == (0, 0, 0) and value.tzinfo is None
         return f"{value:%a %-d %b %Y}" if at_midnight else f"{value:%a %-d %b %Y %H:%M}"
     if isinstance(value, date):
         return f"{value:%a %-d %b %Y}"
     return str(value)
+
+
+def _number(value: Real, name: str, whole: bool, shares: Collection[str]) -> str:
+    if name.endswith("_id"):
+        return str(value)
+    number = int(value) if isinstance(value, Integral) else float(value)
+    if name in shares:
+        return f"{100 * number:,.1f} %"
+    if name in RATIOS:
+        return f"{number:,.2f}"
+    decimals = 0 if whole or abs(number) >= 1000 else 2 if abs(number) >= 1 else 3
+    return f"{number:,.{decimals}f}"

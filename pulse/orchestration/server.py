@@ -1,12 +1,12 @@
-"""Airflow with all of its parts on this machine, watched: `pulse airflow`, which is what `make up` runs.
+"""Runs and watches all parts of Airflow on this machine: `pulse airflow`, which `make up` runs.
 
-`airflow standalone` starts the same parts and goes on when one of them dies: a schedule that nobody keeps, and nobody
-who says so. Here a part that ends is started again with a sentence, and where it keeps ending, the whole ends with one.
-The API server comes first and answers before the scheduler starts a task that needs it. What the parts say goes to
-files, so that the address and the password are the last thing on the screen.
+`airflow standalone` starts the same parts, but goes on silently without a scheduler if that dies. Here a part that ends
+is started again, with a sentence on the screen; if it keeps ending, everything is stopped, with a sentence. The API
+server starts first and answers before the scheduler starts tasks that need it. The output of the parts goes to files,
+so that the address and the password stay the last thing on the screen.
 
-Nothing listens but the API server, on this machine only: the log servers that Airflow opens to the network are for
-reading logs of other machines, and stay off.
+Only the API server listens, and on this machine only. Airflow's log servers, which would listen on all interfaces so
+that other machines can read the logs, are off.
 """
 
 import ctypes
@@ -32,11 +32,11 @@ from pulse.publishing.keeping import LOG_DAYS
 
 
 class _WritingCursor(sqlite3.Cursor):
-    """A cursor that takes the lock for writing before it opens a savepoint.
+    """A cursor that takes the write lock before it opens a savepoint.
 
-    A savepoint of SQLite begins by reading. If another process writes before the savepoint does, SQLite refuses the
-    savepoint's write at once ("database is locked"), however long the connection would wait. Airflow creates the runs
-    of a backfill in savepoints, beside a scheduler that writes all the time.
+    In SQLite, a savepoint begins with a read lock. If another process writes before the savepoint does, SQLite refuses
+    the savepoint's write at once ("database is locked"), however long the connection's timeout is. Airflow creates the
+    runs of a backfill in savepoints, while the scheduler writes all the time.
     """
 
     def execute(self, sql: str, *parameters: Any) -> Self:
@@ -51,7 +51,7 @@ class _WritingConnection(sqlite3.Connection):
 
 
 SQLITE = {"timeout": 60, "factory": _WritingConnection}
-"""What Airflow hands to SQLite: to wait so many seconds for another process's write, and not to fail at once."""
+"""The arguments of Airflow's SQLite connections: wait up to 60 seconds for another process's write."""
 
 PARTS = {
     "api-server": ["api-server"],
@@ -59,22 +59,40 @@ PARTS = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
-START_SECONDS, STOP_SECONDS = 180.0, 20.0
-LAST_SECONDS = 3.0  # the API server's for the end: threads of its database outlive it
-HUNG_SECONDS = 300.0  # a part that says nothing for so long is not busy, it hangs
-MOST_ENDS, WITHIN_SECONDS = 5, 600.0  # a part that ends more often than that is not started again
-CLEAN_SECONDS = 24 * 3600.0  # how often Airflow's database is cleaned
-CLEAN_LOG = Path("logs", "parts", "clean.log")  # of the last cleaning, and when it was
-MOST_LOG = 20_000_000  # bytes of what a part says, before it begins anew
+"""Each part, and the command of Airflow that runs it."""
+
+START_SECONDS = 180.0
+"""How long Airflow may take to be ready."""
+
+STOP_SECONDS = 20.0
+"""How long parts may take to end before they are killed."""
+
+API_STOP_SECONDS = 3.0
+"""The same for the API server, which threads of its database keep running."""
+
+HUNG_SECONDS = 300.0
+"""A part that has been unhealthy for this long hangs."""
+
+MOST_ENDS, WITHIN_SECONDS = 5, 600.0
+"""If a part ends more often than this within this time, everything is stopped."""
+
+CLEAN_SECONDS = 24 * 3600.0
+"""How often Airflow's database is cleaned."""
+
+CLEAN_LOG = Path("logs", "parts", "clean.log")
+"""The log of the last cleaning. Its modification time says when that was."""
+
+MOST_LOG = 20_000_000
+"""The size in bytes at which a part's log is rotated."""
 
 
 class AirflowError(PulseError):
-    """Airflow cannot be run here, or keeps ending."""
+    """Airflow cannot run here, or keeps ending."""
 
 
 @dataclass
 class _Part:
-    """A part of Airflow: its process, and when it ended before."""
+    """A part of Airflow: its process, when it ended in the past, and when it was last healthy (monotonic times)."""
 
     name: str
     log: Path
@@ -84,7 +102,7 @@ class _Part:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            # In a process group of its own, so that what it started ends with it, even when it was killed.
+            # In its own process group, so that its child processes can be killed even after it was.
             self.process = subprocess.Popen(
                 ["airflow", *PARTS[self.name]],
                 stdin=subprocess.DEVNULL,
@@ -96,31 +114,31 @@ class _Part:
         self.healthy = time.monotonic()
 
     def ended(self) -> int | None:
-        """The exit code, None while it runs."""
+        """The exit code; None while it runs."""
         return self.process.poll() if self.process else None
 
     def kill(self) -> None:
-        """End it and all that it started, by force."""
+        """Kill it and its child processes."""
         if self.process:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def last_words(self) -> str:
-        """The last line that it said."""
+        """The last line of its log."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
-        return lines[-1].strip()[:300] if lines else "it said nothing"
+        return lines[-1].strip()[:300] if lines else "its log is empty"
 
 
 def run(home: Path, say: Callable[[str], None]) -> None:
     """Run Airflow until SIGINT or SIGTERM.
 
     Args:
-        home: AIRFLOW_HOME.
-        say: tells the person at the screen.
+        home: Airflow's home folder.
+        say: shows a sentence on the screen.
 
     Raises:
-        AirflowError: a part cannot be started, or keeps ending; all are stopped.
+        AirflowError: a part cannot be started or keeps ending; all parts are stopped.
     """
     host, port = os.environ["AIRFLOW__API__HOST"], int(os.environ.get("AIRFLOW__API__PORT", "8080"))
     os.environ.setdefault("AIRFLOW__API__BASE_URL", f"http://{host}:{port}")
@@ -131,14 +149,14 @@ def run(home: Path, say: Callable[[str], None]) -> None:
     with _stopped_by_signal() as stop, ExitStack() as stack:
         parts = {name: _Part(name, folder / f"{name}.log") for name in PARTS}
         for part in parts.values():
-            _begin_anew(part.log)
+            _rotate(part.log)
         stack.callback(_stop, parts, say)
-        say(f"Airflow starts; what its parts say is in {folder}.")
+        say(f"Airflow is starting; the logs of its parts are in {folder}.")
         _Watch(parts, home, host, port, say, stop).until_stopped()
 
 
 class _Stop:
-    """Whether somebody wants the end."""
+    """Whether a signal asked to stop."""
 
     asked = False
 
@@ -159,7 +177,7 @@ def _stopped_by_signal() -> Iterator[_Stop]:
 
 @dataclass
 class _Watch:
-    """Starts the parts, and starts again what ends."""
+    """Starts the parts, and restarts those that end or hang."""
 
     parts: dict[str, _Part]
     home: Path
@@ -170,7 +188,7 @@ class _Watch:
     cleaning: "subprocess.Popen[bytes] | None" = None
 
     def until_stopped(self) -> None:
-        """Start all, say where Airflow is once it is there, and watch."""
+        """Start all parts, show the address when they are ready, and watch them."""
         self.parts["api-server"].start()
         self._wait(lambda: bool(self._ask("/api/v2/version")), "api-server")
         for name, part in self.parts.items():
@@ -194,8 +212,9 @@ class _Watch:
             self._start_again()
             if time.monotonic() > deadline:
                 part = self.parts[name]
-                late = f"Airflow's {name} was not ready within {START_SECONDS:g} s"
-                raise AirflowError(f"{late}; {part.log} says why ({part.last_words()}).")
+                raise AirflowError(
+                    f"Airflow's {name} was not ready within {START_SECONDS:g} s; see {part.log} ({part.last_words()})."
+                )
             time.sleep(0.3)
 
     def _start_again(self) -> None:
@@ -205,12 +224,12 @@ class _Watch:
                 continue
             now = time.monotonic()
             part.ends = [at for at in part.ends if now - at < WITHIN_SECONDS] + [now]
-            # A killed one had nothing to say of it.
+            # The log of a killed part does not say why it ended.
             why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}: {part.last_words()}"
             how = f"Airflow's {part.name} ended ({why})"
             if len(part.ends) > MOST_ENDS:
-                raise AirflowError(f"{how} for the {len(part.ends)}th time, so all of it is stopped; see {part.log}.")
-            self.say(f"{how}; it is started again.")
+                raise AirflowError(f"{how} for the {len(part.ends)}th time, so all parts are stopped; see {part.log}.")
+            self.say(f"{how} and is started again.")
             part.kill()
             part.start()
 
@@ -220,11 +239,11 @@ class _Watch:
             if part.name not in unhealthy:
                 part.healthy = time.monotonic()
             elif time.monotonic() - part.healthy > HUNG_SECONDS and part.process:
-                self.say(f"Airflow's {part.name} has said nothing for {HUNG_SECONDS:g} s; it is ended.")
+                self.say(f"Airflow's {part.name} has been unhealthy for {HUNG_SECONDS:g} s and is killed.")
                 part.kill()
 
     def _unhealthy(self) -> set[str]:
-        """The parts that are not as they should be, by what the API server says of them."""
+        """The parts that are not healthy, as the API server reports."""
         health = self._ask("/api/v2/monitor/health")
         if not health:
             return set(self.parts)
@@ -232,18 +251,18 @@ class _Watch:
         return {name for key, name in names.items() if (health.get(key) or {}).get("status") != "healthy"}
 
     def _clean(self) -> None:
-        """Have Airflow's database forget what is older than it keeps, once a day, however often Airflow is started."""
+        """Rotate the logs of the parts that have grown too long and, once a day, remove old rows from the database."""
         if self.cleaning and self.cleaning.poll() is None:
             return
         log = self.home / CLEAN_LOG
         if self.cleaning and self.cleaning.poll():
-            self.say(f"Airflow's database was not cleaned; {log} says why.")
+            self.say(f"Airflow's database was not cleaned; see {log}.")
         self.cleaning = None
         for part in self.parts.values():
             if part.log.stat().st_size > MOST_LOG:
-                _begin_anew(part.log)
+                _rotate(part.log)
         if not log.exists():
-            log.touch()  # a new database holds nothing old
+            log.touch()  # a new database has no old rows
         if time.time() - log.stat().st_mtime > CLEAN_SECONDS:
             self.cleaning = clean(log)
 
@@ -268,7 +287,7 @@ class _Watch:
 
 
 def clean(log: Path) -> "subprocess.Popen[bytes]":
-    """Begin to clean Airflow's database of what is older than `LOG_DAYS`, with Airflow's own command."""
+    """Start Airflow's command that removes rows older than `LOG_DAYS` from its database. Returns its process."""
     before = datetime.now(UTC) - timedelta(days=LOG_DAYS)
     command = ["airflow", "db", "clean", "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"]
     with log.open("wb") as output:
@@ -276,7 +295,7 @@ def clean(log: Path) -> "subprocess.Popen[bytes]":
 
 
 def _end_with_parent() -> None:
-    """Have Linux end this process, as by SIGTERM, when the one that started it is gone, even killed."""
+    """Make Linux send SIGTERM to this process when its parent is gone, even if the parent was killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
@@ -294,25 +313,25 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise AirflowError(
-                f"Airflow cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or set "
-                "AIRFLOW__API__PORT to another."
+                f"Airflow cannot listen on {host}:{port} ({error.strerror}): stop the program that uses it, or set "
+                "AIRFLOW__API__PORT to another port."
             ) from None
 
 
-def _begin_anew(log: Path) -> None:
-    """Keep what a part said until now beside its log, which begins anew; a part goes on writing at its beginning."""
+def _rotate(log: Path) -> None:
+    """Move a log's content to a second file. A part that is running continues to write at the beginning of the log."""
     if log.exists():
         shutil.copyfile(log, log.with_suffix(".before.log"))
         os.truncate(log, 0)
 
 
 def _stop(parts: dict[str, _Part], say: Callable[[str], None]) -> None:
-    """End all parts: asked first, then by force; the API server last, to which tasks that end say so."""
+    """Stop all parts with SIGTERM, then SIGKILL; the API server comes last, because ending tasks report to it."""
     others = [part for part in parts.values() if part.process and part.name != "api-server"]
     if any(part.ended() is None for part in parts.values() if part.process):
-        say("Airflow stops.")
+        say("Airflow is stopping.")
     _end(others, STOP_SECONDS)
-    _end([part for part in parts.values() if part.process and part not in others], LAST_SECONDS)
+    _end([part for part in parts.values() if part.process and part not in others], API_STOP_SECONDS)
 
 
 def _end(parts: list[_Part], seconds: float) -> None:
