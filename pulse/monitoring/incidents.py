@@ -157,7 +157,7 @@ def _continues(incident: Incident, tick: Tick, direction: Direction, cause: Caus
         return False
     if incident.resolved and tick.bucket - incident.resolved >= timedelta(hours=watch.reopen_hours):
         return False
-    if direction == "data_lag" or incident.direction == "data_lag":
+    if direction == "data_lag":
         return direction == incident.direction and incident.state == "open"
     if _are_shares_of(cause, incident.series, watch):
         return True

@@ -1,4 +1,4 @@
-"""The monitoring notebook: buckets as pandas counts them, and the same incidents whenever and however often it runs."""
+"""The monitoring notebook: its buckets equal what pandas counts, and its incidents do not depend on when it runs."""
 
 import json
 import re
@@ -22,13 +22,15 @@ from pulse import PulseError
 from pulse.clickhouse import ClickHouse
 from pulse.execution import runner, store
 from pulse.execution.errors import CheckError
+from pulse.metrics import BUCKET
 from pulse.monitoring.incidents import Anomaly, Incident
 from pulse.monitoring.rows import incident_rows
 from pulse.monitoring.series import Series
 from pulse.settings import ROOT
 
 ANOMALIES = "monitoring/anomalies"
-LONG_AGO = 10**9  # minutes: what these tests look at is told however long ago it was
+SECONDS = BUCKET // timedelta(seconds=1)
+LONG_AGO = 10**9  # minutes; with it, messages about these old days are sent
 COUNTS = ["app_users", "feed_users", "views", "likes", "messenger_users", "messages_sent"]
 
 
@@ -59,12 +61,12 @@ def _age_group(age: Any) -> str:
 
 
 def in_pandas(feed: list[tuple[Any, ...]], messages: list[tuple[Any, ...]], app: Etl) -> pd.DataFrame:
-    """What `metric_buckets` should hold, row by row and set by set."""
+    """What `metric_buckets` should hold, counted row by row in pandas."""
     names = ["user", "what", "time", "os", "gender", "age"]
     rows = pd.DataFrame([dict(zip(names, row, strict=False)) for row in feed], columns=names)
     sent = pd.DataFrame([dict(zip(names, row, strict=False)) for row in messages], columns=names).assign(what="message")
     rows = pd.concat([rows, sent], ignore_index=True)
-    rows["bucket"] = [pd.Timestamp(app.moment(time)).floor("15min") for time in rows["time"]]
+    rows["bucket"] = [pd.Timestamp(app.moment(time)).floor(BUCKET) for time in rows["time"]]
     rows["age_group"] = [_age_group(age) for age in rows["age"]]
     for name in ("os", "gender"):
         rows[name] = [name_ if isinstance(name_, str) and name_ else "unknown" for name_ in rows[name]]
@@ -82,8 +84,8 @@ def in_pandas(feed: list[tuple[Any, ...]], messages: list[tuple[Any, ...]], app:
 
 
 def stored(app: Etl) -> pd.DataFrame:
-    """What `metric_buckets` holds of what happened."""
-    frame = app.db.read("select * except (actions, refreshed_at) from metric_buckets final")
+    """What `metric_buckets` holds, without rows of zeros."""
+    frame: pd.DataFrame = app.db.read("select * except (actions, refreshed_at) from metric_buckets final")
     return frame[frame[COUNTS].sum(axis=1) > 0]
 
 
@@ -94,14 +96,17 @@ def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 
 def tick(app: Etl, as_of: str = "13:00", **parameters: Any) -> dict[str, Any]:
-    """One run of the notebook; gives its variables."""
-    # Small apps of one day need no history of weeks.
+    """Run the notebook; returns its variables."""
+    # An app of one day needs no history of weeks.
     given = {"useful_minutes": LONG_AGO, "history_days": 22 if isinstance(app, Watcher) else 3, **parameters}
-    return app.by_hand(ANOMALIES, as_of=app.moment(as_of).isoformat(), **given)
+    variables: dict[str, Any] = app.by_hand(ANOMALIES, as_of=app.moment(as_of).isoformat(), **given)
+    return variables
 
 
-def test_the_buckets_are_those_of_pandas(etl: Etl) -> None:
-    etl.feed(*FEED, (1, "view", "13:00:00", "iOS"), (1, "view", "2025-03-20 13:00", "iOS"))  # of buckets to come
+def test_the_buckets_hold_what_pandas_counts(etl: Etl) -> None:
+    etl.feed(
+        *FEED, (1, "view", "13:00:00", "iOS"), (1, "view", "2025-03-20 13:00", "iOS")
+    )  # in buckets that have not ended
     etl.messages(*MESSAGES)
     tick(etl)
     assert_same(stored(etl), in_pandas(FEED, MESSAGES, etl))
@@ -110,8 +115,8 @@ def test_the_buckets_are_those_of_pandas(etl: Etl) -> None:
     assert_same(stored(etl), in_pandas(FEED, MESSAGES, etl))
 
 
-def test_a_tick_counts_only_what_is_new(etl: Etl) -> None:
-    """By the rows read: its cost does not grow with what was counted before."""
+def test_a_run_counts_only_buckets_that_are_new_or_changed(etl: Etl) -> None:
+    """By the rows written: a run costs no more if much was counted before."""
     etl.feed(
         *[
             (user, "view", f"{hour:02}:{minute:02}", "iOS")
@@ -133,7 +138,7 @@ def test_a_tick_counts_only_what_is_new(etl: Etl) -> None:
     assert tick(etl, "13:15", fill_days=1)["count_from"] == pd.Timestamp(etl.moment("2025-03-11 13:15"))
 
 
-def test_late_rows_count_within_the_window_and_vanished_ones_do_not(etl: Etl) -> None:
+def test_late_rows_are_counted_and_deleted_ones_removed_within_the_window(etl: Etl) -> None:
     etl.feed(*FEED)
     etl.messages(*MESSAGES)
     tick(etl)
@@ -148,7 +153,7 @@ def test_late_rows_count_within_the_window_and_vanished_ones_do_not(etl: Etl) ->
     assert_same(stored(etl), in_pandas([*FEED, late[1]], MESSAGES, etl))
 
 
-def test_buckets_follow_the_clock_over_the_hour_that_comes_twice(clickhouse_server: Server) -> None:
+def test_both_passes_of_a_repeated_hour_have_buckets(clickhouse_server: Server) -> None:
     with Etl.fresh(clickhouse_server, date(2025, 10, 26), "Europe/Berlin") as app:
         rows = [(1, "view", "2025-10-26T02:20+02:00", "iOS"), (2, "view", "2025-10-26T02:20+01:00", "iOS")]
         app.feed(*rows)
@@ -170,7 +175,7 @@ def test_buckets_follow_the_clock_over_the_hour_that_comes_twice(clickhouse_serv
         pytest.param("Antarctica/Troll", "2025-10-26T01:00Z", marks=pytest.mark.prove),  # back by two hours
     ],
 )
-def test_every_quarter_of_an_hour_is_watched_once_over_a_clock_change(
+def test_every_bucket_is_watched_once_across_a_clock_change(
     clickhouse_server: Server, timezone: str, change: str
 ) -> None:
     changed = datetime.fromisoformat(change)
@@ -181,21 +186,23 @@ def test_every_quarter_of_an_hour_is_watched_once_over_a_clock_change(
         for minute in (-50, -5, 25, 70, 130):
             now = changed + timedelta(minutes=minute)
             run = tick(app, now.isoformat())
-            assert run["end"].timestamp() == now.timestamp() // 900 * 900
+            assert run["end"].timestamp() == now.timestamp() // SECONDS * SECONDS
         counted = app.db.read(
             "select toUnixTimestamp(bucket) as bucket, views from metric_buckets final where dimension = 'os'"
         )
         assert dict(counted.itertuples(index=False)) == Counter(
-            int(moment.timestamp()) // 900 * 900 for moment in moments if moment.timestamp() < run["end"].timestamp()
+            int(moment.timestamp()) // SECONDS * SECONDS
+            for moment in moments
+            if moment.timestamp() < run["end"].timestamp()
         )
         judged = app.db.read("select distinct toUnixTimestamp(bucket) as bucket from verdicts order by bucket")[
             "bucket"
         ]
-        assert judged.diff().dropna().unique().tolist() == [900]
-        assert judged.iloc[-1] == run["end"].timestamp() - 900
+        assert judged.diff().dropna().unique().tolist() == [SECONDS]
+        assert judged.iloc[-1] == run["end"].timestamp() - SECONDS
 
 
-def test_coded_gender_has_its_names(etl: Etl, sources: Sources) -> None:
+def test_coded_gender_is_stored_by_name(etl: Etl, sources: Sources) -> None:
     etl.feed((1, "view", "12:00", "iOS", "0", 30), (2, "view", "12:00", "iOS", "1", 30))
     sources(GENDER, NAMED_GENDER)
     tick(etl)
@@ -203,7 +210,7 @@ def test_coded_gender_has_its_names(etl: Etl, sources: Sources) -> None:
     assert set(frame[frame["dimension"] == "gender"]["dimension_value"]) == {"female", "male"}
 
 
-def test_an_app_without_events_is_a_sentence(etl: Etl) -> None:
+def test_an_app_without_events_is_an_error(etl: Etl) -> None:
     with pytest.raises(CheckError, match="There is nothing to watch: no action in "):
         tick(etl)
 
@@ -216,7 +223,7 @@ def test_an_app_without_events_is_a_sentence(etl: Etl) -> None:
         ({"language": "de"}, "language is 'de'; give en or ru"),
     ],
 )
-def test_a_wrong_parameter_is_a_sentence(etl: Etl, wrong: dict[str, Any], said: str) -> None:
+def test_a_wrong_parameter_is_an_error_that_says_what_is_allowed(etl: Etl, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(PulseError, match=said):
         tick(etl, **wrong)
 
@@ -225,14 +232,14 @@ def test_a_wrong_parameter_is_a_sentence(etl: Etl, wrong: dict[str, Any], said: 
 
 DAY = date(2026, 10, 14)  # a Wednesday
 ZONE = ZoneInfo("Europe/Moscow")
-OUTAGE = ("13:00", "14:30")  # the feed on Android: nine of ten actions are lost
+OUTAGE = ("13:00", "14:30")  # in the feed on Android, nine of ten actions are lost
 SPAN = "where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)}"
 AT_ONCE = "settings mutations_sync = 1"
 
 
 @pytest.fixture(scope="module")
 def watched(clickhouse_server: Server) -> Iterator[str]:
-    """An app of five weeks with an outage on the last day; gives its name."""
+    """The database of an app of 23 days with an outage on the last day."""
     name = "watched_app"
     fill(clickhouse_server, App(ZONE, name, events_per_day=200_000), until=DAY + timedelta(days=1), days=23)
     source = ClickHouse(clickhouse_server.url, name, ZONE)
@@ -247,7 +254,7 @@ def _at(clock: str) -> datetime:
 
 
 def _take_out(source: ClickHouse, table: str, start: str, end: str) -> None:
-    """Move the rows of a part of the day aside, until `_put_back`."""
+    """Move the rows of a span of the day into another table, until `_put_back`."""
     span = {"start": _at(start), "end": _at(end)}
     source.execute(f"create or replace table kept_{table} as {table}")
     source.execute(f"insert into kept_{table} select * from {table} {SPAN}", **span)  # noqa: S608
@@ -261,7 +268,7 @@ def _put_back(source: ClickHouse, table: str) -> None:
 
 
 class Watcher(Etl):
-    """A project of its own that watches the shared app."""
+    """A separate database of the project that watches the shared app."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -278,12 +285,13 @@ def watcher(watched: str, clickhouse_server: Server, request: pytest.FixtureRequ
 
 
 def incidents_of(app: Etl) -> pd.DataFrame:
-    return app.db.read("select * except (recorded_at) from incidents final order by opened, incident")
+    frame: pd.DataFrame = app.db.read("select * except (recorded_at) from incidents final order by opened, incident")
+    return frame
 
 
-def test_an_outage_is_found_at_once_explained_and_over(watcher: Watcher) -> None:
-    assert tick(watcher, "13:05", late_hours=1.0)["told"] == []
-    (alert,) = tick(watcher, "13:20", late_hours=1.0)["told"]
+def test_an_outage_is_found_at_once_and_explained_and_then_over(watcher: Watcher) -> None:
+    assert tick(watcher, "13:05", late_hours=1.0)["messages"] == []
+    (alert,) = tick(watcher, "13:20", late_hours=1.0)["messages"]
     title, range_, story, *_ = alert["text"].splitlines()
     assert title.startswith("🔴 <b>")
     assert "instead of" in range_
@@ -296,7 +304,7 @@ def test_an_outage_is_found_at_once_explained_and_over(watcher: Watcher) -> None
     assert (row["state"], row["direction"], row["dimension"]) == ("open", "drop", "os")
     assert row["opened"] == pd.Timestamp(_at("13:00"))
 
-    main, reply = tick(watcher, "15:05", late_hours=2.5)["told"]
+    main, reply = tick(watcher, "15:05", late_hours=2.5)["messages"]
     assert main["report"] == alert["report"] == reply["reply_to"]
     assert main["text"].startswith("🟢 <b>Over: ")
     assert "from 13:00 to 14:30" in main["text"]
@@ -306,7 +314,7 @@ def test_an_outage_is_found_at_once_explained_and_over(watcher: Watcher) -> None
 
 
 @pytest.mark.prove
-def test_overlapping_repeated_and_late_ticks_give_the_same_incidents(watcher: Watcher, watched: str) -> None:
+def test_overlapping_repeated_and_late_runs_leave_the_same_incidents(watcher: Watcher, watched: str) -> None:
     for clock in ("13:20", "13:50", "15:05"):
         tick(watcher, clock, late_hours=3.0)
     expected = incidents_of(watcher)
@@ -319,11 +327,11 @@ def test_overlapping_repeated_and_late_ticks_give_the_same_incidents(watcher: Wa
 
 
 @pytest.mark.prove
-def test_a_tick_reads_no_more_for_history_nor_for_what_has_been_open_for_weeks(
+def test_a_run_reads_no_more_with_a_long_history_or_an_old_open_incident(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the rows that the server reads for it, of the project's tables and of the app's."""
-    read = []
+    """Counted in rows that the server reads, from the project's tables and from the app's."""
+    read: list[int] = []
 
     def counting(*args: Any, **kwargs: Any) -> requests.Response:
         answer = post(*args, **kwargs)
@@ -335,7 +343,7 @@ def test_a_tick_reads_no_more_for_history_nor_for_what_has_been_open_for_weeks(
     monkeypatch.setattr(requests, "post", counting)
     tick(watcher, "13:05")
     young, days = sum(read), 100
-    for table, days_ago in (("verdicts", 3), ("metric_buckets", 30)):  # 500 days in which each was like the last one
+    for table, days_ago in (("verdicts", 3), ("metric_buckets", 30)):  # 500 copies of the last days
         copies = f"""
         insert into {table}
         select held.* replace (held.bucket - toIntervalDay({days_ago} + each.number) as bucket)
@@ -357,35 +365,35 @@ def test_a_tick_reads_no_more_for_history_nor_for_what_has_been_open_for_weeks(
     assert sum(read) < 1.2 * young
 
 
-def test_silence_of_everything_is_late_data_and_never_a_drop(watcher: Watcher) -> None:
-    """A copy of the app's day ends at 17:00; then the rest of it arrives."""
+def test_silence_of_both_sources_is_late_data_and_never_a_drop(watcher: Watcher) -> None:
+    """The app's data ends at 17:00 at first; then the rest arrives."""
     source = ClickHouse(watcher.server.url, "watched_app", ZONE)
     tables = ("feed_actions", "message_actions")
     for table in tables:
         _take_out(source, table, "17:00", "23:59")
     try:
-        assert tick(watcher, "17:05", late_hours=1.0)["told"] == []
-        (late,) = tick(watcher, "17:35", late_hours=1.0)["told"]
+        assert tick(watcher, "17:05", late_hours=1.0)["messages"] == []
+        (late,) = tick(watcher, "17:35", late_hours=1.0)["messages"]
         assert late["text"].splitlines()[0] == "⚪ <b>Data is late</b>"
         assert late["chart"] == f"chart_{late['report'].split()[1]}" or late["chart"] is None
-        (same,) = tick(watcher, "17:50", late_hours=1.0)["told"]
+        (same,) = tick(watcher, "17:50", late_hours=1.0)["messages"]
         assert same["text"] == late["text"]
         assert set(incidents_of(watcher)["direction"]) == {"data_lag"}
     finally:
         for table in tables:
             _put_back(source, table)
-    main, reply = tick(watcher, "18:05", late_hours=2.0)["told"]
+    main, reply = tick(watcher, "18:05", late_hours=2.0)["messages"]
     assert (main["report"], reply["reply_to"]) == (late["report"], late["report"])
     assert "there again" in main["text"]
     assert set(incidents_of(watcher)["direction"]) == {"data_lag"}
     assert watcher.db.value("select countIf(kind = 'data_lag' and metric != '') from verdicts final") == 0
 
 
-def test_one_source_falling_silent_is_an_outage_of_its_own(watcher: Watcher) -> None:
+def test_silence_of_one_source_is_an_outage(watcher: Watcher) -> None:
     source = ClickHouse(watcher.server.url, "watched_app", ZONE)
     _take_out(source, "message_actions", "20:00", "21:00")
     try:
-        (alert,) = tick(watcher, "20:50", late_hours=1.0)["told"]
+        (alert,) = tick(watcher, "20:50", late_hours=1.0)["messages"]
         assert re.search(r"−(99|100)\.\d%", alert["text"].splitlines()[0])
         (row,) = incidents_of(watcher).to_dict("records")
         assert (row["direction"], row["value"]) == ("drop", 0)
@@ -394,13 +402,13 @@ def test_one_source_falling_silent_is_an_outage_of_its_own(watcher: Watcher) -> 
         _put_back(source, "message_actions")
 
 
-def test_an_old_tick_tells_nothing(watcher: Watcher) -> None:
+def test_a_run_for_an_old_bucket_sends_nothing(watcher: Watcher) -> None:
     found = watcher.by_hand(ANOMALIES, as_of=_at("13:20").isoformat(), late_hours=1.0, history_days=22)
-    assert found["told"] == []
+    assert found["messages"] == []
     assert len(incidents_of(watcher)) == 1
 
 
-def test_it_runs_as_airflow_runs_it_in_russian(watcher: Watcher, tmp_path: Path) -> None:
+def test_the_notebook_runs_in_russian_as_airflow_runs_it(watcher: Watcher, tmp_path: Path) -> None:
     path = tmp_path / "anomalies.ipynb"
     given = {"as_of": _at("13:35").isoformat(), "useful_minutes": LONG_AGO, "language": "ru", "late_hours": 1.0}
     runner.run(ROOT / "notebooks" / f"{ANOMALIES}.ipynb", str(path), given, environment=watcher.environment)
@@ -413,11 +421,11 @@ def test_it_runs_as_airflow_runs_it_in_russian(watcher: Watcher, tmp_path: Path)
     assert_worth_keeping(path)
 
 
-def test_a_replay_shows_what_would_have_been_told_and_writes_nothing(watcher: Watcher) -> None:
+def test_a_replay_shows_what_would_have_been_alerted_and_writes_nothing(watcher: Watcher) -> None:
     tick(watcher, "15:05", late_hours=1.0)
     before = watcher.db.read("select count(), max(judged_at) from verdicts").to_dict("records")
     given = {"last_day": str(DAY), "days": 1, "history_days": 21, "metric": "likes", "score": 10**6.0}
-    (found,) = watcher.by_hand("monitoring/replay", **given)["found"]
+    (found,) = watcher.by_hand("monitoring/replay", **given)["incidents"]
     assert found.opened == pd.Timestamp(_at("13:00"))
     assert "views" in {series.metric for series in found.series}
     assert "likes" not in {series.metric for series in found.series}

@@ -116,6 +116,11 @@ def test_the_app_as_a_whole_does_not_join_the_incidents_of_two_parts(watch: Watc
     ]
 
 
+def test_active_users_of_the_app_do_not_join_two_parts_that_differ_in_slice(watch: Watch) -> None:
+    names = ("views", "messages_sent, os: iOS", "app_users", "app_users, os: iOS")
+    assert len(incidents_of(watch, names)) == 2
+
+
 def test_active_users_of_the_app_alone_are_one_incident(watch: Watch) -> None:
     assert spans(incidents_of(watch, ("app_users",), ("app_users",), (), ())) == [("drop", 0, 2)]
 
@@ -468,8 +473,9 @@ def test_a_slice_that_moves_less_than_the_least_effect_is_normal(watch: Watch) -
 
 
 def test_a_dimension_of_one_slice_explains_nothing(watch: Watch) -> None:
-    (one,) = incidents_of(watch, ("views",))
-    assert explain(pd.DataFrame(verdicts("views", "os", iOS=(10, 100))), one, watch) == []
+    alone = pd.DataFrame(verdicts("views", "os", iOS=(10, 100)))
+    (whole,), (slice_,) = incidents_of(watch, ("views",)), incidents_of(watch, ("views, os: iOS",))
+    assert explain(alone, whole, watch) == explain(alone, slice_, watch) == []
 
 
 def test_late_data_is_not_explained(watch: Watch) -> None:
