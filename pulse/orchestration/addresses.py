@@ -8,6 +8,6 @@ HOME = "/archive"
 
 
 def address(rest: str = "") -> str:
-    """The address of a page of the archive, below the path of Airflow's base URL."""
+    """An address of the archive on Airflow's server, below the path of the server's base address."""
     prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
     return f"{prefix}{HOME}/{rest}"

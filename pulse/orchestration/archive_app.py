@@ -122,7 +122,7 @@ def _framed(request: Any) -> bool:
 
 
 def _warm_up() -> None:
-    """Import what shows a notebook, so that the first reader does not wait for it, nor the server when it starts."""
+    """Import what showing and comparing notebooks needs, so that the first reader does not wait for it."""
     from pulse.archive import compare, render
 
     assert compare

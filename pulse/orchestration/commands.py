@@ -17,9 +17,9 @@ app = typer.Typer()
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def airflow(command: Annotated[list[str] | None, typer.Argument(help="A command of Airflow's own.")] = None) -> None:
-    """Run Airflow with all of its parts on this machine, each of them watched, until stopped.
+    """Run all parts of Airflow on this machine until stopped, and restart each part that ends.
 
-    With a command of Airflow's own, such as `dags list`, run that one in the same Airflow.
+    With a command of Airflow, such as `dags list`, run only that command in the same Airflow.
     """
     if command:
         os.execvp("airflow", ["airflow", *command])  # noqa: S606

@@ -10,7 +10,11 @@ from pulse import settings
 
 
 def connected_settings() -> settings.Settings:
-    """The settings, with Airflow's connections `clickhouse_default` and `telegram_default` where they exist."""
+    """The settings, overridden by Airflow's connections.
+
+    Raises:
+        SettingsError: a setting or a connection is wrong.
+    """
     overrides: dict[str, str] = {}
     if found := _connection("clickhouse_default"):
         secure = found.schema == "https" or found.extra_dejson.get("secure") or found.port in (443, 8443)

@@ -26,14 +26,20 @@ AS_OF = "{{ params.get('as_of') or as_of(dag_run).isoformat() }}"
 
 
 def try_of(task_id: str) -> str:
-    """The name (`TRY`) of the try of an earlier NotebookOperator that succeeded, as a template."""
+    """Template: the name (`TRY`) of the try of an earlier NotebookOperator that succeeded."""
     return f"{{{{ ti.xcom_pull('{task_id}', key='run') }}}}"
 
 
 def event_date(dag_run: Any, params: dict[str, Any], zone: ZoneInfo | None = None) -> str:
-    """The event date of a run as ISO text: the trigger form's, else the local day before the interval's end.
+    """The event date of a run: from the trigger form, or the local day before the end of the interval.
 
-    A run without an interval (triggered over the API without a logical date) counts from the moment it was to run.
+    Args:
+        dag_run: the run. Without an interval, the time when it was to begin counts.
+        params: the parameters of the run.
+        zone: the configured time zone unless given.
+
+    Returns:
+        An ISO date.
     """
     if params.get("event_date"):
         return str(params["event_date"])
@@ -43,13 +49,18 @@ def event_date(dag_run: Any, params: dict[str, Any], zone: ZoneInfo | None = Non
 
 
 def as_of(dag_run: Any, zone: ZoneInfo | None = None) -> datetime:
-    """The moment up to which a run looks, in the configured time zone: its interval's end, or when it was to run."""
+    """The moment up to which a run looks: the end of its interval, or the time when it was to begin.
+
+    Args:
+        dag_run: the run.
+        zone: the configured time zone unless given.
+    """
     end = getattr(dag_run, "data_interval_end", None) or dag_run.run_after
     return datetime.fromtimestamp(end.timestamp(), zone or settings.load().zone)
 
 
 def run_name(dag_run: Any) -> str:
-    """A run's id as tables and folders bear it."""
+    """A run's id as a name for tables and folders."""
     return safe_name(dag_run.run_id)
 
 
@@ -58,7 +69,7 @@ MACROS: dict[str, Callable[..., Any]] = {"as_of": as_of, "event_date": event_dat
 
 
 def event_date_param() -> Param:
-    """The trigger form's field for another event date than the schedule's."""
+    """The trigger form's field for an event date other than the schedule's."""
     return Param(
         None,
         type=["null", "string"],
@@ -70,7 +81,7 @@ def event_date_param() -> Param:
 
 
 def as_of_param() -> Param:
-    """The trigger form's field for another moment than the schedule's."""
+    """The trigger form's field for a moment other than the schedule's."""
     return Param(
         None,
         type=["null", "string"],

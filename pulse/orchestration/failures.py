@@ -1,16 +1,17 @@
-"""The last task of every DAG: it tells the alert chats what failed, and looks after what could not tell itself.
+"""The last task of every DAG: it reports failures to the alert chats, those of tasks that died included.
 
-Whoever dies cannot tell that it died. So no callback tells, neither in the process of the task nor in the DAG
-processor, but a task of its own that begins once all others of the run are over, however they ended (a teardown, which
-Airflow leaves out of the run's own outcome). What failed left its reason as the XCom `REASON`; where it was killed
-before that, the archive's attempt is settled and says so.
+A process that is killed cannot report it, so callbacks would miss it, in the task's process as well as in the DAG
+processor. A separate task reports instead. It starts once all other tasks of the run are over, whatever their state (as
+a teardown, which Airflow ignores in the run's own state). A failed task leaves its reason in the XCom `REASON`; for a
+task that was killed before it could, the attempt in the archive is settled.
 
-A run that Airflow itself broke off, or that never began, has no last task. That is for the next run of any DAG to see:
-each looks at all DAGs, at what should have run and did not, at runs that failed untold, and at attempts that the
-archive takes for running though their task is over.
+A run that Airflow itself broke off, or that never started, has no last task. The next run of any DAG notices that: each
+checks all DAGs for runs that are missing, for failed runs that were not reported, and the archive for attempts that
+seem to run although their task is over.
 
-One message a DAG and day: for a DAG with event dates the event date, else the local day. The ledger of deliveries sees
-to that. Where the ledger cannot be reached, which may well be what failed, an Airflow variable remembers what was told.
+There is one message for each DAG and day: the event date for DAGs that have one, else the local day. The ledger of
+deliveries sees to that. If the ledger cannot be reached, which may be what failed, an Airflow variable remembers what
+was reported.
 """
 
 import json
@@ -35,13 +36,13 @@ from pulse.orchestration.tasks import NOTEBOOK, REASON
 from pulse.settings import in_object_store
 
 GRACE = timedelta(minutes=15)
-"""How long after its time a run may begin before it counts as one that did not."""
+"""How late a run may start before it counts as missing."""
 
 LOOK_BACK = timedelta(days=7)
-"""How far the look goes back for event dates."""
+"""How far back runs with event dates are checked."""
 
 LOST = timedelta(hours=24)
-"""After how long an attempt that is still running counts as killed where Airflow does not know its task."""
+"""After how long a running attempt counts as killed if Airflow does not know its task."""
 
 KILLED = "killed before it could say why, for lack of memory or from outside"
 TOLD = "pulse_told_without_the_ledger"
@@ -49,7 +50,7 @@ ALIVE = frozenset({"running", "queued", "scheduled", "deferred", "restarting", "
 
 
 def tell_in_the_end(dag: DAG) -> None:
-    """Give a DAG its last task; called once all others are there."""
+    """Add the last task to a DAG that has all others."""
     others = list(dag.tasks)
     last = TellOperator(
         task_id="tell",
@@ -78,10 +79,10 @@ class _Run:
 
 
 class TellOperator(BaseOperator):
-    """Tells what failed in its run, then looks after what could not tell itself: see the module.
+    """Reports what failed in its run, then looks for what could not report itself.
 
     Args:
-        look: whether to look at other runs too; `pulse daily` runs where no schedule is kept.
+        look: whether to look at other runs too. `pulse daily` does not, because it keeps no schedule.
     """
 
     def __init__(self, *, look: bool = True, **kwargs: Any) -> None:
@@ -89,10 +90,10 @@ class TellOperator(BaseOperator):
         self.look = look
 
     def execute(self, context: Any) -> None:
-        """Tell, and look.
+        """Report, and look.
 
         Raises:
-            PulseError: the alert chats cannot be reached; the next look tries again.
+            PulseError: the alert chats cannot be reached. The next look tries again.
         """
         desk = _Desk(context["ti"], connected_settings(), self.log)
         desk.tell_failures(_run(context["dag"], context["dag_run"]))

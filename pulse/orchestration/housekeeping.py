@@ -20,10 +20,10 @@ from pulse.settings import in_object_store
 
 
 class ThinArchiveOperator(BaseOperator):
-    """Takes out of the archive what its retention lets go: see `pulse.archive.retention`.
+    """Settles killed attempts and removes old notebooks that nobody needs (`pulse.archive.retention`).
 
     Args:
-        days: how long everything stays, 30 or more.
+        days: for how many days everything is kept, 30 or more.
     """
 
     def __init__(self, *, days: int = lives.DAYS, **kwargs: Any) -> None:
@@ -31,10 +31,13 @@ class ThinArchiveOperator(BaseOperator):
         self.days = days
 
     def execute(self, context: Any) -> int:
-        """Thin; gives how many notebooks are gone.
+        """Thin the archive.
+
+        Returns:
+            How many notebooks were removed.
 
         Raises:
-            AirflowSkipException: the archive has not begun, or is in an object store, whose own rules decide.
+            AirflowSkipException: there is no archive yet, or it is in an object store, which has its own rules.
             AirflowException: the archive cannot be read or written.
         """
         output = settings.load().output
@@ -49,10 +52,13 @@ class ThinArchiveOperator(BaseOperator):
 
 
 class CleanTablesOperator(BaseOperator):
-    """Drops what ClickHouse keeps no longer: see `pulse.publishing.keeping`."""
+    """Drops from ClickHouse what is not kept any longer (`pulse.publishing.keeping`)."""
 
     def execute(self, context: Any) -> list[str]:
-        """Clean; gives what was dropped.
+        """Clean the tables.
+
+        Returns:
+            What was dropped.
 
         Raises:
             AirflowException: a partition cannot be dropped, or no server answers.
@@ -69,10 +75,10 @@ class CleanTablesOperator(BaseOperator):
 
 
 class CleanLogsOperator(BaseOperator):
-    """Removes the logs of tasks and DAGs that have not been written to for a while, on this worker.
+    """Removes old logs of tasks and DAGs on this worker.
 
     Args:
-        days: how long they stay.
+        days: for how many days after its last line a log is kept.
     """
 
     def __init__(self, *, days: int, **kwargs: Any) -> None:
@@ -80,7 +86,10 @@ class CleanLogsOperator(BaseOperator):
         self.days = days
 
     def execute(self, context: Any) -> int:
-        """Remove; gives how many logs are gone.
+        """Remove the logs.
+
+        Returns:
+            How many were removed.
 
         Raises:
             AirflowException: a log cannot be removed.
@@ -105,19 +114,22 @@ class CleanLogsOperator(BaseOperator):
 
 
 class VerifyArchiveOperator(ToChats):
-    """Proves the archive, and sends the head of its chain to the chats: see `pulse.archive.proof`.
+    """Verifies the archive and sends the head of its hash chain to the chats (`pulse.archive.proof`).
 
-    What stands in the chat is out of reach of whoever may write in the archive's folder; the ledger keeps it too, and
-    the next night's proof begins there. A head is sent once, without a notification.
+    Whoever can write in the archive's folder cannot change what is in the chat. The ledger of deliveries keeps the head
+    too, and the next night's proof begins there. A head is sent once, without a notification.
     """
 
     template_fields = ("event_date",)
 
     def execute(self, context: Any) -> str:
-        """Verify; gives the head.
+        """Verify the archive.
+
+        Returns:
+            The head.
 
         Raises:
-            AirflowSkipException: the archive has not begun, or is in an object store, which has no manifest.
+            AirflowSkipException: there is no archive yet, or it is in an object store and has no manifest.
             AirflowException: the archive is not as it was kept, or it or the ledger cannot be read.
         """
         from pulse import clickhouse, schema
@@ -136,7 +148,7 @@ class VerifyArchiveOperator(ToChats):
             verdict = proof.verify(root, outside=outside, last_only=True)
             for line in verdict.remarks:
                 self.log.info("%s", line)
-            if verdict.problems == verdict.gone:  # a head that is gone is told once: the next one begins anew
+            if verdict.problems == verdict.gone:  # a missing head is reported once; then a new chain of heads begins
                 text = archive_notice(verdict.notebooks, verdict.head, config.language)
                 numbers = {"head": verdict.head, "folder": str(root.resolve())}
                 message = Message(text, numbers=numbers, silent=True)

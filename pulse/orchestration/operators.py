@@ -24,12 +24,12 @@ with light_import():
 
 
 class ArchiveLink(BaseOperatorLink):
-    """The link from a notebook task to its executed notebook, with all of its tries."""
+    """The link from a notebook task to the archived notebooks of all its tries."""
 
     name = "Executed notebook"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Where the archive shows this task's notebook; Airflow keeps it when the task ends, however it ended."""
+        """The address of the task's notebook in the archive. Airflow keeps it when the task ends, however it ended."""
         what = {"dag": ti_key.dag_id, "run_id": ti_key.run_id, "task": ti_key.task_id}
         return address(f"task?{urlencode(what)}")
 
@@ -46,22 +46,22 @@ NOT_OURS = (
 
 
 class NotebookOperator(PapermillOperator):
-    """Runs a notebook of `notebooks/` and archives it, with the truth about how it ended.
+    """Runs a notebook of `notebooks/` and archives it with the way it really ended.
 
-    What PapermillOperator leaves open is decided here, on `pulse.execution`: parameters are checked against the
-    notebook before it runs; every attempt is kept, at `<archive>/<dag>/<event date>/<run>/<notebook>.<try>.ipynb`; the
-    task fails unless every cell ran, with the notebook's own error as the log's last line; connections reach the kernel
-    by its environment alone. The archived notebook's path is the task's return value; the value of its parameter `run`,
-    where it has one, is handed on under that key, once it succeeded.
+    It uses `pulse.execution` for what PapermillOperator does not do. Parameters are checked against the notebook before
+    it runs. Every try is kept, at `<archive>/<dag>/<event date>/<run>/<notebook>.<try>.ipynb`. The task fails unless
+    every cell ran, and the notebook's error is the last line of the log. Connections reach the kernel only through its
+    environment. The task returns the path of the archived notebook. If the notebook has a parameter `run`, its value is
+    handed on under that key once the task has succeeded.
 
     Args:
-        notebook: its path below `notebooks/`, without the ending: `etl/load`.
-        parameters: what to inject; templated.
-        cell_seconds: the longest a cell may take; the task's `execution_timeout` bounds the whole.
-        log_output: whether each line that the notebook prints stands in the task's log when it is printed.
+        notebook: its path below `notebooks/` without the ending: `etl/load`.
+        parameters: what the notebook gets; templated.
+        cell_seconds: the time limit of each cell. The task's `execution_timeout` limits the whole.
+        log_output: whether to log each line that the notebook prints as soon as it is printed.
 
     Raises:
-        ValueError: another of PapermillOperator's arguments was given, which would have no effect here.
+        ValueError: an argument of PapermillOperator was given that has no effect here.
     """
 
     template_fields = ("parameters",)
@@ -88,10 +88,13 @@ class NotebookOperator(PapermillOperator):
         self.cell_seconds = cell_seconds
 
     def execute(self, context: Any) -> str:
-        """Run the notebook; returns the path of the archived one.
+        """Run the notebook.
+
+        Returns:
+            The path of the archived notebook.
 
         Raises:
-            AirflowFailException: running it again would not help (a wrong parameter, date or setting).
+            AirflowFailException: a retry would not help (a wrong parameter, date or setting).
             AirflowException: the notebook failed.
         """
         with for_airflow(context):
@@ -144,14 +147,14 @@ def _starter(dag_run: Any) -> str:
 
 
 class ReconcileOperator(BaseOperator):
-    """Compares a day's numbers wherever they are shown: see `pulse.reports.reconcile`; a difference fails the task.
+    """Compares a day's numbers wherever they are shown (`pulse.reports.reconcile`) and fails if any of them differ.
 
-    Sources that hold other rows of the day, or of the six before it, than when it was published are told to the alert
-    chats as late data.
+    It also tells the alert chats about late data: sources that hold other rows for this day or the six days before it
+    than when that day was published.
 
     Args:
-        event_date: the day, templated.
-        path: the archived report's path, templated: a NotebookOperator's output.
+        event_date: the day; templated.
+        path: the path of the archived report, a NotebookOperator's output; templated.
     """
 
     template_fields = ("event_date", "path")
@@ -162,10 +165,13 @@ class ReconcileOperator(BaseOperator):
         self.path = path
 
     def execute(self, context: Any) -> list[str]:
-        """Compare; gives what was compared.
+        """Compare the numbers.
+
+        Returns:
+            What was compared.
 
         Raises:
-            AirflowException: some numbers differ, or what is configured does not answer.
+            AirflowException: some numbers differ, or something that is configured does not answer.
         """
         from pulse.publishing import late_data
         from pulse.reports.reconcile import reconcile
@@ -178,10 +184,7 @@ class ReconcileOperator(BaseOperator):
         return compared
 
     def _tell_late_data(self, late: Sequence[Any], config: settings.Settings) -> None:
-        """Tell the alert chats which days' sources hold other rows than when they were published.
-
-        Once; where more comes, the message is brought up to date.
-        """
+        """Tell the alert chats about late data: one message a day, which is edited when more data arrives."""
         from pulse.reports.texts import late_data_notice
 
         for day in sorted({each.event_date for each in late}):
@@ -194,17 +197,20 @@ class ReconcileOperator(BaseOperator):
 
 
 class RefreshDashboardsOperator(BaseOperator):
-    """Has the dashboards show a day as it was published just now: see `pulse.dashboards.redash.refresh`.
+    """Makes Redash show a day as it was just published (`pulse.dashboards.redash.refresh`).
 
-    Superset keeps no answers of the dashboard's datasets, so there it is so without anybody's doing.
+    Superset needs no refresh, because it does not cache the answers of the dashboard's datasets.
     """
 
     def execute(self, context: Any) -> int:
-        """Refresh; gives how many queries will be computed anew.
+        """Refresh Redash.
+
+        Returns:
+            How many queries Redash will run again.
 
         Raises:
-            AirflowSkipException: no Redash is configured.
-            AirflowException: it does not answer, or the dashboard is not installed.
+            AirflowSkipException: Redash is not configured.
+            AirflowException: Redash does not answer, or the dashboard is not installed.
         """
         from pulse.dashboards import redash
 
@@ -213,7 +219,7 @@ class RefreshDashboardsOperator(BaseOperator):
             raise AirflowSkipException("REDASH_URL and REDASH_API_KEY are not set: there is nothing to refresh.")
         with for_airflow(context):
             queries = redash.refresh(config)
-        self.log.info("Redash answers %d queries anew from now on", queries)
+        self.log.info("Redash will run %d queries again", queries)
         return queries
 
 

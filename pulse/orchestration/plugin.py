@@ -47,36 +47,39 @@ class ArchivePlugin(AirflowPlugin):
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The app, built where it is asked for."""
+        """The app, built when it is first asked for."""
         from pulse.orchestration.archive_app import make_app  # fastapi, which only the API server should load
 
         return [{"app": make_app(), "url_prefix": HOME, "name": "Archive"}]
 
     @property
     def fastapi_root_middlewares(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """What gives Airflow's own pages the project's time zone."""
+        """The middleware that sets the time zone of Airflow's own pages."""
         return [{"middleware": ProjectZone, "name": "The project's time zone"}]
 
     @property
     def external_views(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The menu entry, which shows the pages within Airflow's."""
+        """The menu entry, which shows the pages inside Airflow's."""
         return [
             {"name": "Archive", "href": address(), "destination": "nav", "url_route": "archive", "nav_top_level": True}
         ]
 
 
 class ProjectZone:
-    """Has Airflow's pages show times in the project's zone, until a reader chooses another.
+    """Makes Airflow's pages show times in the project's time zone until a reader chooses another one.
 
-    Airflow leaves the zone to each browser, which keeps a choice under `timezone`; there is no setting for where it
-    begins. So the page's first words make that choice where there is none.
+    Airflow leaves the choice to each browser, which keeps it in its local storage under `timezone`, and has no setting
+    for the initial one. So this adds a script to the head of each page that makes the choice if there is none.
+
+    Args:
+        app: Airflow's app (ASGI).
     """
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Put the words into a page of Airflow's, and nothing into anything else."""
+        """Add the script to a page of Airflow, and leave everything else as it is."""
         if scope["type"] != "http" or scope["path"].startswith((f"{HOME}/", "/api/", "/auth/", "/execution/")):
             await self.app(scope, receive, send)
             return

@@ -25,7 +25,12 @@ log = logging.getLogger(__name__)
 
 
 class ToChats(BaseOperator):
-    """What operators that send share: which chats, about which day, and what the log says of it."""
+    """What all operators that send have in common.
+
+    Args:
+        chats: which of the settings' chats get the message.
+        event_date: the day that the message is about; templated.
+    """
 
     def __init__(self, *, chats: Chats, event_date: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -33,9 +38,17 @@ class ToChats(BaseOperator):
         self.chats = chats
 
     def send(self, report: str, message: Any, context: Any, path: str = "", event_date: str = "") -> list[str]:
-        """Deliver a message, made by the archived notebook at `path`; gives the references of the deliveries.
+        """Deliver a message and log what was done.
 
-        It is about the task's event date, or another.
+        Args:
+            report: the report's name; with the event date and the chat it is the key of a delivery.
+            message: the message.
+            context: the task's context.
+            path: the path of the archived notebook that made the message, if there is one.
+            event_date: the day that it is about, if that is not the task's.
+
+        Returns:
+            The references of the deliveries.
         """
         config = connected_settings()
         recipients = {
@@ -47,7 +60,7 @@ class ToChats(BaseOperator):
         day = date.fromisoformat(event_date or self.event_date)
         done = deliver(report, day, message, recipients, path, config, run)
         for each in done:
-            did = "nothing to do, it stands there already" if each.did == "nothing" else each.did
+            did = "nothing to do, the chat is up to date" if each.did == "nothing" else each.did
             self.log.info("%s of %s to chat %s: %s (%s)", report, day, each.chat, did, each.ref)
             if each.error:
                 self.log.warning("%s", each.error)
@@ -55,17 +68,19 @@ class ToChats(BaseOperator):
 
 
 class DeliverOperator(ToChats):
-    """Sends what an archived notebook handed on: `text`, and where it has them `chart`, `numbers` and `metrics`.
+    """Sends what an archived notebook handed on.
 
-    `numbers` are pairs of what readers call it and its number, in order, and `metrics` pairs of its column and unit in
-    the same order, by which a number is known whatever it is called; `language` says in which they are written.
+    That is `text`, and `chart`, `numbers`, `metrics` and `language` if the notebook has them.
 
-    What readers get is what is archived, and sending again recomputes nothing: see `pulse.delivery.sending.deliver`.
+    `numbers` are pairs of a label and a number, in order. `metrics` are pairs of a column and a unit in the same order:
+    they identify a number whatever its label is. `language` is the language of the labels.
+
+    Readers get what is archived. Sending again computes nothing again; see `pulse.delivery.sending.deliver`.
 
     Args:
-        report: the report's name; with the event date and the chat, the key of a delivery.
-        event_date: the day it is about, templated.
-        path: the archived notebook's path, templated: a NotebookOperator's output.
+        report: the report's name; with the event date and the chat it is the key of a delivery.
+        event_date: the day that it is about; templated.
+        path: the path of the archived notebook, a NotebookOperator's output; templated.
         chats: which of the settings' chats get it.
     """
 
@@ -77,11 +92,14 @@ class DeliverOperator(ToChats):
         self.path = path
 
     def execute(self, context: Any) -> list[str]:
-        """Deliver; gives the references of the deliveries.
+        """Deliver the message.
+
+        Returns:
+            The references of the deliveries.
 
         Raises:
             AirflowFailException: the notebook handed on nothing that can be sent, or a setting is wrong.
-            AirflowException: some chats did not get it; the others did.
+            AirflowException: some chats did not get the message; the others did.
         """
         from pulse.delivery import handed_on
 
@@ -91,13 +109,13 @@ class DeliverOperator(ToChats):
 
 
 class DeliverAlertsOperator(ToChats):
-    """Sends the alerts that an archived notebook handed on: `alerts`, as `incidents.alerts` makes them.
+    """Sends the `alerts` that an archived notebook handed on, which `pulse.monitoring.alerts` makes.
 
-    Each is a delivery of its own: sent once, edited in place while its incident lives. One that fails holds no other
-    back.
+    Each alert is its own delivery: it is sent once and edited while its incident is open. If one fails, the others are
+    still sent.
 
     Args:
-        path: the archived notebook's path, templated: a NotebookOperator's output.
+        path: the path of the archived notebook, a NotebookOperator's output; templated.
         chats: which of the settings' chats get them.
     """
 
@@ -108,10 +126,13 @@ class DeliverAlertsOperator(ToChats):
         self.path = path
 
     def execute(self, context: Any) -> list[str]:
-        """Deliver; gives the references of the deliveries.
+        """Deliver the alerts.
+
+        Returns:
+            The references of the deliveries.
 
         Raises:
-            AirflowFailException: of those that did not get through, none ever can.
+            AirflowFailException: some alerts did not reach some chats, and no retry can help any of these.
             AirflowException: some alerts did not reach some chats; the others did.
         """
         from pulse.delivery import handed_on
@@ -133,11 +154,11 @@ class DeliverAlertsOperator(ToChats):
 
 
 class LateNoticeOperator(ToChats):
-    """Tells the chats, once, that the report of a day is late.
+    """Tells the chats once that the report of a day is late.
 
     Args:
-        event_date: the day, templated.
-        chats: which of the settings' chats are told.
+        event_date: the day; templated.
+        chats: which of the settings' chats get the notice.
         deadline: the local time by which the day should have been published.
     """
 
@@ -148,7 +169,10 @@ class LateNoticeOperator(ToChats):
         self.deadline = deadline
 
     def execute(self, context: Any) -> list[str]:
-        """Send the notice; gives the references of the deliveries.
+        """Send the notice.
+
+        Returns:
+            The references of the deliveries.
 
         Raises:
             AirflowException: some chats did not get it.

@@ -46,7 +46,7 @@ def is_for_good(error: PulseError) -> bool:
 
 
 def leave(context: Any, key: str, what: str) -> None:
-    """Leave something for the DAG's last task; that this cannot be done is no reason to fail, or to fail otherwise."""
+    """Leave something for the DAG's last task. If that fails, the task goes on as if it had not."""
     try:
         context["ti"].xcom_push(key, what)
     except Exception as error:
@@ -54,10 +54,10 @@ def leave(context: Any, key: str, what: str) -> None:
 
 
 def _check_conf(context: Any) -> None:
-    """Refuse what a run was triggered with and no parameter has, as a notebook's would be.
+    """Refuse a run that was triggered with a key that is not one of the DAG's parameters.
 
     Raises:
-        ParameterError: with the parameters that there are.
+        ParameterError: there is such a key. The text lists the parameters.
     """
     if "dag" not in context:  # a task executed by hand
         return

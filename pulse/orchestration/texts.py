@@ -59,21 +59,21 @@ REASONS = {
 
 
 def archive_notice(notebooks: int, head: str, language: Language) -> str:
-    """The nightly message with the head of the archive's hash chain: a copy of it that is not in the archive."""
+    """The nightly message with the head of the archive's hash chain, which is a copy of it outside the archive."""
     return word("archive", language, count=number(notebooks, "count", language), head=head)
 
 
 def failure_notice(
     name: str, reasons: Mapping[str, str], language: Language, day: date | None = None, often: bool = False
 ) -> str:
-    """A DAG failed: why, and what to do.
+    """The message that a DAG failed, with the reasons and what to do.
 
     Args:
         name: the DAG's name.
-        reasons: the error of each failed task; under an empty name, what happened to the run as a whole.
-        language: of the text.
+        reasons: the error of each failed task, by task; under an empty name, what happened to the run as a whole.
+        language: the language of the text.
         day: the event date of the run, if it has one.
-        often: whether the DAG runs again within the day by itself.
+        often: whether the schedule makes another run within the day.
     """
     tasks: dict[str, list[str]] = {}
     for task, reason in reasons.items():
@@ -93,7 +93,14 @@ def failure_notice(
 
 
 def not_run_notice(name: str, language: Language, day: date | None = None, since: str = "") -> str:
-    """A DAG did not run when it should have: for an event date, or since a time of day; and what to do."""
+    """The message that a DAG did not run when it should have, with what to do.
+
+    Args:
+        name: the DAG's name.
+        language: the language of the text.
+        day: the event date for which it did not run, if it has event dates.
+        since: the time of its last run, if it has none.
+    """
     if day is None:
         said = word("not run", language, name=escaped(name), time=since)
         return f"{said}\n{word('to do not run often', language)}"
@@ -108,7 +115,7 @@ def _failed(name: str, language: Language, day: date | None) -> str:
 
 
 def reason_in(reason: str, language: Language) -> str:
-    """Why something failed, in the reader's language."""
+    """An error in the reader's language."""
     if language == "en":
         return reason
     for said, told in REASONS.items():

@@ -20,6 +20,7 @@ def is_published(day: str) -> bool:
 
     Raises:
         ClickHouseError: no server answers.
+        SettingsError: the day is not a date that has ended.
     """
     from pulse import clickhouse
 
@@ -35,9 +36,14 @@ def is_published(day: str) -> bool:
 
 
 class DayPublished(BaseTrigger):
-    """Waits, in the triggerer and in nobody's slot, until a day is published or a moment has come.
+    """Waits in the triggerer until a day is published or a moment has come.
 
-    Its event says which: True where the day is published.
+    The event is True if the day is published.
+
+    Args:
+        event_date: the day, as an ISO date.
+        until: the moment, in ISO format with an offset.
+        seconds: how long to wait between two looks.
     """
 
     def __init__(self, event_date: str, until: str, seconds: float = 10.0) -> None:
@@ -69,13 +75,13 @@ class DayPublished(BaseTrigger):
 
 
 class WaitForDay(BaseBranchOperator):
-    """Goes on when the event date is published; deferred until then, for as long as `wait`.
+    """Continues when the event date is published; deferred until then.
 
     Args:
-        event_date: the day, templated.
-        wait: how long.
-        then: the task to go on with.
-        otherwise: the task for when the time is over; None: this task fails.
+        event_date: the day; templated.
+        wait: how long to wait.
+        then: the task that follows once the day is published.
+        otherwise: the task that follows when the time is over; if there is none, this task fails.
     """
 
     template_fields = ("event_date",)
@@ -94,7 +100,7 @@ class WaitForDay(BaseBranchOperator):
         """Look once, then defer.
 
         Raises:
-            AirflowFailException: the event date is none.
+            AirflowFailException: the event date is not valid.
             AirflowException: no server answers.
         """
         with for_airflow(context):
@@ -106,10 +112,10 @@ class WaitForDay(BaseBranchOperator):
         return self.defer(trigger=trigger, method_name="resume")
 
     def resume(self, context: Any, event: bool) -> Any:
-        """What the trigger found.
+        """Continue with what the trigger found.
 
         Raises:
-            AirflowFailException: the time is over and there is nothing to go on with.
+            AirflowFailException: the time is over and no task follows in that case.
         """
         if event:
             return self.do_branch(context, self.then)

@@ -1,1 +1,1 @@
-"""Reports: their texts and charts, and whether every place that shows a number shows the same one."""
+"""Reports: their texts and charts, and whether a number is the same wherever it is shown."""
