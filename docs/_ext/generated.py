@@ -78,9 +78,8 @@ def _metrics() -> str:
     rows = [
         [
             f"`{metric.column}`",
-            metric.label_alone("en"),
-            metric.label_alone("ru"),
             metric.formula,
+            f"{metric.label_alone('en')}; {metric.label_alone('ru')}",
             metric.unit,
             ", ".join(f"`{table}`" for table in metric.tables),
             ", ".join(metric.shown) or "–",
@@ -90,7 +89,7 @@ def _metrics() -> str:
     dimensions = [[f"`{each.column}`", each.en, each.ru, f"`{each.watched}`"] for each in metrics.DIMENSIONS]
     return (
         "# Metrics and dimensions\n\nThe one list is `pulse/metrics.py`; this page is made from it.\n\n## Metrics\n\n"
-        + _table(["column", "name", "in Russian", "formula", "unit", "tables", "shown in"], rows)
+        + _table(["column", "formula", "name", "unit", "tables", "shown in"], rows)
         + "\n\n`users` and `count` change in percent, a `share` in percentage points, a `ratio` by its difference.\n\n"
         + "## Dimensions\n\n"
         + _table(["column", "name", "in Russian", "in the monitoring"], dimensions)
