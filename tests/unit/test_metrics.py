@@ -138,7 +138,7 @@ def statements(file: str) -> list[tuple[str, str]]:
         return [(part.strip()[:60], part) for part in text.split(";\n")]
     if file.endswith(".py"):
         return [(found.strip()[:60], found) for found in _strings(ast.parse(text)) if "\n" in found]
-    return [("", text)]
+    return [("", text.replace("\\n", "\n"))]
 
 
 def _strings(node: ast.AST) -> Iterator[str]:
