@@ -71,7 +71,7 @@ def test_every_task_has_an_end_and_a_second_chance(path: Path, bag: Any) -> None
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
-def test_every_dag_ends_with_a_task_that_tells_and_nothing_tells_from_a_dying_process(path: Path, bag: Any) -> None:
+def test_every_dag_ends_with_a_task_that_reports_failures(path: Path, bag: Any) -> None:
     dag = bag.dags[path.stem]
     (tell,) = [task for task in dag.tasks if isinstance(task, TellOperator)]
     assert tell.upstream_task_ids == {task.task_id for task in dag.tasks} - {tell.task_id}
@@ -134,7 +134,7 @@ def test_the_extracts_run_side_by_side_then_transform_then_load_then_the_dashboa
     }
 
 
-def test_every_try_has_its_own_staging_tables_and_later_tasks_are_told_whose_are_whole(etl: Any) -> None:
+def test_later_tasks_read_the_staging_tables_of_the_try_that_succeeded(etl: Any) -> None:
     class Instance:
         """What Airflow gives a template of the task instance."""
 
@@ -342,7 +342,7 @@ def test_retention_cleans_clickhouse_and_says_what_stops_it(
         clean.execute({})
 
 
-def test_retention_takes_nothing_from_a_young_archive_and_leaves_an_object_store_alone(
+def test_retention_leaves_a_young_archive_and_an_object_store_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.sdk.exceptions import AirflowException, AirflowSkipException

@@ -87,7 +87,7 @@ def test_what_is_installed_is_what_is_in_the_project(installed: tuple[Api, dict[
     assert len(charts) >= len({*HEADLINES, *TRENDS, *SLICES, TABLE, BY_SLICE}) == 23
 
 
-def test_days_weeks_or_months_are_chosen_for_what_is_drawn_over_time_and_nothing_else() -> None:
+def test_days_weeks_or_months_are_chosen_only_for_what_is_drawn_over_time() -> None:
     bundle = dashboard.BUNDLE
     board = yaml.safe_load((bundle / "dashboards" / "Pulse.yaml").read_text())
     placed = [each["meta"] for each in board["position"].values() if isinstance(each, dict) and "meta" in each]
@@ -435,7 +435,7 @@ def test_an_older_superset_is_one_sentence(config: settings.Settings, answers: d
         _refuses(config, said, SUPERSET_URL=url)
 
 
-def test_a_clickhouse_that_superset_cannot_read_is_one_sentence_and_nothing_is_installed(
+def test_nothing_is_installed_where_superset_cannot_read_clickhouse(
     installed: tuple[Api, dict[str, int]], config: settings.Settings, published: Published
 ) -> None:
     api, _ = installed

@@ -140,9 +140,7 @@ def test_a_message_names_its_run_in_the_last_line(
     assert message["entities"][-1].get("url", "") == link
 
 
-def test_another_run_with_the_same_numbers_does_nothing_and_one_with_others_names_itself(
-    pulse: Pulse, chats: Telegram
-) -> None:
+def test_a_run_with_the_same_numbers_does_nothing_and_one_with_others_is_named(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat()
     pulse.deliver(replace(report(1), ref="aaaaaaaaaa"), chat)
     (again,) = pulse.deliver(replace(report(1), ref="bbbbbbbbbb"), chat)

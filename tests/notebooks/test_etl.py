@@ -96,7 +96,7 @@ def test_the_day_is_as_pandas_computes_it(story: Etl) -> None:
     assert_equal(story.published(), story.expected())
 
 
-def test_a_user_with_two_phones_has_the_attributes_of_the_latest_action_in_either_source(story: Etl) -> None:
+def test_a_user_has_the_attributes_of_the_latest_action_in_either_source(story: Etl) -> None:
     assert story.attributes()[ANNA] == ("Android", "female", "25")
     assert story.attributes()[BORIS] == ("iOS", "male", "40")
 

@@ -25,7 +25,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_a_savepoint_that_reads_before_it_writes_is_not_refused_beside_another_writer(engine: Engine) -> None:
+def test_a_savepoint_may_read_before_it_writes_beside_another_writer(engine: Engine) -> None:
     """As `airflow backfill create` does, beside a scheduler."""
     over = threading.Event()
 

@@ -80,3 +80,18 @@ def test_every_path_in_the_readmes_tree_is_there() -> None:
 def test_the_top_level_is_the_owners() -> None:
     for name in ("notebooks", "dags", "output", "tests", "environment.yml", "README.md"):
         assert (ROOT / name).exists()
+
+
+def test_a_tests_name_is_a_fact_of_at_most_80_letters() -> None:
+    names = [
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    ]
+    assert len(names) > 500
+    assert [name for name in names if len(name) > 80] == []
+
+
+def test_no_module_has_more_than_400_lines() -> None:
+    modules = [*(ROOT / "pulse").rglob("*.py"), *(ROOT / "sandbox" / "pulse_sandbox").rglob("*.py")]
+    assert [str(path) for path in modules if len(path.read_text().splitlines()) > 400] == []
