@@ -55,9 +55,7 @@ def problems(root: Path) -> str:
     return "\n".join(proof.verify(root, outside=proof.ledger(clickhouse.connect(), root)).problems)
 
 
-def test_the_head_goes_to_the_alert_chat_every_night_and_the_next_proof_begins_there(
-    root: Path, chats: Telegram
-) -> None:
+def test_each_nights_head_goes_to_the_alert_chat_and_the_next_proof_begins_there(root: Path, chats: Telegram) -> None:
     on_call = settings.load().telegram_alert_chats
     head = tonight()
     assert head == manifest.head(root)
@@ -83,7 +81,7 @@ def test_the_head_goes_to_the_alert_chat_every_night_and_the_next_proof_begins_t
     assert re.search("the entry .* noted on .* is gone", problems(root))
 
 
-def test_an_archive_begun_anew_by_a_forger_is_told(root: Path) -> None:
+def test_an_archive_that_a_forger_started_again_is_reported(root: Path) -> None:
     tonight()
     for path in [*root.rglob("*.ipynb"), *root.glob("*.*")]:
         path.unlink()
@@ -99,7 +97,7 @@ def test_another_archive_with_the_same_ledger_is_left_alone(root: Path, tmp_path
     assert problems(tmp_path / "other") == ""
 
 
-def test_a_changed_notebook_is_told_and_the_head_stays_where_it_was(root: Path, chats: Telegram) -> None:
+def test_a_changed_notebook_is_reported_and_no_new_head_is_sent(root: Path, chats: Telegram) -> None:
     path = root / place("report")
     path.write_text(path.read_text().replace("12", "21"))
     with pytest.raises(AirflowException, match=r"not as it was kept: .*report\.1\.ipynb: changed \(it ended on"):
@@ -131,7 +129,7 @@ def test_a_forged_delivery_contradicts_the_ledger(root: Path, forged: dict[str, 
     assert said in problems(root)
 
 
-def test_what_did_not_arrive_was_not_sent_before_either(root: Path) -> None:
+def test_a_failed_delivery_forged_as_sent_contradicts_the_ledger(root: Path) -> None:
     """The ledger knows the delivery as failed; a line by hand says that an earlier run had sent it."""
     keep(root, place("failing"), text="<b>1</b>", numbers=[])
     with pytest.MonkeyPatch.context() as patch:
@@ -146,7 +144,7 @@ def test_what_did_not_arrive_was_not_sent_before_either(root: Path) -> None:
     assert "was sent according to the manifest, but not according to the ledger" in problems(root)
 
 
-def test_a_run_that_is_planted_and_dated_back_contradicts_the_head_before_it(root: Path) -> None:
+def test_a_planted_and_backdated_run_contradicts_an_earlier_head(root: Path) -> None:
     tonight()
     then = (datetime.now(UTC) - timedelta(days=60)).isoformat(timespec="seconds")
     keep(root, place("planted"), started=then)
@@ -155,7 +153,7 @@ def test_a_run_that_is_planted_and_dated_back_contradicts_the_head_before_it(roo
     assert first != second
 
 
-def test_a_delivery_that_another_run_made_contradicts_the_ledger(root: Path) -> None:
+def test_a_delivery_claimed_for_another_run_contradicts_the_ledger(root: Path) -> None:
     keep(root, place("other"), text="<b>21</b>")
     task = DeliverOperator(
         task_id="deliver", report="other", event_date=DAY, path=str(root / place("other")), chats="report"
@@ -164,7 +162,7 @@ def test_a_delivery_that_another_run_made_contradicts_the_ledger(root: Path) -> 
     assert re.search(r"delivery \w+ was made by the run manual__2, not by scheduled__1", problems(root))
 
 
-def test_a_ledger_that_is_younger_than_the_archive_is_a_remark(root: Path) -> None:
+def test_a_ledger_younger_than_the_archive_is_only_a_remark(root: Path) -> None:
     db = clickhouse.connect()
     db.execute("truncate table deliveries")
     verdict = proof.verify(root, outside=proof.ledger(db, root))
@@ -173,7 +171,7 @@ def test_a_ledger_that_is_younger_than_the_archive_is_a_remark(root: Path) -> No
     assert date.fromisoformat(DAY)
 
 
-def test_an_archive_that_has_not_begun_is_no_alarm_and_one_that_is_gone_is(
+def test_a_missing_archive_is_an_alarm_only_if_there_was_one(
     root: Path, chats: Telegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tonight()

@@ -41,7 +41,7 @@ def etl(bag: Any) -> Any:
     return bag.dags["etl"]
 
 
-def test_every_file_is_one_dag_of_its_name(bag: Any) -> None:
+def test_each_dag_file_defines_one_dag_with_the_files_name(bag: Any) -> None:
     assert bag.import_errors == {}
     assert sorted(bag.dags) == [path.stem for path in DAGS]
 
@@ -59,7 +59,7 @@ def test_a_dag_is_small_and_says_what_to_do_when_it_fails(path: Path, bag: Any) 
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
-def test_every_task_has_an_end_and_a_second_chance(path: Path, bag: Any) -> None:
+def test_every_task_has_a_time_limit_and_a_retry(path: Path, bag: Any) -> None:
     for task in bag.dags[path.stem].tasks:
         assert task.execution_timeout, task.task_id
         if isinstance(task, WaitForDay):  # deferred, in nobody's slot
@@ -86,7 +86,7 @@ def test_every_dag_ends_with_a_task_that_reports_failures(path: Path, bag: Any) 
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
-def test_a_run_in_which_a_task_failed_is_a_failed_run(path: Path, bag: Any) -> None:
+def test_a_run_with_a_failed_task_is_a_failed_run(path: Path, bag: Any) -> None:
     """Airflow judges by the last tasks alone: one that runs whatever came before it would hide a failure."""
     passed_on = {"all_success", "none_failed", "none_failed_min_one_success"}
     for task in bag.dags[path.stem].tasks:
@@ -94,7 +94,7 @@ def test_a_run_in_which_a_task_failed_is_a_failed_run(path: Path, bag: Any) -> N
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
-def test_what_is_written_as_a_template_is_one(path: Path, bag: Any) -> None:
+def test_every_template_is_in_a_templated_field(path: Path, bag: Any) -> None:
     """A template in an attribute that Airflow does not render would be taken as it stands."""
     for task in bag.dags[path.stem].tasks:
         written = {name for name, value in vars(task).items() if isinstance(value, str) and "{{" in value}
@@ -102,14 +102,14 @@ def test_what_is_written_as_a_template_is_one(path: Path, bag: Any) -> None:
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
-def test_every_notebook_task_fits_its_notebook(path: Path, bag: Any) -> None:
+def test_notebook_tasks_pass_only_parameters_that_their_notebooks_have(path: Path, bag: Any) -> None:
     for task in bag.dags[path.stem].tasks:
         if isinstance(task, NotebookOperator):
             known = runner.parameters_of(Path(task.input_nb))
             assert set(task.parameters) <= set(known), task.task_id
 
 
-def test_parsing_a_dag_reads_no_data_library() -> None:
+def test_parsing_the_dags_imports_no_data_library() -> None:
     """Nothing but declarations: what is slow to import is not there when the DAGs are parsed."""
     code = (
         "import runpy, sys\n"
@@ -122,7 +122,7 @@ def test_parsing_a_dag_reads_no_data_library() -> None:
     ]
 
 
-def test_the_extracts_run_side_by_side_then_transform_then_load_then_the_dashboards(etl: Any) -> None:
+def test_etl_runs_both_extracts_then_transform_then_load_then_the_refresh(etl: Any) -> None:
     after = {task.task_id: sorted(task.upstream_task_ids) for task in etl.tasks}
     after.pop("tell")
     assert after == {
@@ -168,7 +168,9 @@ def test_later_tasks_read_the_staging_tables_of_the_try_that_succeeded(etl: Any)
         }
 
 
-def test_after_load_redash_answers_anew(clickhouse_server: Server, monkeypatch: pytest.MonkeyPatch, etl: Any) -> None:
+def test_redash_runs_its_queries_again_after_the_load(
+    clickhouse_server: Server, monkeypatch: pytest.MonkeyPatch, etl: Any
+) -> None:
     task = etl.get_task("refresh_dashboards")
     with pytest.raises(AirflowSkipException, match="REDASH_URL and REDASH_API_KEY are not set"):
         task.execute({})
@@ -207,7 +209,7 @@ def _intervals(dag: Any, first: datetime, count: int, timezone: str = "Europe/Be
 
 
 @pytest.mark.parametrize("change", [date(2026, 3, 29), date(2026, 10, 25)])
-def test_it_runs_at_five_local_time_for_the_day_before_over_a_clock_change(etl: Any, change: date) -> None:
+def test_etl_runs_at_five_for_the_day_before_when_clocks_change(etl: Any, change: date) -> None:
     berlin = ZoneInfo("Europe/Berlin")
     start = datetime.combine(change - timedelta(days=3), datetime.min.time(), tzinfo=berlin)
     intervals = _intervals(etl, start, 6)
@@ -229,7 +231,7 @@ CHANGES = [  # when clocks went forward, and back
 
 
 @pytest.mark.parametrize(("timezone", "forward", "back"), CHANGES)
-def test_monitoring_runs_every_quarter_of_an_hour_over_a_clock_change(
+def test_monitoring_runs_every_quarter_of_an_hour_when_clocks_change(
     bag: Any, monkeypatch: pytest.MonkeyPatch, timezone: str, forward: str, back: str
 ) -> None:
     """And what it is told to look up to is that very moment, read back from the text that the notebook gets."""
@@ -247,7 +249,7 @@ def test_monitoring_runs_every_quarter_of_an_hour_over_a_clock_change(
 
 @pytest.mark.parametrize("name", ["etl", "daily_report", "retention"])
 @pytest.mark.parametrize(("timezone", "forward", "back"), CHANGES)
-def test_a_daily_dag_runs_once_a_day_at_its_hour_over_a_clock_change(
+def test_a_daily_dag_runs_once_a_day_at_its_hour_when_clocks_change(
     bag: Any, name: str, timezone: str, forward: str, back: str
 ) -> None:
     minute, hour = map(int, bag.dags[name].timetable.expression.split()[:2])
@@ -272,30 +274,30 @@ def test_a_daily_dag_runs_once_a_day_at_its_hour_over_a_clock_change(
         (datetime(2026, 11, 23, 2, 0, tzinfo=UTC), "2026-11-22"),  # 05:00 there
     ],
 )
-def test_the_event_date_is_local(end: datetime, day: str) -> None:
+def test_the_event_date_is_the_local_day_before(end: datetime, day: str) -> None:
     assert event_date(SimpleNamespace(data_interval_end=end), {}, ZoneInfo("Europe/Moscow")) == day
 
 
-def test_the_form_comes_before_the_interval() -> None:
+def test_a_date_from_the_trigger_form_wins_over_the_interval() -> None:
     run = SimpleNamespace(data_interval_end=datetime(2026, 11, 23, 2, tzinfo=UTC))
     assert event_date(run, {"event_date": "2026-01-02"}) == "2026-01-02"
     assert event_date(run, {"event_date": None}, ZoneInfo("Europe/Moscow")) == "2026-11-22"
 
 
-def test_a_run_without_an_interval_counts_from_when_it_was_to_run() -> None:
+def test_without_an_interval_the_event_date_is_the_day_before_the_planned_start() -> None:
     run = SimpleNamespace(data_interval_end=None, run_after=datetime(2026, 11, 23, 9, tzinfo=UTC))
     assert event_date(run, {}, ZoneInfo("Europe/Moscow")) == "2026-11-22"
 
 
 @pytest.mark.parametrize("given", ["2026-13-45", "yesterday", "22.11.2026"])
-def test_the_form_refuses_what_is_no_date(etl: Any, given: str) -> None:
+def test_the_trigger_form_refuses_an_invalid_date(etl: Any, given: str) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     with pytest.raises(ParamValidationError):
         etl.params.get_param("event_date").resolve(given)
 
 
-def test_old_logs_go_and_young_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_logs_are_removed_and_recent_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__LOGGING__BASE_LOG_FOLDER", str(tmp_path))
     now = datetime.now(UTC).timestamp()
     for name, days in (("old", 91), ("young", 89)):
@@ -308,7 +310,7 @@ def test_old_logs_go_and_young_ones_stay(tmp_path: Path, monkeypatch: pytest.Mon
     assert [path.name for path in tmp_path.rglob("*")] == ["dag_id=etl", "run_id=young", "attempt=1.log"]
 
 
-def test_the_form_refuses_a_day_and_a_moment_to_come(bag: Any) -> None:
+def test_the_trigger_form_refuses_a_future_day_or_moment(bag: Any) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     today = datetime.now(settings.load().zone).date()

@@ -60,7 +60,7 @@ def deliver(path: str, report: str) -> list[str]:
         ({"text": "x", "language": "fr"}, "language that .* is 'fr'"),
     ],
 )
-def test_what_cannot_be_sent_is_one_sentence_and_no_retry(
+def test_scraps_that_cannot_be_sent_fail_in_one_sentence_without_a_retry(
     tmp_path: Path, chats: Telegram, outside: str, handed: dict[str, Any], said: str
 ) -> None:
     from airflow.sdk.exceptions import AirflowFailException
@@ -71,7 +71,7 @@ def test_what_cannot_be_sent_is_one_sentence_and_no_retry(
     assert chats.messages(outside) == []
 
 
-def test_numbers_are_known_by_their_columns(tmp_path: Path, chats: Telegram, outside: str) -> None:
+def test_numbers_are_identified_by_their_columns(tmp_path: Path, chats: Telegram, outside: str) -> None:
     first = {"text": "one", "numbers": [["DAU", "2,258"], ["likes", "7"]], "language": "en"}
     deliver(archived(tmp_path, **first, metrics=[["users", "users"], ["likes", "count"]]), "columns")
     gap = "\N{NO-BREAK SPACE}"
@@ -94,7 +94,7 @@ def tell(path: str) -> list[str]:
     return DeliverAlertsOperator(task_id="deliver", path=path, chats="alert").execute(RUN)
 
 
-def test_one_alert_that_is_too_long_is_cut_and_holds_no_other_back(
+def test_an_alert_that_is_too_long_is_cut_and_the_others_are_sent(
     tmp_path: Path, chats: Telegram, outside: str
 ) -> None:
     long = "<b>views</b> fell " * 600
@@ -115,7 +115,7 @@ def test_one_alert_that_is_too_long_is_cut_and_holds_no_other_back(
         "first",
     ],
 )
-def test_an_alert_that_cannot_be_sent_holds_no_other_back(
+def test_the_other_alerts_are_sent_when_one_cannot_be(
     tmp_path: Path, chats: Telegram, outside: str, wrong: Any
 ) -> None:
     from airflow.sdk.exceptions import AirflowFailException
@@ -125,9 +125,7 @@ def test_an_alert_that_cannot_be_sent_holds_no_other_back(
     assert [text.split("\n")[0] for text in chats.texts(outside)] == ["fell"]
 
 
-def test_an_alert_that_another_try_may_bring_through_is_tried_again(
-    tmp_path: Path, chats: Telegram, outside: str
-) -> None:
+def test_an_alert_is_retried_when_a_retry_may_help(tmp_path: Path, chats: Telegram, outside: str) -> None:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
     path = archived(tmp_path, alerts=[alert("first"), {"report": "second"}, alert("third")])
@@ -138,7 +136,7 @@ def test_an_alert_that_another_try_may_bring_through_is_tried_again(
     assert len(chats.texts(outside)) == 1
 
 
-def test_no_list_of_alerts_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_list_of_alerts_fails_in_one_sentence(tmp_path: Path) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     with pytest.raises(AirflowFailException, match=r"own\.1\.ipynb handed on no list of alerts \(.*: text\)"):

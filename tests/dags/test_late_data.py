@@ -22,7 +22,7 @@ def reconcile() -> list[str]:
     return ReconcileOperator(task_id="reconcile", event_date=str(DAY), path=None).execute(RUN)
 
 
-def test_late_data_is_told_once_and_brought_up_to_date(
+def test_late_data_is_reported_once_and_the_message_is_kept_up_to_date(
     clickhouse_server: Server, chats: Telegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Etl.fresh(clickhouse_server, DAY) as etl:

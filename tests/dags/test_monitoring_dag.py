@@ -64,7 +64,7 @@ def _tick(clock: str, **parameters: Any) -> str:
     return str(dag.test(logical_date=_at(clock) - timedelta(hours=1), run_conf={"as_of": _at(clock).isoformat()}).state)
 
 
-def test_an_outage_is_told_once_edited_and_answered(outside: ClickHouse, chats: Telegram) -> None:
+def test_an_outage_is_one_alert_that_is_edited_and_replied_to(outside: ClickHouse, chats: Telegram) -> None:
     on_call = settings.load().telegram_alert_chats
     assert _tick("13:20") == "success"
     (alert,) = chats.messages(on_call)
@@ -95,7 +95,7 @@ def test_an_outage_is_told_once_edited_and_answered(outside: ClickHouse, chats: 
     assert state["metric"][0] in ("messages_sent", "messenger_users")
 
 
-def test_it_runs_five_minutes_after_every_quarter_one_at_a_time() -> None:
+def test_monitoring_runs_five_minutes_after_each_quarter_one_run_at_a_time() -> None:
     from airflow.dag_processing.dagbag import DagBag
 
     dag = DagBag(dag_folder=str(settings.ROOT / "dags" / "monitoring.py")).dags["monitoring"]
@@ -111,7 +111,9 @@ def test_as_of_is_the_intervals_end_in_local_time() -> None:
     assert as_of(run, ZONE).isoformat() == "2026-10-14T13:20:00+03:00"
 
 
-def test_failures_are_told_once_a_day(outside: ClickHouse, chats: Telegram, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_monitoring_failures_are_reported_once_a_day(
+    outside: ClickHouse, chats: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_call = chats.new_chat()
     monkeypatch.setenv("TELEGRAM_ALERT_CHATS", on_call)
     assert _tick("13:20", late_hours=-1.0) == "failed"

@@ -23,7 +23,7 @@ import pytest
     ],
     ids=str,
 )
-def test_an_argument_without_effect_is_refused_wherever_it_is_given(given: dict[str, Any]) -> None:
+def test_arguments_without_effect_are_refused_wherever_they_are_given(given: dict[str, Any]) -> None:
     from airflow.sdk import DAG
 
     from pulse.orchestration.operators import NotebookOperator
@@ -40,7 +40,7 @@ def test_an_argument_without_effect_is_refused_wherever_it_is_given(given: dict[
 
 
 @pytest.mark.parametrize("log_output", [True, False])
-def test_what_a_notebook_prints_is_in_the_tasks_log_unless_that_is_not_wanted(
+def test_printed_lines_are_in_the_tasks_log_unless_log_output_is_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], log_output: bool
 ) -> None:
     from pulse.orchestration.operators import NotebookOperator

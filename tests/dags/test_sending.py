@@ -87,7 +87,9 @@ def _states(run: Any) -> dict[str, str]:
     return {instance.task_id: str(instance.state) for instance in run.get_task_instances()}
 
 
-def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: ClickHouse, chats: Telegram) -> None:
+def test_a_late_notice_is_sent_once_the_failure_reported_and_the_report_follows(
+    outside: ClickHouse, chats: Telegram
+) -> None:
     day = settings.load().event_day("yesterday")
     readers, on_call = settings.load().telegram_report_chats, settings.load().telegram_alert_chats
 
@@ -164,7 +166,7 @@ def test_late_is_said_once_failure_is_told_and_the_report_follows(outside: Click
     assert str(kept) in said
 
 
-def test_a_late_report_follows_as_soon_as_the_day_is_there(
+def test_a_late_report_follows_as_soon_as_the_day_is_published(
     outside: ClickHouse, chats: Telegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day, readers = settings.load().event_day("yesterday") - timedelta(days=30), chats.new_chat()
@@ -191,7 +193,7 @@ def test_a_late_report_follows_as_soon_as_the_day_is_there(
     assert report.startswith(f"{day:%A %-d %B %Y}\n")
 
 
-def test_live_metrics_are_one_message_a_day_brought_up_to_date(
+def test_live_metrics_are_one_message_a_day_that_is_kept_up_to_date(
     outside: ClickHouse, clickhouse_server: Server, chats: Telegram
 ) -> None:
     config = settings.load()
@@ -212,7 +214,7 @@ def test_live_metrics_are_one_message_a_day_brought_up_to_date(
 
 
 @pytest.mark.prove
-def test_by_hand_a_day_that_fails_ends_with_the_reason(outside: ClickHouse) -> None:
+def test_pulse_daily_ends_with_the_reason_when_the_day_fails(outside: ClickHouse) -> None:
     command = ["pulse", "daily", "2020-01-01"]
     environment = {**os.environ, "PULSE_OUTPUT": "/proc/pulse"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -222,7 +224,7 @@ def test_by_hand_a_day_that_fails_ends_with_the_reason(outside: ClickHouse) -> N
     assert last[1].endswith("(No such file or directory); make room or make it writable, or set PULSE_OUTPUT.")
 
 
-def test_a_notebook_that_fails_is_named_in_the_notice(outside: ClickHouse, chats: Telegram) -> None:
+def test_the_failure_notice_names_the_failed_notebook(outside: ClickHouse, chats: Telegram) -> None:
     on_call = settings.load().telegram_alert_chats
     before = len(chats.messages(on_call))
     day = settings.load().event_day("yesterday") - timedelta(days=2)
@@ -235,7 +237,7 @@ def test_a_notebook_that_fails_is_named_in_the_notice(outside: ClickHouse, chats
 
 
 @pytest.mark.parametrize("change", [date(2026, 3, 29), date(2026, 10, 25)])
-def test_it_runs_at_eleven_local_time_over_a_clock_change(change: date) -> None:
+def test_the_report_runs_at_eleven_local_time_when_clocks_change(change: date) -> None:
     from airflow.dag_processing.dagbag import DagBag
     from airflow.timetables.base import TimeRestriction
     from airflow.timetables.interval import CronDataIntervalTimetable
@@ -265,7 +267,7 @@ def test_the_chart_and_the_text_come_from_the_archived_notebook(outside: ClickHo
     assert "<b>" in handed["text"]
 
 
-def test_a_trigger_whose_server_says_nothing_blocks_no_other(
+def test_a_trigger_with_a_silent_server_does_not_block_other_triggers(
     outside: ClickHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.triggers.base import TriggerEvent

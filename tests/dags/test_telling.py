@@ -117,7 +117,7 @@ def no_runs(outside: Server) -> Iterator[None]:
     _forget()
 
 
-def test_a_failed_etl_is_told_once_for_an_event_date(on_call: str, chats: Telegram) -> None:
+def test_a_failed_etl_is_reported_once_for_an_event_date(on_call: str, chats: Telegram) -> None:
     days = [settings.load().event_day("yesterday") - timedelta(days=20)]
     for dag in (_failing("etl"), _dag("etl")):  # the later failure is what the message says
         assert str(dag.test(run_conf={"event_date": str(days[0])}).state) == "failed"
@@ -129,7 +129,7 @@ def test_a_failed_etl_is_told_once_for_an_event_date(on_call: str, chats: Telegr
         assert "What to do: fix the cause" in message["text"]
 
 
-def test_a_failed_live_metrics_is_told_once_a_day(on_call: str, chats: Telegram) -> None:
+def test_a_failed_live_metrics_is_reported_once_a_day(on_call: str, chats: Telegram) -> None:
     for dag in (_dag("live_metrics"), _failing("live_metrics")):
         assert str(dag.test().state) == "failed"
     (told,) = chats.messages(on_call)
@@ -137,14 +137,14 @@ def test_a_failed_live_metrics_is_told_once_a_day(on_call: str, chats: Telegram)
     assert "The next run tries again" in told["text"]
 
 
-def test_a_key_that_no_parameter_has_is_refused_and_told(on_call: str, chats: Telegram) -> None:
+def test_an_unknown_parameter_in_a_trigger_is_refused_and_reported(on_call: str, chats: Telegram) -> None:
     run = _dag("etl").test(run_conf={"event_dat": "2026-11-20"})
     assert {each.task_id: str(each.state) for each in run.get_task_instances()}["extract_feed"] == "failed"
     (told,) = chats.messages(on_call)
     assert "etl has no parameter 'event_dat': did you mean 'event_date'?" in told["text"]
 
 
-def test_a_failure_is_told_when_the_ledger_is_what_failed(
+def test_a_failure_of_the_ledger_itself_is_reported(
     on_call: str, chats: Telegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as taken, pytest.MonkeyPatch.context() as patch:
@@ -161,7 +161,7 @@ def test_a_failure_is_told_when_the_ledger_is_what_failed(
 
 
 @pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.prove)])
-def test_neither_the_ledger_nor_telegram_is_there_for_a_while(
+def test_failures_while_ledger_and_telegram_are_down_are_reported_afterwards_once(
     on_call: str, chats: Telegram, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """As when the network is gone: it is told once it is back, to each chat once, and each of several days."""
@@ -191,7 +191,7 @@ def test_neither_the_ledger_nor_telegram_is_there_for_a_while(
         assert told == [f"etl failed for {day:%-d %B}" for day in days]
 
 
-def test_a_dag_whose_file_cannot_be_read_is_told_once_a_day(
+def test_a_dag_file_that_cannot_be_read_is_reported_once_a_day(
     on_call: str, chats: Telegram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(settings.ROOT / "dags", tmp_path / "dags")
@@ -204,7 +204,7 @@ def test_a_dag_whose_file_cannot_be_read_is_told_once_a_day(
     assert told["text"].startswith("live_metrics failed: dags/live_metrics.py cannot be read: SyntaxError: invalid syn")
 
 
-def test_the_night_run_is_not_said_to_be_tried_again_today(on_call: str, chats: Telegram) -> None:
+def test_a_failed_nightly_run_does_not_promise_another_run_today(on_call: str, chats: Telegram) -> None:
     manifest = Path(settings.load().output) / "manifest.jsonl"
     before = manifest.read_bytes() if manifest.exists() else None
     manifest.write_text('{"forged": 1}\n')
@@ -218,7 +218,7 @@ def test_the_night_run_is_not_said_to_be_tried_again_today(on_call: str, chats: 
     assert "next run tries again" not in told["text"]
 
 
-def test_after_more_days_than_the_look_goes_back_all_of_them_are_told(on_call: str, chats: Telegram) -> None:
+def test_after_a_long_standstill_every_missing_day_of_the_last_week_is_reported(on_call: str, chats: Telegram) -> None:
     yesterday = settings.load().event_day("yesterday")
     _etl_of(yesterday - timedelta(days=12))
     _look()
@@ -228,7 +228,7 @@ def test_after_more_days_than_the_look_goes_back_all_of_them_are_told(on_call: s
     assert len(told) <= 7
 
 
-def test_a_failure_that_could_not_be_told_is_told_by_the_next_run_of_another_dag(
+def test_an_unreported_failure_is_reported_by_the_next_run_of_another_dag(
     on_call: str, chats: Telegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day = settings.load().event_day("yesterday")
@@ -243,7 +243,7 @@ def test_a_failure_that_could_not_be_told_is_told_by_the_next_run_of_another_dag
     assert "has no parameter 'wrong'" in told["text"]
 
 
-def test_a_run_that_airflow_broke_off_is_told_by_the_next_look(on_call: str, chats: Telegram) -> None:
+def test_a_run_that_airflow_stopped_is_reported_by_the_next_run(on_call: str, chats: Telegram) -> None:
     day = settings.load().event_day("yesterday") - timedelta(days=4)
     _etl_of(day, "failed")  # none of its tasks failed
     for n in (1, 2, 3, 4):
@@ -253,7 +253,7 @@ def test_a_run_that_airflow_broke_off_is_told_by_the_next_look(on_call: str, cha
     assert told["text"].startswith(f"etl failed for {day:%-d %B}: it took longer than it may, or was broken off")
 
 
-def test_a_day_that_was_left_out_is_told_once_unless_somebody_did_it(on_call: str, chats: Telegram) -> None:
+def test_a_missing_day_is_reported_once_unless_it_was_run_by_hand(on_call: str, chats: Telegram) -> None:
     yesterday = settings.load().event_day("yesterday")
     days = [yesterday - timedelta(days=n) for n in (5, 4, 3, 2)]
     _etl_of(days[0])  # here the schedule begins, as far as anybody knows
@@ -274,12 +274,12 @@ def test_a_day_that_was_left_out_is_told_once_unless_somebody_did_it(on_call: st
     assert len(told) == 1 + due
 
 
-def test_nothing_is_missing_where_no_schedule_was_ever_kept(on_call: str, chats: Telegram) -> None:
+def test_nothing_is_reported_missing_before_the_first_scheduled_run(on_call: str, chats: Telegram) -> None:
     _look()
     assert chats.messages(on_call) == []
 
 
-def test_a_dag_that_runs_often_is_told_when_it_has_stopped(on_call: str, chats: Telegram) -> None:
+def test_a_frequent_dag_that_has_stopped_running_is_reported(on_call: str, chats: Telegram) -> None:
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     last = now - timedelta(hours=2)
     _was("monitoring", last, (last - timedelta(minutes=15), last))
@@ -309,7 +309,7 @@ def _attempt(path: Path, code: str) -> None:
     subprocess.run([sys.executable, "-c", program], env=os.environ, capture_output=True)
 
 
-def test_an_attempt_that_died_unseen_is_settled_by_the_next_look(on_call: str) -> None:
+def test_an_attempt_that_was_killed_unnoticed_is_settled_by_the_next_run(on_call: str) -> None:
     """Killed with its whole process, in a run that Airflow knows as over."""
     root = Path(settings.load().output)
     day = settings.load().event_day("yesterday") - timedelta(days=30)

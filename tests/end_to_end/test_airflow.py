@@ -170,7 +170,7 @@ def test_the_scheduler_runs_the_last_interval_by_itself(scheduled: Airflow) -> N
     assert published in ([str(scheduled.yesterday)], [str(scheduled.yesterday - timedelta(days=1))])
 
 
-def test_the_password_is_the_last_thing_it_says_and_it_says_little(scheduled: Airflow) -> None:
+def test_the_password_is_the_last_line_of_a_short_output(scheduled: Airflow) -> None:
     said = (scheduled.home / "standalone.log").read_text()
     *_, address, password = said.splitlines()
     assert address == f"Airflow is at {scheduled.url}"
@@ -190,7 +190,7 @@ def test_the_extracts_ran_side_by_side(scheduled: Airflow) -> None:
     assert messages_start < feed_end
 
 
-def test_every_notebook_is_archived_with_the_truth(scheduled: Airflow) -> None:
+def test_every_notebook_is_archived_with_its_real_outcome(scheduled: Airflow) -> None:
     kept = sorted((scheduled.home / "archive" / "etl").glob("*/scheduled_*/*.ipynb"))
     assert [path.name for path in kept] == [
         "extract_feed.1.ipynb", "extract_messages.1.ipynb", "load.1.ipynb", "transform.1.ipynb",
@@ -216,7 +216,7 @@ def test_what_a_notebook_prints_is_in_the_tasks_log(scheduled: Airflow) -> None:
 
 
 @pytest.mark.parametrize(("ago", "days"), [(1, 1), pytest.param(3, 2, marks=pytest.mark.prove)])
-def test_a_report_waits_in_no_slot_until_a_backfill_backwards_has_published_its_day(
+def test_a_report_waits_without_a_slot_until_a_reverse_backfill_publishes_its_day(
     scheduled: Airflow, ago: int, days: int
 ) -> None:
     newest = date.fromisoformat(scheduled.db.value("select toString(max(event_date)) from daily_metrics"))
@@ -263,7 +263,7 @@ def test_a_day_from_the_trigger_form_is_computed_again(scheduled: Airflow) -> No
     _is_what_happened(scheduled, day)
 
 
-def test_a_day_to_come_is_refused_by_the_form(scheduled: Airflow) -> None:
+def test_the_trigger_form_refuses_a_future_day(scheduled: Airflow) -> None:
     ahead = str(scheduled.yesterday + timedelta(days=30))
     conf = json.dumps({"event_date": ahead})
     done = scheduled.try_command("dags", "trigger", "etl", "--run-id", "ahead", "--conf", conf)
@@ -273,7 +273,7 @@ def test_a_day_to_come_is_refused_by_the_form(scheduled: Airflow) -> None:
 
 
 @pytest.mark.prove  # test_telling.py has it without a server
-def test_a_key_that_no_parameter_has_is_refused_in_the_last_lines_of_the_log(scheduled: Airflow) -> None:
+def test_an_unknown_parameter_is_refused_in_the_last_lines_of_the_log(scheduled: Airflow) -> None:
     conf = json.dumps({"event_dat": str(scheduled.yesterday)})
     scheduled.command("dags", "trigger", "etl", "--run-id", "wrong", "--conf", conf)
 
@@ -322,7 +322,7 @@ def _is_told(airflow: Airflow, dag: str, task: str, run: str) -> None:
     assert proof.verify(airflow.archive).problems == []
 
 
-def test_a_task_killed_in_its_last_try_is_told(scheduled: Airflow) -> None:
+def test_a_task_killed_in_its_last_try_is_reported(scheduled: Airflow) -> None:
     day = str(scheduled.yesterday - timedelta(days=3))
     run = _kill_in_the_last_try(scheduled, "etl", "extract_feed", {"event_date": day})
     _is_told(scheduled, "etl", "extract_feed", run)
@@ -338,7 +338,7 @@ def test_a_task_killed_in_its_last_try_is_told(scheduled: Airflow) -> None:
         ("retention", "verify"),
     ],
 )
-def test_a_task_of_any_dag_killed_in_its_last_try_is_told(scheduled: Airflow, dag: str, task: str) -> None:
+def test_a_task_of_any_dag_killed_in_its_last_try_is_reported(scheduled: Airflow, dag: str, task: str) -> None:
     published = str(scheduled.db.value("select toString(max(event_date)) from daily_metrics"))
     run = _kill_in_the_last_try(scheduled, dag, task, {"event_date": published} if dag == "daily_report" else {})
     _is_told(scheduled, dag, task, run)
@@ -363,7 +363,7 @@ def page(scheduled: Airflow, browser: Browser) -> Iterator[Page]:
 
 
 @pytest.mark.prove
-def test_airflows_own_pages_show_the_projects_time_until_a_reader_chooses_another(
+def test_airflows_pages_show_the_projects_time_zone_until_a_reader_chooses_another(
     scheduled: Airflow, page: Page
 ) -> None:
     page.goto(f"{scheduled.url}/dags/etl/runs")
@@ -396,7 +396,7 @@ def _loads(airflow: Airflow) -> list[str]:
     return sorted(path.relative_to(airflow.archive).as_posix() for path in airflow.archive.glob("etl/*/*/load.1.ipynb"))
 
 
-def test_nobody_sees_the_archive_without_the_login(scheduled: Airflow) -> None:
+def test_nobody_sees_the_archive_without_a_login(scheduled: Airflow) -> None:
     place = _loads(scheduled)[0]
     for path in ("", "index.html", f"run/{place}", f"notebook/{place}", "compare.html", "task?dag=etl&run_id=x&task=y"):
         status, said = _raw(scheduled, f"/archive/{path}")
@@ -409,7 +409,7 @@ def test_nobody_sees_the_archive_without_the_login(scheduled: Airflow) -> None:
         connection.close()
 
 
-def test_the_load_of_a_day_is_found_opened_and_compared_with_the_day_before(scheduled: Airflow, page: Page) -> None:
+def test_a_days_load_can_be_found_opened_and_compared_with_the_day_before(scheduled: Airflow, page: Page) -> None:
     before, place = _loads(scheduled)[-2:]
     day, day_before = place.split("/")[1], before.split("/")[1]
     page.goto(scheduled.url)
@@ -449,7 +449,7 @@ def test_the_load_of_a_day_is_found_opened_and_compared_with_the_day_before(sche
     expect(archive.get_by_text("The same in every cell.")).to_be_visible()
 
 
-def test_a_task_leads_to_its_notebook_and_a_message_to_its_run(scheduled: Airflow, page: Page) -> None:
+def test_a_task_links_to_its_notebook_and_a_message_to_its_run(scheduled: Airflow, page: Page) -> None:
     ((run_id,),) = scheduled.query("select run_id from dag_run where dag_id = 'etl' and run_type = 'scheduled'")
     page.goto(f"{scheduled.url}/dags/etl/runs/{quote(run_id)}/tasks/load/details")
     page.get_by_role("link", name="Executed notebook").click()
@@ -491,7 +491,7 @@ HOSTILE = """<script>document.title='owned'</script><img src=x onerror="document
 HARMFUL = "iframe, object, embed, base, meta[http-equiv=refresh], link[rel=stylesheet]"
 
 
-def test_a_hostile_notebook_does_nothing(scheduled: Airflow, page: Page, tmp_path: Path) -> None:
+def test_a_hostile_notebook_can_do_nothing_in_its_page(scheduled: Airflow, page: Page, tmp_path: Path) -> None:
     """Scripts, frames, forms, styles and pictures from elsewhere, in every place where a notebook can have them."""
     node = nbformat.read(scheduled.archive / _loads(scheduled)[0], as_version=4)
     data = {
@@ -542,7 +542,7 @@ def test_a_hostile_notebook_does_nothing(scheduled: Airflow, page: Page, tmp_pat
         page.add_script_tag(content="document.title = 'owned'")
 
 
-def test_no_path_outside_the_archive_can_be_asked_for(scheduled: Airflow, page: Page) -> None:
+def test_no_address_reaches_a_file_outside_the_archive(scheduled: Airflow, page: Page) -> None:
     secret = scheduled.home / "outside.1.ipynb"
     secret.write_text(json.dumps({**nbformat.v4.new_notebook(), "secret": "outside the archive"}))
     ups = ["../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "....//", "%252e%252e%252f", "..%00/", "etl/../../"]
@@ -559,7 +559,7 @@ def test_no_path_outside_the_archive_can_be_asked_for(scheduled: Airflow, page: 
     assert json.loads(_raw(scheduled, f"/archive/notebook/{place}", page)[1])["nbformat"] == 4  # what is in it can
 
 
-def test_a_notebook_that_was_changed_says_so_on_its_page(scheduled: Airflow, page: Page) -> None:
+def test_the_page_of_a_changed_notebook_says_that_it_was_changed(scheduled: Airflow, page: Page) -> None:
     place = _loads(scheduled)[0]
     verify = ["pulse", "archive", "verify"]
     done = subprocess.run(verify, env=scheduled.environment, capture_output=True, text=True)
@@ -577,7 +577,7 @@ def test_a_notebook_that_was_changed_says_so_on_its_page(scheduled: Airflow, pag
         path.write_bytes(kept)
 
 
-def test_many_runs_are_listed_in_pages(scheduled: Airflow, page: Page, tmp_path: Path) -> None:
+def test_long_lists_of_runs_are_split_into_pages(scheduled: Airflow, page: Page, tmp_path: Path) -> None:
     fill = [sys.executable, "-m", "benchmarks.archive", "--runs", "1000", "--into", str(tmp_path / "many")]
     subprocess.run(fill, cwd=settings.ROOT, check=True)
     assert index.rebuild(tmp_path / "many") == 1_000
@@ -592,7 +592,9 @@ def test_many_runs_are_listed_in_pages(scheduled: Airflow, page: Page, tmp_path:
 
 
 @pytest.mark.prove
-def test_the_static_site_opens_from_disk_and_filters(scheduled: Airflow, browser: Browser, tmp_path: Path) -> None:
+def test_the_static_site_opens_from_disk_and_its_filters_work(
+    scheduled: Airflow, browser: Browser, tmp_path: Path
+) -> None:
     # As it is at one moment: the scheduler goes on meanwhile.
     shutil.copytree(scheduled.archive, tmp_path / "archive", ignore=shutil.ignore_patterns(".*", "index.sqlite*"))
     copied = {**scheduled.environment, "PULSE_OUTPUT": str(tmp_path / "archive")}

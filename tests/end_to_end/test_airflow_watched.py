@@ -105,7 +105,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 
 @own_airflow
-def test_the_password_is_the_last_thing_it_says_and_it_says_little(watched: Watched) -> None:
+def test_the_password_is_the_last_line_of_a_short_output(watched: Watched) -> None:
     *_, address, password = watched.said().splitlines()
     assert address == f"Airflow is at http://127.0.0.1:{watched.port}"
     assert re.fullmatch(r"Password for user 'admin': \S{8,}", password)
@@ -114,7 +114,7 @@ def test_the_password_is_the_last_thing_it_says_and_it_says_little(watched: Watc
 
 
 @own_airflow
-def test_nothing_listens_but_the_api_server_on_this_machine(watched: Watched) -> None:
+def test_only_the_api_server_listens_and_only_on_this_machine(watched: Watched) -> None:
     groups = {pid: _group(pid) for pid in watched.parts().values()}
     ours = set().union(*groups.values())
     listening = set()
@@ -126,7 +126,7 @@ def test_nothing_listens_but_the_api_server_on_this_machine(watched: Watched) ->
 
 
 @own_airflow
-def test_no_more_workers_than_a_laptop_needs(watched: Watched) -> None:
+def test_there_are_no_more_workers_than_a_laptop_needs(watched: Watched) -> None:
     workers = [words for words in map(_words, _group(watched.parts()["scheduler"])) if "LocalExecutor" in words[0]]
     assert len(workers) == 4
 
@@ -147,7 +147,7 @@ def test_the_database_waits_for_another_writer(watched: Watched) -> None:
 
 
 @own_airflow
-def test_its_database_forgets_what_is_older_than_it_keeps(watched: Watched) -> None:
+def test_old_rows_are_removed_from_airflows_database(watched: Watched) -> None:
     insert = "insert into log (dttm, event, owner) values (?, 'seen', ?)"
     with closing(sqlite3.connect(watched.home / "airflow.db", timeout=60)) as connection:
         for days in (LOG_DAYS + 2, LOG_DAYS - 2):
@@ -163,7 +163,7 @@ def test_its_database_forgets_what_is_older_than_it_keeps(watched: Watched) -> N
 
 
 @own_airflow
-def test_a_part_that_dies_is_started_again_with_what_it_started_gone(watched: Watched) -> None:
+def test_a_part_that_dies_is_restarted_and_its_child_processes_are_gone(watched: Watched) -> None:
     before = watched.parts()
     assert sorted(before) == ["api-server", "dag-processor", "scheduler", "triggerer"]
     for name, pid in before.items():
@@ -182,7 +182,7 @@ def test_a_part_that_dies_is_started_again_with_what_it_started_gone(watched: Wa
 
 
 @own_airflow
-def test_a_part_that_hangs_is_ended_and_started_again(watched: Watched) -> None:
+def test_a_part_that_hangs_is_killed_and_restarted(watched: Watched) -> None:
     before = watched.parts()["scheduler"]
     os.kill(before, signal.SIGSTOP)
     watched.wait(lambda: watched.parts().get("scheduler", before) != before, "another scheduler", 500)
@@ -192,7 +192,7 @@ def test_a_part_that_hangs_is_ended_and_started_again(watched: Watched) -> None:
 
 
 @own_airflow
-def test_a_port_in_use_is_one_sentence(watched: Watched, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(watched: Watched, tmp_path: Path) -> None:
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__API__PORT": str(watched.port)}
     done = subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
@@ -203,7 +203,7 @@ def test_a_port_in_use_is_one_sentence(watched: Watched, tmp_path: Path) -> None
 
 
 @own_airflow
-def test_sigterm_ends_all_of_it(watched: Watched) -> None:
+def test_sigterm_stops_all_parts(watched: Watched) -> None:
     groups = set(watched.parts().values())
     watched.process.terminate()
     assert watched.process.wait(60) == 0
@@ -212,7 +212,7 @@ def test_sigterm_ends_all_of_it(watched: Watched) -> None:
 
 
 @own_airflow
-def test_nothing_stays_when_it_is_killed_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_part_survives_when_pulse_airflow_is_killed(tmp_path_factory: pytest.TempPathFactory) -> None:
     with _running(tmp_path_factory.mktemp("killed")) as started:
         started.wait(lambda: "api-server" in started.parts(), "the API server")
         groups = set(started.parts().values())
@@ -245,7 +245,7 @@ def only_its_command(folder: Path, others: str, seconds: int = 0) -> Iterator[di
     yield {**os.environ, "PATH": path, "AIRFLOW_HOME": str(folder), "AIRFLOW__API__PORT": str(port)}
 
 
-def test_a_part_that_keeps_ending_ends_all_with_a_sentence(tmp_path: Path) -> None:
+def test_a_part_that_keeps_ending_stops_all_parts_with_a_sentence(tmp_path: Path) -> None:
     """As with a database that the scheduler cannot read."""
     with only_its_command(tmp_path, "echo 'database is locked' >&2; exit 1") as environment:
         done = subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, text=True, timeout=120)
@@ -257,7 +257,7 @@ def test_a_part_that_keeps_ending_ends_all_with_a_sentence(tmp_path: Path) -> No
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_no_part_starts_before_the_api_answers_and_a_busy_one_fails_no_task(tmp_path: Path) -> None:
+def test_parts_start_after_the_api_answers_and_a_busy_api_fails_no_task(tmp_path: Path) -> None:
     others = f"date +%s.%N > {tmp_path}/$1; env > {tmp_path}/$1.env; exit 1"
     with only_its_command(tmp_path, others, seconds=3) as environment:
         for name in [*environment]:
@@ -272,7 +272,7 @@ def test_no_part_starts_before_the_api_answers_and_a_busy_one_fails_no_task(tmp_
         assert float(said["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"]) > 5.0
 
 
-def test_sigterm_to_the_sandbox_ends_what_it_runs(tmp_path: Path) -> None:
+def test_sigterm_to_the_sandbox_ends_the_processes_it_started(tmp_path: Path) -> None:
     own = {
         "CLICKHOUSE_URL": "http://somebody:nothing-here@127.0.0.1:9",
         "TELEGRAM_BOT_TOKEN": "123:an-own-bot-an-own-bot",

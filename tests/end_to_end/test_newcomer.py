@@ -129,7 +129,7 @@ def test_make_run_shows_yesterday(home: Home) -> None:
     assert list(page.parent.glob("photos/*.png"))
 
 
-def test_a_port_in_use_is_one_sentence(home: Home) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(home: Home) -> None:
     port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
     with socket.create_server(("127.0.0.1", port)):
         said = home.type(". .venv/bin/activate && ! pulse sandbox run -- true")

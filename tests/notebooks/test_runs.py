@@ -65,7 +65,7 @@ def metadata(path: Path) -> dict[str, Any]:
 # --- a run that goes well --------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_kept_with_all_that_made_it(make: Make, kept: Path) -> None:
+def test_a_run_is_archived_with_everything_that_made_it(make: Make, kept: Path) -> None:
     glue = "from pulse.execution import cells\nimport numpy as np\ncells.glue(n=np.int64(7), t='x')"
     notebook = make("print(day, limit)", glue)
     root = kept.parent.parent
@@ -114,13 +114,13 @@ def test_a_figure_is_handed_on_as_the_png_that_it_saves(make: Make, kept: Path) 
         store.scraps(str(kept) + "x")
 
 
-def test_the_commit_is_the_checkouts(tmp_path: Path) -> None:
+def test_the_commit_is_that_of_the_checkout(tmp_path: Path) -> None:
     said = record.commit()
     head = subprocess.run(["git", "-C", str(settings.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     assert said.removesuffix("-dirty") == (head.strip() or "unknown")
 
 
-def test_queries_are_recorded_failed_ones_too(make: Make, kept: Path, clickhouse_server: Any) -> None:
+def test_queries_are_recorded_including_failed_ones(make: Make, kept: Path, clickhouse_server: Any) -> None:
     notebook = make(
         "from pulse import clickhouse\ndb = clickhouse.connect()",
         "print(db.value('select 1'), db.execute('create or replace table traced (a Int8) engine = Memory'))",
@@ -134,7 +134,7 @@ def test_queries_are_recorded_failed_ones_too(make: Make, kept: Path, clickhouse
     assert queries[-1]["error"] == 60
 
 
-def test_the_kernel_gets_the_connection_by_its_environment_and_nothing_of_airflows(
+def test_the_kernel_gets_its_connection_from_the_environment_and_nothing_of_airflow(
     make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW_CONN_OTHER", "TELEGRAM_BOT_TOKEN"):
@@ -148,7 +148,7 @@ def test_the_kernel_gets_the_connection_by_its_environment_and_nothing_of_airflo
     assert "CLICKHOUSE_URL" not in os.environ or SECRET not in os.environ["CLICKHOUSE_URL"]
 
 
-def test_the_kernel_gets_what_is_on_the_list_and_nothing_else(
+def test_the_kernel_gets_the_listed_variables_and_no_others(
     make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     theirs = {
@@ -192,7 +192,7 @@ print('SHOWN', json.dumps([kept, config.superset_user, config.redash_url, length
     assert environment["PATH"] == os.environ["PATH"]
 
 
-def test_what_is_printed_is_heard_while_the_notebook_runs_and_masked(make: Make, kept: Path) -> None:
+def test_printed_lines_are_passed_on_masked_while_the_notebook_runs(make: Make, kept: Path) -> None:
     heard: list[str] = []
     talks = f"""
 import base64, pathlib, sys, time
@@ -231,7 +231,7 @@ print('the end')
     assert not [line for line in heard if SECRET in line]
 
 
-def test_an_empty_cell_is_no_failure(make: Make, kept: Path) -> None:
+def test_an_empty_cell_is_not_a_failure(make: Make, kept: Path) -> None:
     runner.run(make("", "# only a comment", "x = 1"), str(kept), {})
     assert metadata(kept)["outcome"] == "succeeded"
 
@@ -294,7 +294,7 @@ def test_a_cell_that_takes_too_long_is_stopped(make: Make, kept: Path) -> None:
     assert not _alive(_kernel_pid(kept))
 
 
-def test_sigterm_writes_the_truth_before_the_process_ends(make: Make, kept: Path) -> None:
+def test_on_sigterm_the_outcome_is_written_before_the_process_ends(make: Make, kept: Path) -> None:
     notebook = make("import os\nprint('pid', os.getpid())", "import time\ntime.sleep(60)", "after = 1")
     process = _run_elsewhere(notebook, kept)
     process.send_signal(signal.SIGTERM)
@@ -304,7 +304,7 @@ def test_sigterm_writes_the_truth_before_the_process_ends(make: Make, kept: Path
     assert not _alive(_kernel_pid(kept))
 
 
-def test_a_run_killed_outright_is_running_until_the_next_one_says_so(make: Make, kept: Path) -> None:
+def test_a_killed_run_counts_as_running_until_it_is_settled(make: Make, kept: Path) -> None:
     notebook = make("import os\nprint('pid', os.getpid())", "import time\ntime.sleep(60)")
     process = _run_elsewhere(notebook, kept)
     process.kill()
@@ -325,7 +325,7 @@ def test_a_run_killed_outright_is_running_until_the_next_one_says_so(make: Make,
     assert metadata(kept) == about
 
 
-def test_a_try_that_still_runs_is_left_alone_or_gives_its_place_to_a_later_one(make: Make, kept: Path) -> None:
+def test_a_try_that_still_runs_is_left_alone_until_a_later_try_takes_its_place(make: Make, kept: Path) -> None:
     notebook = make("import os\nprint('pid', os.getpid())", "import time\ntime.sleep(5)", "after = 1", "later = 2")
     root = kept.parent.parent
     process = _run_elsewhere(notebook, kept, stderr=subprocess.PIPE)
@@ -350,7 +350,7 @@ def test_a_try_that_still_runs_is_left_alone_or_gives_its_place_to_a_later_one(m
     assert not _alive(_kernel_pid(kept))
 
 
-def test_a_try_on_another_machine_gives_its_place_to_a_later_one(
+def test_a_later_try_takes_the_place_of_one_on_another_machine(
     make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notebook = make("import os\nprint('pid', os.getpid())", "import time\ntime.sleep(3)", "after = 1")
@@ -385,7 +385,7 @@ class Store:
         return path
 
 
-def test_in_a_store_too_a_later_try_takes_the_place_of_one_that_still_runs(
+def test_a_later_try_takes_the_place_of_a_running_one_in_an_object_store(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store()
@@ -468,7 +468,7 @@ HOLDS_ITSELF["again"] = [HOLDS_ITSELF]
         ({"names": {"a": [SECRET]}}, "Parameter 'names' of small.ipynb holds a secret"),
     ],
 )
-def test_wrong_parameters_are_refused_and_nothing_runs(
+def test_wrong_parameters_are_refused_before_anything_runs(
     make: Make, kept: Path, parameters: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(errors.ParameterError) as found:
@@ -520,7 +520,7 @@ nothing_said: int
         assert said in str(found.value)
 
 
-def test_a_parameters_cell_may_hold_what_only_ipython_knows(make: Make) -> None:
+def test_a_parameters_cell_may_use_the_syntax_of_ipython(make: Make) -> None:
     cell = """
 files = !ls
 limit?
@@ -537,7 +537,7 @@ text = '''
     assert "%s stays" in known["text"].default
 
 
-def test_the_password_of_a_proxy_can_be_masked_or_is_refused(
+def test_a_proxys_password_is_masked_or_refused_if_it_is_too_short(
     make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://me:abc12@proxy.example.com:3128")
@@ -548,14 +548,14 @@ def test_the_password_of_a_proxy_can_be_masked_or_is_refused(
         runner.run(make("print('abc', '1234', sep='/')"), str(kept), {})
 
 
-def test_a_cell_that_is_no_python_is_a_sentence(make: Make) -> None:
+def test_a_parameters_cell_that_is_not_python_is_refused_in_one_sentence(make: Make) -> None:
     with pytest.raises(
         errors.ParameterError, match=r"The cell tagged 'parameters' of small.ipynb is not valid Python: .*"
     ):
         runner.check(make(parameters="day = = 1"), {"day": "x"})
 
 
-def test_numbers_and_dates_of_other_libraries_arrive_and_the_archive_is_json(make: Make, kept: Path) -> None:
+def test_numpy_and_pandas_values_reach_the_notebook_and_the_archive_is_valid_json(make: Make, kept: Path) -> None:
     given = {
         "day": date(2026, 11, 22),
         "limit": np.int64(3),
@@ -582,13 +582,13 @@ print('half \\ud83d')
     assert "none is nan: there is nothing to hand on." in kept.read_text()
 
 
-def test_an_output_that_holds_nan_is_archived_as_json(make: Make, kept: Path) -> None:
+def test_an_output_with_nan_is_archived_as_valid_json(make: Make, kept: Path) -> None:
     shows = "from IPython.display import display\ndisplay({'application/json': {'a': float('nan')}}, raw=True)"
     runner.run(make(shows), str(kept), {})
     assert json.loads(kept.read_text(), parse_constant=lambda name: pytest.fail(name))
 
 
-def test_a_notebook_without_parameters_or_not_there_is_refused(make: Make, kept: Path, tmp_path: Path) -> None:
+def test_a_missing_notebook_or_one_without_parameters_is_refused(make: Make, kept: Path, tmp_path: Path) -> None:
     with pytest.raises(errors.ParameterError, match="no cell tagged 'parameters'"):
         runner.run(make("x = 1", parameters=None), str(kept), {})
     with pytest.raises(errors.ParameterError, match="There is no notebook at"):
@@ -607,14 +607,12 @@ def test_nothing_in_the_archive_is_overwritten(make: Make, kept: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["/proc/pulse/small.1.ipynb", "/dev/full/small.1.ipynb"])
-def test_an_archive_that_cannot_be_written_is_a_sentence(make: Make, place: str) -> None:
+def test_an_archive_that_cannot_be_written_is_reported_in_one_sentence(make: Make, place: str) -> None:
     with pytest.raises(ArchiveError, match=r"cannot keep .*; make room or make it writable, or set PULSE_OUTPUT"):
         runner.run(make("x = 1"), place, {})
 
 
-def test_an_archive_that_fills_up_keeps_the_last_whole_notebook_and_says_so(
-    make: Make, kept: Path, tmp_path: Path
-) -> None:
+def test_a_full_archive_keeps_the_last_complete_notebook_and_says_so(make: Make, kept: Path, tmp_path: Path) -> None:
     notebook = make("print('x' * 300_000)", "after = 1")
     code = (
         "import resource, sys, pathlib, pulse.execution.runner as n\n"
@@ -634,7 +632,7 @@ def test_an_archive_that_fills_up_keeps_the_last_whole_notebook_and_says_so(
     assert metadata(kept)["outcome"] == "killed"
 
 
-def test_a_run_that_the_manifest_cannot_know_of_leaves_nothing(make: Make, kept: Path) -> None:
+def test_a_run_that_the_manifest_cannot_record_leaves_no_notebook(make: Make, kept: Path) -> None:
     root = kept.parent.parent
     (root / "manifest.jsonl").mkdir(parents=True)
     with pytest.raises(ArchiveError, match=r"manifest\.jsonl cannot be (read|written)"):
@@ -651,7 +649,7 @@ def test_a_secret_in_an_output_is_masked_and_fails_the_run(make: Make, kept: Pat
     assert f"it is {masking.MASK}" in json.dumps(json.loads(kept.read_text()), ensure_ascii=False)
 
 
-def test_a_secret_that_shows_up_in_a_run_that_went_well_fails_it(make: Make, kept: Path) -> None:
+def test_a_secret_in_an_otherwise_successful_run_fails_it(make: Make, kept: Path) -> None:
     secret = "p@ss/word+1"  # noqa: S105
     shown = make("from urllib.parse import quote\nprint(quote('p@ss' + '/word+1', safe=''))")
     with pytest.raises(errors.NotebookError, match=r"failed in cell 4 \(Step 0\): it shows a secret"):
@@ -660,7 +658,7 @@ def test_a_secret_that_shows_up_in_a_run_that_went_well_fails_it(make: Make, kep
     assert metadata(kept)["outcome"] == "failed"
 
 
-def test_run_ids_become_names_that_differ_when_they_do() -> None:
+def test_different_run_ids_become_different_names() -> None:
     ids = [
         "scheduled__2026-11-22T02:00:00+00:00",
         "scheduled__2026-11-22T02:00:00-00:00",

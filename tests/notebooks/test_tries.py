@@ -18,7 +18,7 @@ def write_a_day(etl: Etl) -> None:
     etl.messages(*[(user, user + 1, "10:00", "Android", "female", 31) for user in range(1, 40)])
 
 
-def test_each_try_writes_tables_of_its_own_and_the_next_step_is_told_whose(etl: Etl) -> None:
+def test_each_try_writes_its_own_tables_and_the_next_step_gets_their_names(etl: Etl) -> None:
     write_a_day(etl)
     for number in (1, 2):
         etl.run(steps=EXTRACTS, run=f"night_{number}")
@@ -34,7 +34,7 @@ def test_each_try_writes_tables_of_its_own_and_the_next_step_is_told_whose(etl: 
 
 
 @pytest.mark.prove
-def test_two_tries_of_every_step_at_the_same_time_publish_the_day_once(etl: Etl, tmp_path: Path) -> None:
+def test_two_simultaneous_tries_of_every_step_publish_the_day_once(etl: Etl, tmp_path: Path) -> None:
     write_a_day(etl)
     expected = etl.expected()
 

@@ -52,7 +52,7 @@ def test_a_savepoint_may_read_before_it_writes_beside_another_writer(engine: Eng
         assert session.scalar(text("select count(*) from runs where name = 'backfill'")) == 20
 
 
-def test_what_a_savepoint_wrote_is_gone_when_it_is_taken_back(engine: Engine) -> None:
+def test_a_savepoint_that_is_rolled_back_leaves_nothing(engine: Engine) -> None:
     with Session(engine) as session:
         kept = session.begin_nested()
         session.execute(text("insert into runs values ('kept')"))
@@ -78,7 +78,7 @@ def test_what_a_savepoint_wrote_is_gone_when_it_is_taken_back(engine: Engine) ->
         ("postgresql://db/airflow", "sqlite:////somewhere/airflow.db", True),
     ],
 )
-def test_airflow_waits_for_another_writer_whenever_its_database_is_sqlite(
+def test_airflow_waits_for_other_writers_whenever_its_database_is_sqlite(
     tmp_path: Path, written: str, given: str, patient: bool
 ) -> None:
     if written:

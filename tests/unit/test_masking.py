@@ -81,7 +81,7 @@ def some_text(chance: random.Random) -> str:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_spelling_of_every_secret_is_masked_and_nothing_around_it(seed: int) -> None:
+def test_every_spelling_of_a_secret_is_masked_and_nothing_around_it(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311
     for _ in range(8):
         secret = a_secret(chance)
@@ -96,7 +96,7 @@ def test_every_spelling_of_every_secret_is_masked_and_nothing_around_it(seed: in
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_two_escapings_one_after_the_other_hide_nothing(seed: int) -> None:
+def test_a_secret_that_was_escaped_twice_is_masked(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311
     secret = a_secret(chance)
     mask = Mask([secret])
@@ -106,7 +106,7 @@ def test_two_escapings_one_after_the_other_hide_nothing(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_an_encoding_that_is_escaped_or_is_of_an_escaped_secret_hides_nothing(seed: int) -> None:
+def test_a_secret_that_was_escaped_before_or_after_base64_is_masked(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311
     secret = a_secret(chance)
     mask = Mask([secret])
@@ -127,7 +127,7 @@ def spellings(secret: str) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_holds_no_secret_is_left_as_it_is(seed: int) -> None:
+def test_text_without_a_secret_is_left_unchanged(seed: int) -> None:
     chance = random.Random(1000 + seed)  # noqa: S311
     secrets = [a_secret(chance) for _ in range(5)]
     mask = Mask(secrets)
