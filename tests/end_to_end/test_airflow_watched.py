@@ -251,7 +251,7 @@ def test_a_part_that_keeps_ending_stops_all_parts_with_a_sentence(tmp_path: Path
         done = subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert re.search(
-        r"^Airflow's \S+ ended \(exit code 1: database is locked\) for the 6th time, so all of it is stopped; see /",
+        r"^Airflow's \S+ ended \(exit code 1: database is locked\) for the 6th time, so all parts are stopped; see /",
         done.stderr,
     )
     assert len(done.stderr.splitlines()) == 1
