@@ -19,12 +19,12 @@ Change: TypeAlias = tuple[ModuleType, str, Any]  # module, name, what to put in 
 
 
 def each_alone(surprises: list[float]) -> list[bool]:
-    """Decide about each series by itself, as `judge` does: in place of `detector.allowed`."""
+    """Judge each series by itself, as `judge` does. Replaces `detector.allowed`."""
     return [surprise <= 1 for surprise in surprises]
 
 
 def no_noise(histories: Histories, expected_now: Floats) -> Floats:
-    """Let the standard deviation be as small as it was in the past: in place of `scores.counting_noise`."""
+    """Let the standard deviation be as small as it was in the past. Replaces `scores.counting_noise`."""
     return np.zeros_like(expected_now)
 
 
@@ -49,7 +49,7 @@ ABLATIONS: dict[str, tuple[Change, ...]] = {
 
 @contextmanager
 def left_out(name: str) -> Iterator[None]:
-    """Judge by the rule without a part.
+    """Judge with one part of the rule left out.
 
     Args:
         name: a key of `ABLATIONS`.

@@ -1,10 +1,10 @@
-"""Measures the detector of anomalies on made-up metrics, beside the simple rules that people use. Prints tables.
+"""Measures the anomaly detector on synthetic metrics, beside the simple rules that people use. Prints tables.
 
     python -m benchmarks.anomalies [--scale 0.1] [--taxis nyc_taxi.csv]
 
-The metrics are those of `benchmarks.metrics`, from seeds by which no threshold was chosen; `--tuning` shows the seeds
-by which they were. `--taxis` takes the taxi rides of the Numenta Anomaly Benchmark (github.com/numenta/NAB,
-data/realKnownCause/nyc_taxi.csv), which may not be copied here; without them a stand-in is measured.
+The metrics come from `benchmarks.metrics`, with seeds that no threshold was tuned on; `--tuning` uses the seeds that
+the thresholds were tuned on. `--taxis` takes the taxi rides of the Numenta Anomaly Benchmark (github.com/numenta/NAB,
+data/realKnownCause/nyc_taxi.csv), whose licence forbids a copy here; without the file a stand-in is measured.
 """
 
 import argparse
@@ -31,14 +31,14 @@ HEADING = ("rule", "recall", "false alarms", "F1", "delay: median", "90 %", "lea
 
 
 def line(name: str, score: Score) -> tuple[str, ...]:
-    """The line of a rule in the table under `HEADING`; false alarms are per metric and week, delays in buckets."""
+    """A rule's row in the table under `HEADING`. False alarms are per metric and week, delays in buckets."""
     delays = [f"{value:.0f}" for value in (score.delay(0.5), score.delay(0.9), score.delay(0.5, "leak"))]
     cost = f"{1e6 * score.seconds / score.verdicts:.0f}" if score.verdicts else ""
     return name, f"{score.recall:.3f}", f"{score.per_week:.3f}", f"{score.f1:.3f}", *delays, cost
 
 
 def compare(apps: list[App], tuning: list[App], ours: Score) -> Iterator[tuple[str, ...]]:
-    """The lines of the detector and of the simple rules, each with its usual threshold and with one that is quiet."""
+    """The rows of the detector and of the simple rules, at their usual threshold and at one with few false alarms."""
     yield HEADING
     yield line("the detector", ours)
     for name, (rule, thresholds) in BASELINES.items():
@@ -48,7 +48,7 @@ def compare(apps: list[App], tuning: list[App], ours: Score) -> Iterator[tuple[s
 
 
 def ablations(results: dict[str, tuple[Score, Score, taxis.Result | None]]) -> Iterator[tuple[str, ...]]:
-    """What the rule finds without each of its parts: on some of the apps, with 14 days of history, and on the taxis."""
+    """What the rule finds when each part is left out: on some apps, with 14 days of history, and on the taxi rides."""
     yield "rule", "recall", "false alarms", "leaks", "14 days: recall", "false alarms", "taxis: false alarms"
     for name, (whole, short, taxi) in results.items():
         of_short = (f"{short.recall:.3f}", f"{short.per_week:.3f}")
@@ -58,7 +58,7 @@ def ablations(results: dict[str, tuple[Score, Score, taxis.Result | None]]) -> I
 
 
 def by_kind(score: Score) -> Iterator[tuple[str, ...]]:
-    """What was found of each kind of event."""
+    """How many events of each kind were found."""
     yield "event", "found", "of", "delay: median", "90 %"
     for kind in sorted(score.planted):
         delays = [f"{score.delay(share, kind):.0f}" for share in (0.5, 0.9)]
@@ -66,7 +66,7 @@ def by_kind(score: Score) -> Iterator[tuple[str, ...]]:
 
 
 def tick_seconds(series: int) -> float:
-    """Seconds that a tick over that many series of five weeks takes, the best of three."""
+    """Seconds for a tick over `count` series with five weeks of history, the best of three."""
     index = pd.date_range("2024-03-01", periods=5 * metrics.WEEK, freq=BUCKET)
     mean = 500 + 400 * np.sin(np.arange(len(index)) / metrics.PER_DAY * 2 * np.pi)
     counts = np.random.default_rng(1).poisson(mean[:, None], (len(index), series)).astype(float)
@@ -80,7 +80,7 @@ def tick_seconds(series: int) -> float:
 
 
 def judge_milliseconds() -> float:
-    """Milliseconds of processor time that a verdict on one series takes, the median of a hundred."""
+    """Milliseconds of processor time for a verdict on one series, the median of a hundred."""
     app = metrics.make(TUNING[0], groups=1)
     history = app.history().iloc[:, 0]
     taken = []
@@ -92,7 +92,7 @@ def judge_milliseconds() -> float:
 
 
 def figures(ours: Score, short: Score, taxi: taxis.Result | None, which: str, series: int) -> Iterator[Figure]:
-    """The figures beside their goals."""
+    """The figures next to their goals."""
     yield Figure("events found", f"{ours.recall:.3f}", "≥ 0.97", ours.recall >= 0.97)
     yield Figure("false alarms per metric-week", f"{ours.per_week:.3f}", "≤ 0.10", ours.per_week <= 0.10)
     yield Figure("delay, median", f"{ours.delay(0.5):.0f} buckets", "0", ours.delay(0.5) == 0)

@@ -1,10 +1,10 @@
-"""Measures the archive: its pages, and what it adds to a run. Prints one table.
+"""Measures the archive: how fast its pages are, and what it adds to a run. Prints one table.
 
     python -m benchmarks.archive [--runs 10000]
-    python -m benchmarks.archive --into FOLDER [--runs 10000]    only makes such an archive
+    python -m benchmarks.archive --into FOLDER [--runs 10000]    only write the archive that is measured
 
-An archive of small notebooks, as monitoring leaves them: every 15 minutes one, now and then an alert or a failure.
-The notebook that is rendered is a large one: 40 cells with code, ten tables, four charts of 300 kB.
+The archive holds small notebooks like those of the monitoring: one every 15 minutes, with an alert or a failure now and
+then. The notebook that is rendered is large: 40 code cells, ten tables, four charts of 300 kB.
 """
 
 import argparse
@@ -40,7 +40,7 @@ print(time.perf_counter() - started)
 
 
 def fill(root: Path, runs: int) -> None:
-    """Make an archive of that many small runs, the latest on a fixed day."""
+    """Write an archive of `runs` small runs, the latest on a fixed day."""
     chance = random.Random(1)  # noqa: S311
     entries = []
     for number in range(runs):
@@ -57,7 +57,7 @@ def fill(root: Path, runs: int) -> None:
 
 
 def small(at: datetime, outcome: str, chance: random.Random) -> str:
-    """An executed notebook of monitoring."""
+    """A small executed notebook, like one of the monitoring."""
     alerts = ["DAU is far below what was expected"] if chance.random() < 0.01 else []
     glued = {"alerts": alerts, "numbers": [["DAU", chance.randint(9_000, 15_000)], ["CTR", f"{chance.random():.1%}"]]}
     about = {
@@ -74,7 +74,7 @@ def small(at: datetime, outcome: str, chance: random.Random) -> str:
 
 
 def large() -> str:
-    """An executed notebook with much to show."""
+    """An executed notebook with many large outputs."""
     chance = random.Random(2)  # noqa: S311
     cells = [text("# A large notebook")]
     for number in range(40):
@@ -91,23 +91,23 @@ def large() -> str:
 
 
 def text(source: str) -> dict[str, Any]:
-    """A cell of text."""
+    """A Markdown cell."""
     return {"cell_type": "markdown", "metadata": {}, "source": source}
 
 
 def code(source: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A cell of code that ran, and what came out."""
+    """An executed code cell with its outputs."""
     outputs = [{"output_type": "display_data", "metadata": {}, "data": data}] if data else []
     return {"cell_type": "code", "metadata": {}, "source": source, "execution_count": 1, "outputs": outputs}
 
 
 def notebook(cells: list[dict[str, Any]], about: dict[str, Any]) -> str:
-    """A notebook as it is kept."""
+    """The notebook as text, the way the archive stores it."""
     return json.dumps({"cells": cells, "metadata": {"pulse": about}, "nbformat": 4, "nbformat_minor": 4}, indent=1)
 
 
 def timed(work: Callable[[], Any], rounds: int = 1) -> float:
-    """Seconds of some work, the median of the rounds."""
+    """Seconds that `work` takes, the median of the rounds."""
     found = []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -117,14 +117,14 @@ def timed(work: Callable[[], Any], rounds: int = 1) -> float:
 
 
 def list_page(root: Path, **wanted: str) -> str:
-    """The list as Airflow shows it: the index opened and brought up to date, the page made for a reader's pipelines."""
+    """The list as Airflow shows it: open the index, bring it up to date, render the page for a reader's pipelines."""
     with index.opened(root) as opened:
         seen = frozenset(opened.dags())
         return pages.list_page(opened, pages.Look(settings.load(), dags=seen), index.Filter(**wanted, dags=seen))
 
 
 def keep_one(root: Path, number: int) -> None:
-    """What the archive does for a run beside what was done before there was a manifest: begin, end, index."""
+    """What the manifest adds to a run: its beginning, its end, the index."""
     path = root / "monitoring" / "2026-11-23" / f"run_{number}" / "anomalies.1.ipynb"
     path.parent.mkdir(parents=True)
     content = small(LAST, "succeeded", random.Random(number))  # noqa: S311
@@ -136,7 +136,7 @@ def keep_one(root: Path, number: int) -> None:
 
 
 def figures(root: Path, runs: int) -> list[Figure]:
-    """All that is measured."""
+    """All figures, one row each."""
     progress(f"making an archive of {runs:,} runs")
     fill(root, runs)
     progress("measuring")
@@ -166,7 +166,7 @@ def figures(root: Path, runs: int) -> list[Figure]:
 
 
 def main() -> None:
-    """Measure and print, or only make an archive."""
+    """Measure and print, or only write an archive."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.archive", description="Measure the archive.")
     parser.add_argument("--runs", type=int, default=RUNS, help="in the archive (%(default)s)")
     parser.add_argument("--into", type=Path, help="only make the archive, in this folder")

@@ -1,10 +1,11 @@
-"""Measures the ETL: time, memory, and the ways not taken. Prints one table.
+"""Measures the ETL's time and memory next to other ways to the same tables. Prints one table.
 
     python -m benchmarks.etl [--scale 0.05] [--rounds 3] [--make-run]
 
-One day of 20 million feed actions and 5 million messages by 2 million users (times the scale), on a sandbox server of
-its own. The four notebooks run cold, each in a fresh process as under Airflow, in turn with the best statements found
-by hand; the best of the rounds counts. Other work on the machine shows in every figure, the least in the ratios.
+The source is one day of 20 million feed actions and 5 million messages by 2 million users (times the scale), on a
+sandbox server of its own. The four notebooks run cold, each in a fresh process as under Airflow, alternating with the
+best statements that we found by hand; the best round counts. Other work on the machine affects every figure, the ratios
+least.
 """
 
 import argparse
@@ -58,7 +59,7 @@ class CommandError(Exception):
 
 @dataclass(frozen=True)
 class Cold:
-    """A notebook in a fresh process: all of its seconds, and those of its statements."""
+    """A notebook in a fresh process: its seconds in all, and those of its statements."""
 
     seconds: float
     statements: list[float]
@@ -74,7 +75,7 @@ class Cold:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run reads and writes."""
+    """The environment that tells a run where to read and write."""
 
     server: clickhouse_stand_in.Server
     day: date
@@ -94,7 +95,7 @@ class Place:
 
 
 def run_notebooks(place: Place, name: str) -> dict[str, Cold]:
-    """The four notebooks one after the other, each in a fresh process."""
+    """Run the four notebooks one after the other, each in a fresh process."""
     parameters = json.dumps({"event_date": str(place.day), "run": name})
     done = {}
     for notebook in NOTEBOOKS:
@@ -109,7 +110,7 @@ def run_notebooks(place: Place, name: str) -> dict[str, Cold]:
 
 @contextmanager
 def peak_memory(pid: int) -> Iterator[list[int]]:
-    """The most memory (resident bytes) that a process has while the block runs, as the list's one item after it."""
+    """Measure a process's peak memory (resident bytes) while the block runs. Afterwards the list has one item."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     found: list[int] = []
     yield found
@@ -118,13 +119,13 @@ def peak_memory(pid: int) -> Iterator[list[int]]:
 
 
 def run_pandas(place: Place, way: str) -> dict[str, Any]:
-    """A pandas way in a process of its own: its `seconds` (imports left out), `memory` and `rows`."""
+    """Run a pandas way in a process of its own. Returns its `seconds` (without imports), `memory` and `rows`."""
     where = [place.server.url, SOURCE, str(place.day), settings.load().timezone, way]
     return dict(json.loads(run([sys.executable, "-m", "benchmarks.ways", *where])))
 
 
 def differences(place: Place, in_pandas: dict[str, dict[str, Any]]) -> list[str]:
-    """The tables that another way made differently, each as a sentence; empty where all ways agree."""
+    """The tables in which another way differs, one sentence each; empty if all ways agree."""
     found = []
     for table in TARGETS:
         sql = """
@@ -151,7 +152,7 @@ def differences(place: Place, in_pandas: dict[str, dict[str, Any]]) -> list[str]
 
 
 def stock_papermill(folder: Path) -> float:
-    """Seconds of papermill's command for a notebook that only imports what such a notebook uses."""
+    """Seconds that papermill's own command takes for a notebook that only has the ETL's imports."""
     cell = nbformat.v4.new_code_cell("import pandas, pandahouse, matplotlib.pyplot, scrapbook")
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "imports.ipynb")
@@ -162,7 +163,7 @@ def stock_papermill(folder: Path) -> float:
 
 
 def slowest_dag(folder: Path, rounds: int) -> tuple[str, float]:
-    """The DAG file that takes the longest to parse beyond `import airflow`, and its seconds (of the best round)."""
+    """The DAG file that takes longest to parse, and its seconds in the best round, `import airflow` not counted."""
     environment = {**os.environ, "AIRFLOW_HOME": str(folder / "airflow")}
     seconds = {
         path.name: min(
@@ -174,7 +175,7 @@ def slowest_dag(folder: Path, rounds: int) -> tuple[str, float]:
 
 
 def make_run(folder: Path) -> float:
-    """Seconds of `make run` in a fresh copy of the project, where packages have been downloaded before."""
+    """Seconds of `make run` in a fresh copy of the project, with packages already downloaded."""
     listing = run(["git", "-C", str(settings.ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
     for name in filter(None, listing.split("\0")):
         source, target = settings.ROOT / name, folder / "pulse" / name
@@ -191,7 +192,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> str:
     """A command's output.
 
     Raises:
-        CommandError: it failed; the text is the last line of what it said.
+        CommandError: it failed; the text is the last line of its output.
     """
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=settings.ROOT)
     if done.returncode:
@@ -204,7 +205,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> str:
 
 
 def compare_ways(folder: Path, day: date, scale: float, rounds: int) -> Iterator[Figure]:
-    """Figures of the notebooks beside those of the other ways, on the same server and day."""
+    """The notebooks' figures next to those of the other ways, on the same server and day."""
     with clickhouse_stand_in.running(folder / "data") as server:
         place = Place(server, day, folder)
         sizes = [int(size * scale) for size in (FEED, MESSAGES, USERS)]
@@ -246,7 +247,7 @@ def compare_ways(folder: Path, day: date, scale: float, rounds: int) -> Iterator
 
 
 def beside_pandas(pandas: dict[str, dict[str, Any]], ours: float, wall: float, memory: int) -> Iterator[Figure]:
-    """The notebooks against both tables in frames; with the strings kept in ClickHouse only for comparison."""
+    """The notebooks against pandas with both tables in memory; also with strings kept in ClickHouse, for comparison."""
     for way, name in (("plain", "pandas"), ("hashed", "pandas with hashed strings")):
         seconds, theirs = pandas[way]["seconds"], pandas[way]["memory"]
         faster, share, counts = seconds / ours, memory / theirs, way == "plain"
@@ -257,9 +258,9 @@ def beside_pandas(pandas: dict[str, dict[str, Any]], ours: float, wall: float, m
 
 
 def crowd(folder: Path, day: date, scale: float) -> Iterator[Figure]:
-    """Ten times the users and twice the events, on a server that may use 2 GB."""
+    """Ten times the users and twice the events, on a server that is limited to 2 GB."""
     data = folder / "crowd"
-    with clickhouse_stand_in.running(data) as server:  # made without the limit: that is not what is measured
+    with clickhouse_stand_in.running(data) as server:  # written without the limit, since writing it is not measured
         progress("making the day of ten times the users")
         sizes = [int(size * scale) for size in (2 * FEED, 2 * MESSAGES, 10 * USERS)]
         ways.make_day(server.url, SOURCE, day, settings.load().zone, *sizes)
@@ -277,7 +278,7 @@ def crowd(folder: Path, day: date, scale: float) -> Iterator[Figure]:
 
 
 def parsing(folder: Path, rounds: int) -> Iterator[Figure]:
-    """How long Airflow takes to read a DAG file."""
+    """How long Airflow takes to parse a DAG file."""
     name, seconds = slowest_dag(folder, rounds)
     yield Figure(f"slowest DAG file to parse ({name})", f"{seconds:.2f} s", "< 1 s", seconds < 1)
 

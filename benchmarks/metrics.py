@@ -1,7 +1,7 @@
-"""Made-up metrics of an app by bucket, with events planted in them: what the detector is measured on.
+"""Synthetic metrics of an app by bucket, with planted events. The detector is measured on them.
 
-Every seed is another app: level, rhythm of day and week, growth, noise, holidays, what went wrong in the weeks before
-the scored ones, and what goes wrong in them are all drawn anew.
+Each seed is another app. Level, daily and weekly seasonality, growth, noise, holidays, and what goes wrong before and
+during the scored weeks are all random.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ KINDS = ("drop", "spike", "outage", "leak", "ratio", "slice", "shift", "late")
 
 @dataclass(frozen=True)
 class Event:
-    """What goes wrong with a series, from bucket `start` up to, not including, `end`."""
+    """What goes wrong with a series from bucket `start` to `end`, `end` excluded."""
 
     series: str
     kind: str
@@ -33,7 +33,7 @@ class Event:
 
 @dataclass
 class App:
-    """The metrics of one app, a column a series, and what was planted in them after bucket `scored`."""
+    """The metrics of one app, one column per series, and the events planted in them after bucket `scored`."""
 
     seed: int
     index: pd.DatetimeIndex
@@ -42,19 +42,21 @@ class App:
     top: dict[str, Floats] = field(default_factory=dict)
     bottom: dict[str, Floats] = field(default_factory=dict)  # of the ratios
     events: list[Event] = field(default_factory=list)
-    aside: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # neither right nor wrong to alert in
+    aside: dict[str, list[tuple[int, int]]] = field(
+        default_factory=dict
+    )  # an alert here counts as neither right nor wrong
 
     def history(self) -> pd.DataFrame:
         """The series."""
         return pd.DataFrame(self.top, self.index)
 
     def denominators(self) -> pd.DataFrame:
-        """The ratios' denominators."""
+        """The denominator of each ratio."""
         return pd.DataFrame(self.bottom, self.index)
 
 
 def make(seed: int, *, training_days: int = 36, scored_days: int = 28, groups: int = 3) -> App:
-    """An app of so many groups of series: total, two slices, two ratios each, and a metric of its own."""
+    """An app with several groups of series. A group: a total, two slices, two ratios each, an unrelated metric."""
     random = np.random.default_rng([20240301, seed])
     start = pd.Timestamp("2024-01-01") + pd.Timedelta(days=int(random.integers(365)))
     days = training_days + scored_days
@@ -66,14 +68,14 @@ def make(seed: int, *, training_days: int = 36, scored_days: int = 28, groups: i
 
 
 def _holidays(random: np.random.Generator, index: pd.DatetimeIndex, training_days: int) -> set[date]:
-    """One working day in the training days, one in the scored ones."""
+    """One working day in the training period and one in the scored period."""
     days = [day for day in index[::PER_DAY].date if day.weekday() < 5]
     scored = index[training_days * PER_DAY].date()
     return {random.choice([day for day in days if (day < scored) == before]) for before in (True, False)}
 
 
 def noise(random: np.random.Generator, size: int, memory: float, spread: float, tails: int = 0) -> Floats:
-    """Noise that remembers: autoregressive, of that standard deviation; with heavy tails of so many degrees, if any."""
+    """Autoregressive noise of that standard deviation; heavy-tailed (Student's t) if degrees of freedom are given."""
     fresh = random.standard_t(tails, size) * np.sqrt((tails - 2) / tails) if tails else random.normal(0, 1, size)
     fresh *= spread * np.sqrt(1 - memory**2)
     fresh[0] = random.normal(0, spread)
@@ -86,7 +88,7 @@ def noise(random: np.random.Generator, size: int, memory: float, spread: float, 
 
 
 def _shape(random: np.random.Generator, hours: Floats) -> Floats:
-    """A day: one or two humps, and a night that is more or less quiet."""
+    """The seasonality of a day: one or two peaks, and a night that is more or less quiet."""
     evening, morning = random.uniform(17, 22), random.uniform(9, 14)
 
     def hump(at: float, width: float) -> Floats:
@@ -100,11 +102,11 @@ def _shape(random: np.random.Generator, hours: Floats) -> Floats:
 
 
 def _rhythm(app: App, random: np.random.Generator) -> Floats:
-    """What is expected of every bucket, 1 on average over a week."""
+    """The expected level of every bucket, 1 on average over a week."""
     index = app.index
     hours = (index.hour + index.minute / 60).to_numpy(dtype=float)
     if random.random() < 0.3:
-        hours = np.floor(hours)  # a rhythm of steps
+        hours = np.floor(hours)  # seasonality in steps
     working, weekend = _shape(random, hours), _shape(random, hours)
     mix = random.uniform(0, 1)
     weekend = (mix * weekend + (1 - mix) * working) * random.uniform(0.6, 1.4)
@@ -122,7 +124,7 @@ def _rhythm(app: App, random: np.random.Generator) -> Floats:
 
 
 def _group(app: App, random: np.random.Generator, name: str) -> None:
-    """A total of two slices, how many of it do something more (a ratio of it), and one metric alone."""
+    """A total, its two slices, a ratio of each, and one unrelated metric."""
     size = len(app.index)
     level, rhythm = float(10 ** random.uniform(0.5, 6)), _rhythm(app, random)
     calm, spread = random.uniform(0.2, 1.0), random.uniform(0, 0.03)
@@ -156,7 +158,7 @@ def _group(app: App, random: np.random.Generator, name: str) -> None:
 
 
 def _counts(random: np.random.Generator, mean: Floats, spread: float) -> Floats:
-    """Events that come by chance, somewhat more unevenly than that."""
+    """Counts that vary a little more than a Poisson process's."""
     uneven = random.gamma(1 / spread**2, spread**2, len(mean)) if spread > 1e-3 else 1.0
     return random.poisson(mean * uneven).astype(float)
 
@@ -166,13 +168,13 @@ def _counts(random: np.random.Generator, mean: Floats, spread: float) -> Floats:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is to be seen of a metric: its mean by bucket, and how far it strays from that, as a share."""
+    """A metric as a reader sees it: its mean by bucket, and its standard deviation as a share of the mean."""
 
     mean: Floats
     noise: float
 
     def shows(self, at: int, factor: Floats) -> bool:
-        """Whether who knew the mean would see the change: 8 standard deviations, in its plainest four hours."""
+        """Whether somebody who knew the mean would see the change: 8 standard deviations in its clearest four hours."""
         mean = self.mean[at : at + len(factor)]
         best = 0.0
         for first in range(0, len(mean), 8):
@@ -185,7 +187,7 @@ class _Seen:
 def _plant(
     app: App, random: np.random.Generator, name: str, factors: dict[str, Floats], seen: dict[str, _Seen]
 ) -> None:
-    """Things go wrong: unlabelled ones in the training days, labelled ones after, none smaller than can be seen."""
+    """Plant events: unlabelled in the training period, labelled after it, none too small to be visible."""
     size = len(app.index)
     for _ in range(int(random.integers(0, 4))):
         at = int(random.integers(0, app.scored - PER_DAY))
@@ -227,7 +229,7 @@ def _plant(
 
 
 def _course(random: np.random.Generator, kind: str) -> Floats:
-    """By what a metric is multiplied while it lasts."""
+    """The factor that a metric is multiplied by while the event lasts."""
     length = int(random.uniform(1, 8) * 4)
     if kind in ("drop", "slice"):
         return np.full(length, 1 - random.uniform(0.15, 0.6))

@@ -1,9 +1,9 @@
-"""Measures a tick of the monitoring: what ClickHouse takes, what the rest takes, and a whole run as Airflow makes it.
+"""Measures a monitoring tick: ClickHouse's time, the rest, and a whole run as Airflow starts it.
 
     python -m benchmarks.monitoring [--scale 0.05]
 
-Three apps on a sandbox server of its own: buckets of so many slices that there are 1,001 series; six hours of raw
-actions at 100 million events a day, to count; and the sandbox's events, on which the notebook runs cold.
+Three apps on a sandbox server of its own: one with so many slices that there are 1,001 series; one with six hours of
+raw actions at 100 million events a day, to count; and the sandbox's own events, on which the notebook runs cold.
 """
 
 import argparse
@@ -67,7 +67,7 @@ from numbers_mt({rows:UInt64})
 
 
 def series(url: str, scale: float) -> Iterator[Figure]:
-    """Reading and judging 1,001 series."""
+    """Measure reading and judging 1,001 series."""
     zone = settings.load().zone
     db = ClickHouse(url, "series", zone)
     schema.ensure(db)
@@ -88,7 +88,7 @@ def series(url: str, scale: float) -> Iterator[Figure]:
         taken.append((read - began, time.perf_counter() - read))
         day = [row for bucket in buckets[-24:] for row in verdict_rows(bucket, verdicts)]
         stood = pd.DataFrame(day)
-    sql, rest = min(taken[1:], key=sum)  # the first round found nothing judged before
+    sql, rest = min(taken[1:], key=sum)  # in the first round nothing had been judged before
     count = f"{len(verdicts):,} series"
     yield Figure(f"{count}: reading them from metric_buckets", f"{sql:.2f} s")
     yield Figure(f"{count}: besides SQL", f"{rest:.2f} s", "≤ 0.5 s", rest <= 0.5)
@@ -96,7 +96,7 @@ def series(url: str, scale: float) -> Iterator[Figure]:
 
 
 def counting(url: str, scale: float) -> Iterator[Figure]:
-    """Counting the buckets of the hours in which data may still arrive."""
+    """Measure counting the buckets of the hours in which data may still arrive."""
     zone = settings.load().zone
     source, db = ClickHouse(url, "busy_app", zone), ClickHouse(url, "busy", zone)
     ClickHouse(url, "default", zone).execute("create database if not exists busy_app")
@@ -124,7 +124,7 @@ def counting(url: str, scale: float) -> Iterator[Figure]:
 
 
 def whole(server: clickhouse_stand_in.Server, folder: Path, scale: float) -> Iterator[Figure]:
-    """A run of the notebook in a fresh process on the sandbox's events: the first, and one like every other."""
+    """Measure the notebook in a fresh process on the sandbox's events: the first run, and a usual one."""
     config = settings.load()
     fill(server, App(config.zone, "bench_app", events_per_day=round(300_000 * scale)), days=36)
     midnight = pd.Timestamp(config.day_bounds(datetime.now(config.zone).date())[0])
@@ -143,7 +143,7 @@ def whole(server: clickhouse_stand_in.Server, folder: Path, scale: float) -> Ite
 
 
 def _sql(name: str) -> str:
-    """A statement of the notebook."""
+    """A statement from the notebook."""
     for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
         if cell.cell_type == "code" and f'{name} = """' in cell.source:
             return str(cell.source.split(f'{name} = """')[1].split('"""')[0])

@@ -1,6 +1,6 @@
-"""Scores rules on the made-up metrics: what they find, how late, and how often they are wrong.
+"""Scores rules on the synthetic metrics: what they find, how late, and how often they are wrong.
 
-An event counts as found if there is an alert while it lasts. Alerts within an hour are one false alarm.
+An event counts as found if an alert comes while it lasts. False alerts within an hour count as one false alarm.
 """
 
 import time
@@ -52,13 +52,13 @@ class Score:
         return 2 * precision * self.recall / max(1e-9, precision + self.recall)
 
     def delay(self, share: float, *kinds: str) -> float:
-        """The delay in buckets that this share of the events found stays within."""
+        """The delay, in buckets, within which this share of the found events was found."""
         every = [delay for kind, delays in self.delays.items() for delay in delays if not kinds or kind in kinds]
         return float(np.percentile(every, 100 * share)) if every else float("nan")
 
 
 def detected(app: App, score: Score) -> Bools:
-    """The detector's alerts by scored bucket and series, tick by tick. Adds to the score how it judged late data."""
+    """The detector's alerts by scored bucket and series, tick by tick. Also scores how it judges late data."""
     history, denominators = app.history(), app.denominators()
     kinds: dict[str, Kind] = dict.fromkeys(app.bottom, "ratio")
     alerts = np.zeros((len(history) - app.scored, history.shape[1]), dtype=bool)
@@ -88,7 +88,7 @@ def detected(app: App, score: Score) -> Bools:
 
 
 def behind(seen: pd.DataFrame, event: metrics.Event, tick: int) -> tuple[pd.DataFrame, float]:
-    """What a tick sees of a series that is late: a part of one bucket, then zeros or nothing.
+    """What a tick sees of a late series: part of one bucket, then zeros or nothing.
 
     Returns:
         The history, and the lag in minutes.
@@ -101,7 +101,7 @@ def behind(seen: pd.DataFrame, event: metrics.Event, tick: int) -> tuple[pd.Data
 
 
 def count(app: App, alerts: Bools, score: Score) -> None:
-    """Add to a score the events that the alerts found, and the false alarms."""
+    """Add the found events and the false alarms to a score."""
     names = list(app.top)
     free = np.ones_like(alerts)
     for event in app.events:
@@ -149,7 +149,7 @@ def together(scores: Iterable[Score]) -> Score:
 
 
 def measure_rule(apps: list[App], rule: Rule, threshold: float) -> Score:
-    """A simple rule's score."""
+    """The score of a simple rule."""
     score = Score()
     for app in apps:
         count(app, rule(app, threshold), score)
@@ -157,7 +157,7 @@ def measure_rule(apps: list[App], rule: Rule, threshold: float) -> Score:
 
 
 def quiet_enough(apps: list[App], rule: Rule, thresholds: tuple[float, ...]) -> float:
-    """The first threshold with no more false alarms than the detector may have, or else the last."""
+    """The first threshold with no more false alarms than the detector is allowed, otherwise the last."""
     for threshold in thresholds:
         if measure_rule(apps, rule, threshold).per_week <= 0.10:
             return threshold

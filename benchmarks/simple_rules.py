@@ -15,7 +15,7 @@ Rule: TypeAlias = Callable[[App, float], Bools]
 
 
 def ratios(app: App) -> pd.DataFrame:
-    """The series with each ratio divided by its denominator, which is what the simple rules look at."""
+    """The series with each ratio divided by its denominator, as the simple rules read them."""
     return app.history().assign(**{name: app.top[name] / np.maximum(app.bottom[name], 1) for name in app.bottom})
 
 

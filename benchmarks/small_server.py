@@ -1,4 +1,4 @@
-"""The sandbox's ClickHouse on a server that may use 2 GB, for one statement and in all."""
+"""The sandbox's ClickHouse limited to 2 GB, both per statement and in total."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the benchmarks print: tables in plain text and Markdown at once, and on stderr what is being measured."""
+"""What the benchmarks print: tables that read well as plain text and as Markdown, and progress on stderr."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of a table of goals. `reached` is None where there is no goal."""
+    """A row of a table of goals. `reached` is None if there is no goal."""
 
     name: str
     measured: str
@@ -17,14 +17,14 @@ class Figure:
 
 
 def goals(figures: Iterable[Figure]) -> str:
-    """Figures beside their goals."""
+    """Print figures next to their goals."""
     words = {True: "yes", False: "no", None: ""}
     rows = [(figure.name, figure.measured, figure.goal, words[figure.reached]) for figure in figures]
     return table([("figure", "measured", "goal", "reached"), *rows])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the first of them the heading."""
+    """Print rows of cells; the first row is the heading."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -33,5 +33,5 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def progress(text: str) -> None:
-    """Tell on stderr what is being measured; the tables alone go to stdout."""
+    """Say on stderr what is being measured; only the tables go to stdout."""
     print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)

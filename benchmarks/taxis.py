@@ -10,13 +10,13 @@ from benchmarks import metrics
 from benchmarks.ablation import WHOLE, left_out
 from pulse.monitoring import detector
 
-SEEN = 2400  # half-hours of history that the detector gets: a little more than it looks at
+SEEN = 2400  # half-hours of history that the detector gets, a little more than it uses
 
 HOLIDAYS = {
     date(2014, 7, 4), date(2014, 9, 1), date(2014, 10, 13), date(2014, 11, 11), date(2014, 11, 27),
     date(2014, 12, 25), date(2015, 1, 1), date(2015, 1, 19),
 }  # fmt: skip
-EVENTS = {  # the known events, each with the days in which an alert is not false
+EVENTS = {  # the known events, each with the days on which an alert counts as right
     "marathon": (date(2014, 10, 31), date(2014, 11, 3)),
     "Thanksgiving": (date(2014, 11, 26), date(2014, 11, 30)),
     "Christmas": (date(2014, 12, 23), date(2014, 12, 28)),
@@ -26,7 +26,7 @@ EVENTS = {  # the known events, each with the days in which an alert is not fals
 
 
 def stand_in(seed: int) -> pd.Series:
-    """Make up taxi rides by half-hour, July 2014 to January 2015, with New York's level, rhythm, weather and events."""
+    """Taxi rides by half-hour, July 2014 to January 2015, as New York's: level, seasonality, weather, events."""
     random = np.random.default_rng([2014, seed])
     index = pd.date_range("2014-07-01", "2015-01-31 23:30", freq="30min")
     hours, weekday = (index.hour + index.minute / 60).to_numpy(), index.day_of_week.to_numpy()
@@ -42,7 +42,7 @@ def stand_in(seed: int) -> pd.Series:
     def change(start: str, end: str, factor: float) -> None:
         rides[index.slice_indexer(start, pd.Timestamp(end) - pd.Timedelta(1))] *= factor
 
-    change("2014-11-02 01:00", "2014-11-02 02:00", 2.0)  # the hour that came twice
+    change("2014-11-02 01:00", "2014-11-02 02:00", 2.0)  # the hour that the clock change repeats
     change("2014-11-02 09:00", "2014-11-02 17:00", 1.2)
     change("2014-11-27 06:00", "2014-11-28 00:00", 0.65)
     change("2014-12-24 18:00", "2014-12-26 06:00", 0.5)
@@ -57,10 +57,10 @@ Result: TypeAlias = tuple[int, int]
 
 
 def judge_taxis(rides: pd.Series, ablation: str = WHOLE) -> Result:
-    """Judge every half-hour from the seventh week on; alerts within a day are one false alarm.
+    """Judge every half-hour from the seventh week on. False alerts within a day count as one false alarm.
 
     Args:
-        rides: by half-hour.
+        rides: the number of rides by half-hour.
         ablation: a key of `ABLATIONS`.
     """
     history, first = rides.to_frame("rides"), int(6 * metrics.WEEK / 2)

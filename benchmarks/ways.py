@@ -1,8 +1,8 @@
-"""The data of the benchmark, and two other ways to the tables that the ETL notebooks make.
+"""The benchmark's data, and two other ways to the tables that the ETL notebooks make: by hand and pandas.
 
     python -m benchmarks.ways URL DATABASE DAY ZONE plain|hashed
 
-runs the pandas way and prints, as one line of JSON, its seconds, its peak memory in bytes and its `dimension_activity`.
+runs the pandas way. It prints one line of JSON: seconds, peak memory in bytes, and the rows of `dimension_activity`.
 """
 
 # ruff: noqa: S608 (what is formatted into SQL stands in this module)
@@ -44,7 +44,7 @@ select
 from numbers_mt({users:UInt64})
 """
 
-# Who acts: the lower the number the more often; of every 20 accounts one never acts, but is written to.
+# Who acts: the lower an account's number, the more often. One of every 20 accounts never acts, but receives messages.
 EVENTS = """
     events as (
         select
@@ -98,7 +98,7 @@ inner join making_users as users on users.number = letters.who
 
 
 def make_day(url: str, database: str, day: date, zone: ZoneInfo, feed: int, messages: int, users: int) -> None:
-    """Make the app's tables with one day of events in them."""
+    """Create the app's tables with one day of events."""
     ClickHouse(url, "default", zone).execute("create database if not exists {database:Identifier}", database=database)
     db = ClickHouse(url, database, zone)
     db.script(TABLES, zone=zone.key)
@@ -112,8 +112,8 @@ def make_day(url: str, database: str, day: date, zone: ZoneInfo, feed: int, mess
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
 
-# An action's second of the day, and below it a hash of its attributes: the greatest is the latest with its attributes.
-# It takes a source of whole seconds and a day that begins at a known one, which the notebooks do not ask for.
+# An action's second of the day in the high bits, a hash of its attributes in the low ones: the maximum is the latest
+# action with its attributes. This needs whole seconds and a day that begins at a known second; the notebooks do not.
 ACTIONS = """
     bitXor(
         ifNull(cityHash64(os), 1),
@@ -134,8 +134,8 @@ NAMED = """
     )"""
 BEFORE_IT = "time >= toDateTime64({start:UInt32} - 30 * 86400, 6) and time < toDateTime64({start:UInt32}, 6)"
 
-# No staging between source and users, a narrow hash to find the latest attributes by, and one pass for the distinct
-# counts of all dimensions: which slices each partner meets, as a set of small numbers, then how many meet each slice.
+# No staging between source and users, a narrow hash to find the latest attributes with, and one pass for the distinct
+# counts of all dimensions: the slices that each partner meets as a set of small numbers, then the partners per slice.
 BY_HAND = f"""
 -- One row per user, with the partners
 create or replace table hand_users
@@ -334,7 +334,7 @@ from totals;
 
 
 def by_hand(db: ClickHouse, source: str, day: date) -> float:
-    """Make the three tables as `hand_…`; gives the server's seconds."""
+    """Create the three tables as `hand_…`. Returns the server's seconds."""
     start, end = (int(moment.timestamp()) for moment in day_bounds(day, db.zone))
     statements = [text for text in BY_HAND.split(";\n") if text.strip()]
     return sum(db.execute(text, source=source, day=day, start=start, end=end).seconds for text in statements)
@@ -347,8 +347,8 @@ def in_pandas(url: str, database: str, day: date, zone: ZoneInfo, hashed: bool) 
     """`dimension_activity` of a day whose users have no earlier one, from both tables as frames.
 
     Args:
-        hashed: leave the strings in ClickHouse. pandahouse decodes each string in Python, so that the frames are made
-            several times as fast where they hold a hash of the attributes, and one small frame what it stands for.
+        hashed: leave the strings in ClickHouse. pandahouse decodes each string in Python, so reading is several times
+            as fast if the frames hold a hash of the attributes and one small frame maps the hash to them.
     """
     import pandahouse
     import pandas as pd
@@ -387,7 +387,7 @@ def in_pandas(url: str, database: str, day: date, zone: ZoneInfo, hashed: bool) 
     else:
         names = _number(feed, messages)
 
-    # The latest attributes: second of the day and number of the attributes as one integer, of which the greatest.
+    # The latest attributes: the maximum of one integer made of the second of the day and the attributes' number.
     for frame in (feed, messages):
         frame["latest"] = frame.pop("second").astype("int64") * len(names) + frame.pop("number")
     by_user, by_sender = feed.groupby("user_id", sort=False), messages.groupby("user_id", sort=False)
@@ -414,7 +414,7 @@ def in_pandas(url: str, database: str, day: date, zone: ZoneInfo, hashed: bool) 
 
 
 def _number(*frames: Any) -> Any:
-    """Replace the attributes in the frames by a number; gives what the numbers stand for, one row each."""
+    """Replace the attributes in the frames by a number. Returns the attributes of each number, one row each."""
     import pandas as pd
 
     categories = [sorted({value for frame in frames for value in frame[name].unique()}) for name in DIMENSIONS]
@@ -427,7 +427,7 @@ def _number(*frames: Any) -> Any:
 
 
 def _slices(users: Any, pairs: Any, dimension: str) -> Any:
-    """One dimension's rows of `dimension_activity`."""
+    """The rows of `dimension_activity` for one dimension."""
     import pandas as pd
 
     of_user = users[dimension]
@@ -446,8 +446,8 @@ def _slices(users: Any, pairs: Any, dimension: str) -> Any:
 
 
 def main() -> None:
-    """Run the pandas way in a process of its own, whose peak memory is then its."""
-    import pandahouse  # noqa: F401 (the time of the imports is not the way's)
+    """Run the pandas way in a process of its own, so that the process's peak memory is the way's."""
+    import pandahouse  # noqa: F401 (imported here so that the import is not timed)
 
     url, database, day, zone, way = sys.argv[1:]
     started = time.perf_counter()
