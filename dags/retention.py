@@ -5,13 +5,14 @@ Runs every night at 03:30 local time. `verify` checks that nobody changed the ar
 the head of its hash chain to `TELEGRAM_ALERT_CHATS`, without a notification. Whoever can write in the archive's folder
 cannot change that message.
 
-`thin` then removes notebooks that are older than 30 days. It keeps those that failed, alerted or were sent, and the
-first and the last success of each notebook for an event date. The manifest keeps the SHA-256, the parameters and the
-numbers of what is removed. If `verify` fails, `thin` does not run, because the notebooks may be evidence.
-`pulse archive thin --dry-run` lists what the next run would remove.
+`thin` then removes old notebooks. It keeps those that failed, alerted or were sent, and the first and the last success
+of each notebook for an event date. The manifest keeps the SHA-256, the parameters and the numbers of what is removed.
+If `verify` fails, `thin` does not run, because the notebooks may be evidence. `pulse archive thin --dry-run` lists what
+the next run would remove.
 
 `clean_tables` drops old months of buckets, verdicts and incidents from ClickHouse, and loads and staging tables that
-nobody reads any more. `clean_logs` removes Airflow's old logs. `pulse/publishing/keeping.py` has all periods.
+nobody reads any more. `clean_logs` removes Airflow's old logs. `pulse/publishing/keeping.py` says how long everything
+is kept.
 
 **When it fails**, the alert chat gets a message. Nothing is lost: the next night removes the rest. The last lines of
 the failed task's log say why.
