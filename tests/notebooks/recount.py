@@ -15,7 +15,7 @@ ATTRIBUTES = ("os", "gender", "age")
 
 # The columns of a day's rows, in the order in which this module gives them.
 USER_ACTIVITY = (
-    "user_id", "os", "gender", "age", "views", "likes", "messages_received", "messages_sent", "users_received",
+    "user_id", *ATTRIBUTES, "views", "likes", "messages_received", "messages_sent", "users_received",
     "users_sent", "feed_active",
 )  # fmt: skip
 DIMENSION_ACTIVITY = (

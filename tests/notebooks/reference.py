@@ -52,9 +52,9 @@ def expected_user_activity(
     before = _latest_attributes([rows[rows["user_id"].isin(passive)] for rows in earlier])
     attributes = pd.concat([that_day, before]).reindex(activity.index)
 
-    activity.insert(0, "os", [_name(value) for value in attributes["os"]])
-    activity.insert(1, "gender", [_name(value) for value in attributes["gender"]])
-    activity.insert(2, "age", ["unknown" if _name(value) == "0" else _name(value) for value in attributes["age"]])
+    for place, attribute in enumerate(ATTRIBUTES):
+        activity.insert(place, attribute, [_name(value) for value in attributes[attribute]])
+    activity["age"] = activity["age"].replace("0", "unknown")
     activity["feed_active"] = activity.index.isin(seen["user_id"])
     activity = activity.reset_index()
     activity.insert(0, "event_date", pd.Timestamp(day))

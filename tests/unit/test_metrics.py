@@ -9,14 +9,16 @@ import ast
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
+import published
 import pytest
 
+from notebooks import etl, recount, reference
 from pulse import metrics
 from pulse.metrics import BUCKET, BY_COLUMN, DIMENSIONS, METRICS, WEEK, columns, shown_in
 from pulse.settings import ROOT
@@ -245,6 +247,20 @@ def test_the_week_of_the_dashboards_is_the_lists(file: str, written: str) -> Non
     assert written in re.sub(r"\n  (?=\S)", " ", (ROOT / file).read_text()) or written in (ROOT / file).read_text(), (
         f"{file} should say: {written}"
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "listed"),
+    [
+        ("tests/notebooks/etl.py: the columns of a test's source", etl.ATTRIBUTES),
+        ("tests/notebooks/reference.py", reference.ATTRIBUTES),
+        ("tests/notebooks/recount.py", recount.ATTRIBUTES),
+        ("tests/published.py", published.DIMENSIONS),
+    ],
+)
+def test_the_tests_own_lists_have_every_dimension(file: str, listed: Iterable[str]) -> None:
+    """Their lists are separate because what they compute must not depend on the code under test."""
+    assert list(listed) == ATTRIBUTES, file
 
 
 def test_dimensions_and_metrics_do_not_share_a_name() -> None:

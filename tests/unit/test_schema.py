@@ -12,6 +12,7 @@ from pulse_sandbox.clickhouse_stand_in import Server
 
 from pulse import clickhouse, schema
 from pulse.clickhouse import ClickHouse, ClickHouseError
+from pulse.metrics import DIMENSIONS
 from pulse.schema import SchemaError
 
 MOSCOW = ZoneInfo("Europe/Moscow")
@@ -29,10 +30,11 @@ def db(clickhouse_server: Server) -> Iterator[ClickHouse]:
     """The project's database, which does not exist yet, and an app's, `schema_source`, with two empty tables."""
     outside = ClickHouse(clickhouse_server.url, "default", MOSCOW)
     outside.execute("create database if not exists schema_source")
+    attributes = ", ".join(f"{dimension.column} String" for dimension in DIMENSIONS)
     for table, more in (("feed_actions", "action String"), ("message_actions", "receiver_id UInt32")):
         outside.execute(
-            f"create or replace table schema_source.{table} (user_id UInt32, {more}, time DateTime, os String,"
-            " gender String, age UInt8) engine = MergeTree order by time"
+            f"create or replace table schema_source.{table} (user_id UInt32, {more}, time DateTime, {attributes})"
+            " engine = MergeTree order by time"
         )
     yield ClickHouse(clickhouse_server.url, "schema_target", MOSCOW)
     for database in ("schema_target", "schema_source"):
