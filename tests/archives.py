@@ -22,7 +22,7 @@ def now() -> str:
 def notebook(
     outcome: str = "succeeded", after: str = manifest.GENESIS, started: str = "", place: str = "", **glued: Any
 ) -> str:
-    """An executed notebook that glued these values."""
+    """Return an executed notebook that glued these values."""
     outputs = [
         {
             "output_type": "display_data",

@@ -1,4 +1,4 @@
-"""What the tests share: the real parts they run against."""
+"""Fixtures for all tests: the servers and the browser that they run against."""
 
 import shutil
 import signal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-# As root it has no sandbox, and without a network it would go on asking its maker for updates.
+# As root Chromium has no sandbox, and without a network it would keep asking for updates.
 QUIET = (
     "--no-sandbox",
     "--disable-gpu",
@@ -29,15 +29,15 @@ QUIET = (
 )
 QUARTER, SHORT = 900, 5  # seconds
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it puts in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # else what the tests start would not hear Ctrl-C either
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else processes that tests start would ignore Ctrl-C, too
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Scheduling | None":
-    """A file's tests stay together, as `--dist loadfile` has it, and so do the files of `dashboards`.
+    """Keep the tests of a file on one worker, as `--dist loadfile` does, and all files of `dashboards` as well.
 
-    They share a Superset, which takes half a minute to set up.
+    The files of `dashboards` share a Superset, which takes half a minute to set up.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -52,12 +52,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Sche
     return Together(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the test's fixtures
+@pytest.hookimpl(tryfirst=True)  # runs before the test's fixtures
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let no day, hour or bucket end in the middle of a test that asks for the time: it waits and begins after that.
+    """Wait before a test if a day, hour or bucket is about to end, so that none ends while the test runs.
 
-    They all end on a quarter of an hour, in every time zone. A test that takes longer than five seconds says so with
-    the marker `not_across`: how many seconds, and the local times that it may not run over.
+    They all end on a quarter of an hour, in every time zone. A test that takes longer than five seconds has the marker
+    `not_across`, with the seconds that it takes and the local times that it must not run across.
     """
     now = datetime.now(settings.load().zone)
     left = QUARTER - now.timestamp() % QUARTER
@@ -94,14 +94,14 @@ def chats(telegram_server: telegram_stand_in.Server) -> Telegram:
 
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """The system's Chromium without a window: pages as people see them.
+    """The system's Chromium without a window, which shows pages as people see them.
 
-    For one module, since playwright's loop counts as running until it is closed: no test can call `asyncio.run`
-    meanwhile, which is how messages are sent.
+    It is open for one module only: until it is closed, playwright's event loop counts as running, and no test can call
+    `asyncio.run`, which is how messages are sent.
     """
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=30_000)  # what a page is to show may take a busy machine some seconds
+    expect.set_options(timeout=30_000)  # a page may take some seconds on a busy machine
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
         pytest.skip("there is no Chromium on this machine; install the package chromium to see the pages tested")

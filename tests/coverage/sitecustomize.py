@@ -1,4 +1,4 @@
-"""Measures every Python process that `make coverage` starts, and those that they start: Airflow's, kernels, servers.
+"""Measures every Python process that `make coverage` starts, even indirectly: Airflow, kernels, servers.
 
 `make coverage` puts this folder on PYTHONPATH, which kernels inherit as well.
 """

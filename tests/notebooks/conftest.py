@@ -1,4 +1,4 @@
-"""What the notebooks' tests share: an app of their own on the session's real server, and the ETL over it."""
+"""Fixtures for the tests of the notebooks: an app for each test on the session's real server, and the ETL over it."""
 
 import shutil
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def etl(clickhouse_server: Server) -> Iterator[Etl]:
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
-    """Changes `sources.sql`, as somebody does whose source differs: a text in it for another."""
+    """Returns a function that replaces a text in `sources.sql`, as somebody with a different source would."""
     folder = tmp_path / "pulse"
     shutil.copytree(schema.FOLDER / "migrations", folder / "migrations")
     for name in ("schema.sql", "sources.sql"):

@@ -1,4 +1,4 @@
-"""A place to run the ETL in: two databases of its own on a sandbox server; raw rows go in, published tables come out.
+"""Runs the ETL in two databases of its own on a sandbox server: raw rows go in, published tables come out.
 
 The four notebooks run either as Airflow runs them, through papermill (three seconds a notebook), or with their code
 cells executed one after the other in this process: the same code, parameters and environment, ten times as fast.
@@ -31,7 +31,7 @@ from pulse.settings import ROOT
 FOLDER = ROOT / "notebooks" / "etl"
 STEPS = ("extract_feed", "extract_messages", "transform", "load")
 
-# A text in `sources.sql` and what somebody puts in its place whose source codes gender.
+# An expression in `sources.sql`, and what to replace it with if the source stores gender as a code.
 GENDER = "ifNull(toString(actions.gender), '')"
 NAMED_GENDER = f"transform({GENDER}, ['0', '1'], ['female', 'male'])"
 Sources = Callable[[str, str], None]
@@ -41,7 +41,7 @@ ATTRIBUTES = {
     "gender": "LowCardinality(Nullable(String))",
     "age": "Nullable(UInt8)",
 }
-# The columns of the published tables, in their order.
+# The columns of the published tables, in order.
 SHAPES = {
     "dimension_activity": {
         "event_date": "Date",
@@ -83,8 +83,8 @@ SHAPES = {
     },
 }
 
-# How an app's table may lie on disk: what it is partitioned by, if by anything, and its key. ClickHouse reads only the
-# parts and granules that may hold what is asked for, which an unordered table never shows.
+# Ways to lay out an app's table on disk: the partition key, if any, and the sorting key. ClickHouse reads only the
+# parts and granules that may hold matching rows; a test with an unordered table never notices if it skips too many.
 LAYOUTS = {
     "by day": ("toDate(time)", "(time, user_id)"),
     "by day and user": ("toDate(time)", "user_id"),
@@ -100,7 +100,7 @@ MESSAGES = {"user_id": "UInt32", "receiver_id": "UInt32", "time": "DateTime", **
 
 
 class Tables(NamedTuple):
-    """The three tables that the ETL publishes; rows by user, by dimension and value, and by day."""
+    """The three tables that the ETL publishes: a row per user, a row per dimension and value, and a row per day."""
 
     user_activity: pd.DataFrame
     dimension_activity: pd.DataFrame
@@ -109,7 +109,7 @@ class Tables(NamedTuple):
 
 @dataclass(frozen=True)
 class Etl:
-    """An app and the pipeline that reads it. Rows and runs are about `day` unless they say otherwise."""
+    """An app and the pipeline that reads it. Rows and runs are for `day` unless they name another day."""
 
     server: Server
     name: str
@@ -119,7 +119,7 @@ class Etl:
 
     @property
     def zone(self) -> ZoneInfo:
-        """Where a day begins and ends."""
+        """The time zone that says when a day begins and ends."""
         return ZoneInfo(self.timezone)
 
     @property
@@ -134,7 +134,7 @@ class Etl:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the notebooks learn about where they are."""
+        """The environment variables that the notebooks get."""
         return {
             "CLICKHOUSE_URL": self.server.url,
             "PULSE_DATABASE": self.db.database,
@@ -145,7 +145,7 @@ class Etl:
     @classmethod
     @contextmanager
     def fresh(cls, server: Server, day: date, timezone: str = "Europe/Moscow") -> Iterator["Etl"]:
-        """An app whose two tables are empty, and a project that has none yet; both are gone afterwards."""
+        """Create an app with two empty tables and a project without tables; drop both databases afterwards."""
         app = cls(server, f"etl_{uuid.uuid4().hex[:8]}", day, timezone)
         outside = ClickHouse(server.url, "default", app.zone)
         outside.execute("create database {name:Identifier}", name=app.source.database)
@@ -160,14 +160,14 @@ class Etl:
     # --- raw rows in -------------------------------------------------------------------------------------------------
 
     def create_source(self, table: str, columns: dict[str, str], layout: str = "by day") -> None:
-        """Create one of the app's tables, in the place of one that is there, as one of `LAYOUTS` says.
+        """Create or replace one of the app's tables, with one of `LAYOUTS`.
 
-        Every row is a granule of its own, so that a few rows are read as selectively as millions are.
+        Every row is its own granule, so that ClickHouse skips rows here as it does in a table of millions.
         """
         listed = ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
         partition, key = LAYOUTS[layout]
         if {"user_id", "time"} - set(columns):
-            partition, key = LAYOUTS["unordered"]  # there is nothing to order it by
+            partition, key = LAYOUTS["unordered"]  # there is no column to sort it by
         by = f"partition by {partition} " if partition else ""
         self.source.execute(
             f"create or replace table {table} ({listed}) engine = MergeTree {by}order by {key} "
@@ -175,33 +175,33 @@ class Etl:
         )
 
     def feed(self, *rows: tuple[Any, ...]) -> None:
-        """Write feed actions: (user, action, time, os, gender, age). What is left out at the end is not known."""
+        """Write feed actions: (user, action, time, os, gender, age). Values left out at the end are unknown."""
         self.write("feed_actions", list(FEED), rows)
 
     def messages(self, *rows: tuple[Any, ...]) -> None:
-        """Write messages: (sender, receiver, time, os, gender, age). What is left out at the end is not known."""
+        """Write messages: (sender, receiver, time, os, gender, age). Values left out at the end are unknown."""
         self.write("message_actions", list(MESSAGES), rows)
 
     def write(self, table: str, columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
-        """Write rows of any columns; a `time` is local: `09:30` that day, or with a date, or with an offset."""
+        """Write rows with any columns. A `time` such as `09:30` is local and on `day` unless it says otherwise."""
         records = [dict(zip(columns, row, strict=False)) for row in rows]
         self.source.write([row | {"time": self.moment(row["time"])} for row in records], table)
 
     def moment(self, text: str) -> datetime:
-        """The moment that a text means."""
+        """Parse a time as `write` takes it."""
         moment = datetime.fromisoformat(text if "-" in text else f"{self.day} {text}")
         return moment if moment.tzinfo else moment.replace(tzinfo=self.zone)
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
     def run(self, day: date | str | None = None, steps: Iterable[str] = STEPS, **parameters: Any) -> None:
-        """Run the notebooks' code cells one after the other in this process; each gets the parameters it knows."""
+        """Run the notebooks' code cells one after the other in this process; a notebook gets the parameters it has."""
         given = {"event_date": str(self.day if day is None else day), **parameters}
         unknown = set(given).difference(*(code_cells(self.folder / f"{step}.ipynb")[1] for step in STEPS))
         assert not unknown, f"no notebook of the ETL knows {unknown}"
         said = redirect_stdout(io.StringIO())
         with patch.dict(os.environ, self.environment), said, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "No kernel detected")  # by scrapbook, whose `glue` prints then
+            warnings.filterwarnings("ignore", "No kernel detected")  # a warning of scrapbook, whose `glue` then prints
             for step in steps:
                 cells, known = code_cells(self.folder / f"{step}.ipynb")
                 names: dict[str, Any] = {"__name__": "__main__"}
@@ -213,7 +213,7 @@ class Etl:
     def run_with_papermill(
         self, folder: Path, day: date | str | None = None, steps: Iterable[str] = STEPS, **parameters: Any
     ) -> None:
-        """Run the notebooks as Airflow's tasks do, each in a kernel of its own, archived in the folder."""
+        """Run the notebooks as Airflow's tasks do: each in its own kernel, and archived in the folder."""
         given = {"event_date": str(self.day if day is None else day), **parameters}
         for step in steps:
             own = {name: value for name, value in given.items() if name in code_cells(self.folder / f"{step}.ipynb")[1]}
@@ -222,18 +222,18 @@ class Etl:
     # --- tables out --------------------------------------------------------------------------------------------------
 
     def published(self, day: date | None = None) -> Tables:
-        """What is in the three tables for a day."""
+        """Return the rows of the three published tables for a day."""
         select = "select * from {} where event_date = {{day:Date}}"
         return sorted_tables(*(self.db.read(select.format(table), day=day or self.day) for table in Tables._fields))
 
     def everything(self) -> pd.DataFrame:
-        """Rows, and a hash over all of them, of each of the three tables: equal where the tables are."""
+        """Return the row count and a hash of the rows of each of the three tables; they are equal if the tables are."""
         one = "select '{0}' as target, count() as rows, sum(cityHash64(tuple(*))) as hash from {0}"
         found = self.db.read(" union all ".join(one.format(table) for table in Tables._fields))
         return found.sort_values("target", ignore_index=True)
 
     def expected(self, day: date | None = None, **options: Any) -> Tables:
-        """The same tables from the same raw rows by `reference`."""
+        """Compute the same tables from the same raw rows with `reference`."""
         feed, messages = (
             self.source.read(f"select {', '.join(columns)} from {table}")  # noqa: S608
             for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES))
@@ -246,29 +246,30 @@ class Etl:
         )
 
     def slices(self, day: date | None = None) -> pd.DataFrame:
-        """The day's dimension activity by (dimension, value)."""
+        """Return the day's dimension activity, indexed by (dimension, value)."""
         return self.published(day).dimension_activity.set_index(["dimension", "dimension_value"])
 
     def users(self, day: date | None = None) -> pd.DataFrame:
-        """The day's user activity by user, whose id here is a number."""
+        """Return the day's user activity, indexed by the user id as a number."""
         users = self.published(day).user_activity
         return users.assign(user_id=users["user_id"].astype("int64")).sort_values("user_id").set_index("user_id")
 
     def attributes(self, day: date | None = None) -> dict[int, tuple[str, str, str]]:
-        """Each user's os, gender and age that day; the user's id here is a number."""
+        """Return each user's os, gender and age that day, by the user id as a number."""
         users = self.published(day).user_activity
         named = users[["os", "gender", "age"]].itertuples(index=False, name=None)
         return dict(sorted(zip(map(int, users["user_id"]), named, strict=True)))
 
     def metrics(self, day: date | None = None) -> dict[str, Any]:
-        """The day's metrics by name, None where there is none."""
+        """Return the day's metrics by name; a metric without a value is None."""
         row = self.published(day).daily_metrics.iloc[0]
         return {name: None if pd.isna(value) else value for name, value in row.items()}
 
     def by_hand(self, notebook: str, **parameters: Any) -> dict[str, Any]:
-        """Run a notebook (its path below `notebooks/`) as an analyst would, but for the cell that hands on.
+        """Run a notebook, given by its path below `notebooks/`, as an analyst would, and return its variables.
 
-        Its cells run one after the other in this process, quicker than with a kernel; gives the variables.
+        Its code cells run one after the other in this process, which is faster than a kernel; the last one, which glues
+        the results, does not run.
         """
         names: dict[str, Any] = {"__name__": "__main__"}
         node = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4)
@@ -282,17 +283,17 @@ class Etl:
         return names
 
     def tables(self) -> set[str]:
-        """The tables and views that are there."""
+        """Return the names of the tables and views in the project's database."""
         return set(self.db.read("select name from system.tables where database = currentDatabase()")["name"])
 
     def staging(self) -> set[str]:
-        """Those of them that a run makes for itself."""
+        """Return the names of the staging tables, which a run makes for itself."""
         return {name for name in self.tables() if "__" in name}
 
 
 @cache
 def code_cells(path: Path) -> tuple[list[tuple[Any, bool]], set[str]]:
-    """A notebook's code cells, each with whether it is the one with the parameters; and the parameters' names."""
+    """Return a notebook's code cells, each with whether it holds the parameters, and the names of the parameters."""
     cells, parameters = [], set()
     for index, cell in enumerate(nbformat.read(path, as_version=4).cells):
         if cell.cell_type == "code":
@@ -305,7 +306,7 @@ def code_cells(path: Path) -> tuple[list[tuple[Any, bool]], set[str]]:
 
 
 def sorted_tables(users: pd.DataFrame, slices: pd.DataFrame, metrics: pd.DataFrame) -> Tables:
-    """A day's rows in the order of `Tables`."""
+    """Return a day's tables with sorted rows, so that they can be compared."""
     return Tables(
         users.sort_values("user_id", ignore_index=True),
         slices.sort_values(["dimension", "dimension_value"], ignore_index=True),
@@ -314,6 +315,6 @@ def sorted_tables(users: pd.DataFrame, slices: pd.DataFrame, metrics: pd.DataFra
 
 
 def assert_equal(found: Tables, expected: Tables) -> None:
-    """Say which table differs and where; types of integers and strings aside."""
+    """Fail if a table differs, and say which one and where; the types of integers and strings may differ."""
     for name, left, right in zip(Tables._fields, found, expected, strict=True):
         pd.testing.assert_frame_equal(left, right, check_dtype=False, check_exact=True, obj=name)

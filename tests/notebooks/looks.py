@@ -1,4 +1,4 @@
-"""What an executed notebook shows, as whoever keeps it as proof wants to read it."""
+"""Checks that an executed notebook can be read well by people who keep it as proof."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import nbformat
 
 
 def assert_worth_keeping(kept: Path) -> None:
-    """No number with the digits of a float, no type of a column, no markup where readers see text."""
+    """Fail if a notebook shows unrounded floats, column types, or markup where readers expect text."""
     for cell in nbformat.read(kept, as_version=4).cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})

@@ -1,11 +1,12 @@
 """Random days of an app, each from a seed: the same seed always makes the same day.
 
-A day is as awkward as `spec.md` allows: any time zone, often around a change of its clocks; ids of any integer width
-and sign, text or UUIDs, and another type in each column; attributes as text, codes or enumerations, NULL, empty or 0;
-times in whole seconds or to the nanosecond, in a column with a zone of its own or without; duplicated rows; moments
-just before and after midnight, in 1970 and in 2106; and tables keyed and partitioned in any way.
+A day is as awkward as `spec.md` allows: it is in any time zone, and often near a change of its clocks. Ids are integers
+of any width and sign, texts or UUIDs, and may have another type in each column. Attributes are texts, codes or enums,
+and may be NULL, empty or 0. Times are in whole seconds or down to nanoseconds, and their column may have its own time
+zone. Rows are duplicated; moments are just before and after midnight, in 1970 and in 2106; tables have any sorting and
+partition key.
 
-One thing is left out since the specification leaves it open: two latest actions of a user at the same moment that
+One case is left out, because the specification leaves it open: a user's latest two actions are at the same moment and
 differ in attributes.
 """
 
@@ -25,22 +26,22 @@ from notebooks.etl import LAYOUTS
 SECOND = 10**9  # moments are whole nanoseconds since 1970
 DAY = 24 * 3600 * SECOND
 
-# By what they do to the clock, and how far from UTC they are.
+# Chosen for how they change their clocks, and for how far they are from UTC.
 ZONES = (
     "Europe/Moscow",  # never changes
     "Europe/Berlin",
     "America/New_York",
     "America/St_Johns",  # 2:30 behind UTC in summer
     "America/Havana",  # has two midnights in autumn
-    "America/Santiago",  # has no midnight in spring; the last hour before one comes twice in autumn
+    "America/Santiago",  # one day in spring has no midnight; on one in autumn the hour before midnight comes twice
     "America/Nuuk",  # changes on Saturday evening
-    "Africa/Cairo",  # as Santiago, on the other half of the globe
+    "Africa/Cairo",  # like Santiago, but in the northern hemisphere
     "Africa/Casablanca",  # changes around Ramadan
     "Asia/Kathmandu",  # 5:45 ahead
     "Australia/Lord_Howe",  # changes by half an hour
     "Pacific/Chatham",  # 12:45 ahead, changes at 2:45
     "Pacific/Pago_Pago",  # the last to begin a day
-    "Pacific/Kiritimati",  # the first
+    "Pacific/Kiritimati",  # the first to begin a day
     "Antarctica/Troll",  # changes by two hours
 )
 FIRST_DAY, DAYS = date(2023, 3, 1), 900
@@ -65,7 +66,7 @@ SYSTEMS = ["iOS", "Android", "android", "Android ", "it's", "a\tb", "back\\slash
 
 @dataclass(frozen=True)
 class Column:
-    """A column's type, and what may be in it."""
+    """A column's type, and the values that may be in it."""
 
     kind: str
     values: tuple[Any, ...]
@@ -73,7 +74,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the app: its columns' types, how it lies on disk, and its rows by the insert that wrote them."""
+    """A table of the app: its columns' types, its layout on disk, and its rows, grouped into inserts."""
 
     columns: dict[str, str]
     layout: str
@@ -85,13 +86,13 @@ class Table:
         return [row for rows in self.inserts for row in rows]
 
     def only(self, keep: Callable[[Row], bool]) -> "Table":
-        """The same table with some of its rows."""
+        """Return the same table with only some of its rows."""
         return replace(self, inserts=[[row for row in rows if keep(row)] for rows in self.inserts])
 
 
 @dataclass(frozen=True)
 class RandomDay:
-    """An app's raw rows, the day to compute from them, and the days to run the ETL for, the day among them."""
+    """An app's raw rows, the day to compute from them, and the days to run the ETL for, including that day."""
 
     seed: int
     timezone: str
@@ -103,16 +104,16 @@ class RandomDay:
 
     @property
     def zone(self) -> ZoneInfo:
-        """Where a day begins and ends."""
+        """The time zone that says when a day begins and ends."""
         return ZoneInfo(self.timezone)
 
     @property
     def size(self) -> int:
-        """Number of rows."""
+        """The number of rows in both tables."""
         return len(self.feed.rows) + len(self.messages.rows)
 
     def only(self, numbers: Collection[int]) -> "RandomDay":
-        """The same day with some of its rows, numbered from 0, the feed's first."""
+        """Return the same day with only these rows, which are numbered from 0, those of the feed first."""
         count = itertools.count()
         feed = self.feed.only(lambda _: next(count) in numbers)
         return replace(self, feed=feed, messages=self.messages.only(lambda _: next(count) in numbers))
@@ -131,7 +132,7 @@ class RandomDay:
 
 
 def random_day(seed: int) -> RandomDay:
-    """Make the day of a seed."""
+    """Make the day that belongs to a seed."""
     dice = Random(seed)  # noqa: S311 (nothing here is secret)
     timezone = dice.choice(ZONES)
     zone = ZoneInfo(timezone)
@@ -172,7 +173,7 @@ def random_day(seed: int) -> RandomDay:
 
 
 def _ids(dice: Random) -> list[Column]:
-    """Who acts in the feed, who writes and who is written to: ids of one family of types, or of two."""
+    """Return columns of ids for users of the feed, senders and receivers, with types of one family or of two."""
     family = dice.choices(("integers", "text", "uuid", "both"), (6, 2, 1, 1))[0]
     numbers = {0, 1, 2, *dice.sample(NUMBERS, 5)}
     if family == "integers":
@@ -188,7 +189,7 @@ def _ids(dice: Random) -> list[Column]:
     elif family == "uuid":
         people = tuple(str(uuid.UUID(int=number)) for number in (0, *(dice.getrandbits(128) for _ in range(7))))
         columns = [Column("UUID", people)] * 3
-    else:  # numbers in one table, and the same as text in the other
+    else:  # numbers in one table, and the same numbers as text in the other
         number = _within(dice.choice(USUAL), numbers)
         text = Column("String", (*map(str, sorted(numbers)), "anna", "007"))
         columns = dice.choice(([number, text, text], [text, number, number]))
@@ -196,7 +197,7 @@ def _ids(dice: Random) -> list[Column]:
 
 
 def _some(dice: Random, column: Column) -> Column:
-    """The column with two of three of its values: the others are written to and do nothing."""
+    """Return the column with two thirds of its values; the other users only receive messages."""
     return replace(column, values=tuple(dice.sample(column.values, max(1, 2 * len(column.values) // 3))))
 
 
@@ -212,7 +213,7 @@ def _action(dice: Random) -> Column:
 
 
 def _text(dice: Random) -> Column:
-    """A name, as text or as an enumeration that numbers names in an order of its own; empty where it is not known."""
+    """Return a column of names, as text or as an enum with numbers of its own; an unknown name may be empty."""
     names = dice.sample(SYSTEMS, dice.choice((2, 4, 6)))
     if dice.random() < 0.35:
         numbers = dice.sample(range(-100, 100), len(names) + 1)
@@ -225,7 +226,7 @@ def _text(dice: Random) -> Column:
 
 
 def _code(dice: Random) -> Column:
-    """A gender as a number, or as a number's text."""
+    """Return a column of genders, coded as numbers or as texts of numbers."""
     kind = dice.choice(("UInt8", "Int8", "Int32", "String", "LowCardinality(String)"))
     return _nullable(dice, Column(kind, ("0", "1") if "String" in kind else (0, 1)), share=0.5)
 
@@ -247,7 +248,7 @@ def _nullable(dice: Random, column: Column, share: float) -> Column:
 
 
 def _time(dice: Random) -> tuple[int, str]:
-    """How long the ticks of a column of times are, and its type."""
+    """Return the precision of a column of times, in nanoseconds, and its type."""
     zone = dice.choice(("", "", "UTC", *ZONES))
     if dice.random() < 0.3:
         tick, kind = SECOND, f"DateTime('{zone}')" if zone else "DateTime"
@@ -261,14 +262,14 @@ def _time(dice: Random) -> tuple[int, str]:
 
 
 def _moments(dice: Random, zone: ZoneInfo, day: date, lookback_days: int) -> list[Callable[[Random], int]]:
-    """Where moments are drawn from, the likelier the more often: most are on the day, many at an edge of something."""
+    """Return functions that draw a moment, likelier ones more often: most draw one on the day, many one at an edge."""
     start, end, earliest, before = (
         _first_moment(each, zone)
         for each in (day, day + timedelta(days=1), day - timedelta(days=lookback_days), day - timedelta(days=1))
     )
     edges = [start, end, start, end, earliest, *_changes(zone, day - timedelta(days=1), 3)]
     far = [1, 1_000, 10**6, 999 * 10**6, SECOND, 1800 * SECOND, 3600 * SECOND]
-    busy = start + dice.randrange(end - start)  # a moment at which much happens at once
+    busy = start + dice.randrange(end - start)  # a moment at which a lot happens
 
     def on_the_day(dice: Random) -> int:
         return start + dice.randrange(end - start)
@@ -293,7 +294,7 @@ def _moments(dice: Random, zone: ZoneInfo, day: date, lookback_days: int) -> lis
 
 
 def _changes(zone: ZoneInfo, first: date, days: int) -> list[int]:
-    """The moments within so many days at which the zone's clocks were changed."""
+    """Return the moments at which the zone's clocks change within this number of days."""
     moment = _first_moment(first, UTC)
     found = []
     for start in range(moment, moment + days * DAY, DAY):
@@ -319,7 +320,7 @@ def _date(moment: int, zone: ZoneInfo) -> date:
 
 
 def _clock(moment: int | None, zone: ZoneInfo) -> str:
-    """A moment as a person would look it up."""
+    """Return a moment as a person would look it up: the local time and its offset."""
     if moment is None:
         return "NULL"
     local = datetime.fromtimestamp(moment // SECOND, zone)
@@ -330,13 +331,13 @@ def _clock(moment: int | None, zone: ZoneInfo) -> str:
 
 
 def _cut(dice: Random, rows: list[Row]) -> list[list[Row]]:
-    """The rows as some inserts wrote them, each of which makes parts of its own."""
+    """Split the rows into a few inserts, each of which makes its own parts."""
     places = sorted(dice.randrange(len(rows) + 1) for _ in range(dice.choice((0, 0, 1, 3))))
     return [rows[start:end] for start, end in zip([0, *places], [*places, len(rows)], strict=True) if start < end]
 
 
 def _without_open_questions(feed: Table, messages: Table) -> tuple[Table, Table]:
-    """Without rows that differ in attributes from one of the same user and moment: which counts is not specified."""
+    """Leave out rows whose attributes differ from an earlier row of the same user and moment: which counts is open."""
     first: dict[tuple[Any, int], tuple[str, ...]] = {}
 
     def keep(row: Row) -> bool:

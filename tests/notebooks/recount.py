@@ -1,8 +1,8 @@
-"""The three tables of a day counted once more, row by row in plain Python: what `spec.md` says each number means.
+"""A second, independent count of a day's three tables, row by row in plain Python, as `spec.md` defines each number.
 
-It shares no code with the notebooks, nor with `reference`, and knows neither ClickHouse nor pandas. A row of the feed
-has `user_id`, `action`, `time`, and `os`, `gender`, `age`; one of the messenger has `receiver_id` instead of an action.
-A time is an instant, in nanoseconds since 1970; an id is a number or a text; None is NULL.
+It shares no code with the notebooks or with `reference`, and uses neither ClickHouse nor pandas. A row of the feed has
+`user_id`, `action`, `time`, `os`, `gender` and `age`; a row of the messenger has `receiver_id` instead of `action`.
+A time is the number of nanoseconds since 1970; an id is a number or a text; None stands for NULL.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 Row = dict[str, Any]
 ATTRIBUTES = ("os", "gender", "age")
 
-# The columns of a day's rows, in the order in which this module gives them.
+# The columns of the rows that this module returns, in order.
 USER_ACTIVITY = (
     "user_id", *ATTRIBUTES, "views", "likes", "messages_received", "messages_sent", "users_received",
     "users_sent", "feed_active",
@@ -40,14 +40,14 @@ class User:
 
     @property
     def active(self) -> bool:
-        """Whether they did anything, rather than only be written to."""
+        """Whether they did anything, rather than only receive messages."""
         return self.in_feed or self.sent > 0
 
 
 def recount(
     feed: list[Row], messages: list[Row], day: date, zone: ZoneInfo, lookback_days: int
 ) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the rows of each table, of each user, slice and day one, in any order."""
+    """Return the rows of each table, in any order: one row per user, one per slice, and one for the day."""
     feed = [row for row in feed if None not in (row["user_id"], row["time"])]
     messages = [row for row in messages if None not in (row["user_id"], row["receiver_id"], row["time"])]
     users: dict[str, User] = defaultdict(User)
@@ -93,7 +93,7 @@ def recount(
 
 
 def slice_counts(users: list[User]) -> tuple[int, ...]:
-    """Count what the users of a slice did; partners once, however many of the users they met."""
+    """Count what the users of a slice did; somebody who was the partner of several of them counts once."""
     return (
         sum(user.views for user in users),
         sum(user.likes for user in users),
@@ -123,7 +123,7 @@ def metrics(users: list[User]) -> tuple[Any, ...]:
 
 
 def local_date(nanoseconds: int, zone: ZoneInfo) -> date:
-    """Return the date that a calendar on the wall showed at an instant."""
+    """Return the local date at an instant."""
     return datetime.fromtimestamp(nanoseconds // 10**9, zone).date()
 
 

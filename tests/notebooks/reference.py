@@ -1,9 +1,9 @@
-"""The three tables once more, from the raw rows with pandas alone: what `spec.md` says each number means.
+"""The three tables, computed from the raw rows with pandas alone, as `spec.md` defines each number.
 
-Written for being read, not for speed. Nothing here knows ClickHouse or the notebooks.
+The code is written to be read, not for speed. It uses neither ClickHouse nor the notebooks.
 
 The raw rows: `feed` has user_id, action, time, os, gender, age; `messages` has user_id (the sender), receiver_id, time,
-and the sender's os, gender, age. Times are aware.
+and the sender's os, gender, age. Times have a time zone.
 """
 
 from datetime import date
@@ -24,11 +24,11 @@ def expected_user_activity(
     zone: ZoneInfo,
     lookback_days: int = 30,
 ) -> pd.DataFrame:
-    """One row per user who acted or received a message that day.
+    """Return one row per user who acted or received a message that day.
 
     Raises:
-        ValueError: a user's latest two actions are at the same moment and differ in attributes: which of the two counts
-            is not for the specification to say.
+        ValueError: a user's latest two actions are at the same moment and differ in attributes; the specification
+            does not say which of the two counts.
     """
     feed, messages = _with_local_day(feed, zone), _with_local_day(messages, zone)
     seen, sent = _on(feed, day), _on(messages, day)
@@ -68,7 +68,7 @@ def expected_dimension_activity(
     zone: ZoneInfo,
     lookback_days: int = 30,
 ) -> pd.DataFrame:
-    """One row per dimension and value, by both; partners are counted once within the slice."""
+    """Return one row per dimension and value, sorted by both; a partner counts once within a slice."""
     users = expected_user_activity(feed, messages, day, zone, lookback_days)
     sent = _on(_with_local_day(messages, zone), day)
     dimensions = []
@@ -92,7 +92,7 @@ def expected_daily_metrics(
     zone: ZoneInfo,
     lookback_days: int = 30,
 ) -> pd.DataFrame:
-    """One row. `lookback_days` makes no difference: the report's numbers know no attributes."""
+    """Return one row. `lookback_days` makes no difference, because the report's numbers do not use attributes."""
     seen, sent = _on(_with_local_day(feed, zone), day), _on(_with_local_day(messages, zone), day)
     readers, writers = set(seen["user_id"]), set(sent["user_id"])
     views, likes = (seen["action"] == "view").sum(), (seen["action"] == "like").sum()
@@ -114,7 +114,7 @@ def expected_daily_metrics(
 
 
 def _with_local_day(rows: pd.DataFrame, zone: ZoneInfo) -> pd.DataFrame:
-    """The rows that say who acted, with the date that the clock on the wall showed."""
+    """Return the rows that have ids and a time, each with its local date."""
     rows = rows.dropna(subset=[column for column in ("user_id", "receiver_id", "time") if column in rows])
     ids = {column: "str" for column in ("user_id", "receiver_id") if column in rows}
     return rows.astype(ids).assign(day=rows["time"].dt.tz_convert(zone).dt.tz_localize(None).dt.normalize())
@@ -125,7 +125,7 @@ def _on(rows: pd.DataFrame, day: date) -> pd.DataFrame:
 
 
 def _latest_attributes(sources: list[pd.DataFrame]) -> pd.DataFrame:
-    """The attributes of each user's latest action in any of the sources, by user."""
+    """Return the attributes of each user's latest action in any of the sources, by user."""
     actions = pd.concat(
         [rows[["user_id", "time", *ATTRIBUTES]].astype(dict.fromkeys(ATTRIBUTES, object)) for rows in sources]
     )
@@ -140,5 +140,5 @@ def _latest_attributes(sources: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _name(value: Any) -> str:
-    """An attribute as the tables spell it."""
+    """Return an attribute as the tables spell it."""
     return "unknown" if pd.isna(value) or value == "" else str(value)

@@ -1,4 +1,4 @@
-"""What the books of a published day say: every column of every table, and the source, each falsified in turn."""
+"""A published day is reconciled: each column of each table, and the source, is falsified in turn."""
 
 import os
 import subprocess
@@ -24,13 +24,13 @@ TABLES = ["user_activity", "dimension_activity", "the source"]
 
 
 def config_of(etl: Etl) -> settings.Settings:
-    """The settings of somebody who has the ETL and nothing else."""
+    """Return the settings of an installation that has the ETL and nothing else."""
     return settings.load(**etl.environment, PULSE_OUTPUT="/nonexistent")
 
 
 @contextmanager
 def computing(server: Server) -> Iterator[Etl]:
-    """A published day in whose tables hardly any two numbers are equal."""
+    """Publish a day whose tables have hardly any two equal numbers."""
     with Etl.fresh(server, DAY) as etl:
         for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES)):
             etl.create_source(table, columns | {"time": "DateTime64(3)"})
@@ -67,13 +67,13 @@ def own_day(clickhouse_server: Server) -> Iterator[Etl]:
 
 @pytest.fixture
 def day(computed: Etl) -> Etl:
-    """The day as it was published."""
+    """The day, published again without the changes of earlier tests."""
     computed.run(steps=["load"])
     return computed
 
 
 def forget(etl: Etl, what: str) -> None:
-    """Let the day look as if it had been published before that was recorded."""
+    """Make the day look as if it had been published before Pulse recorded these columns."""
     etl.db.execute(
         f"alter table {{database:Identifier}}.publications update {what} where true settings mutations_sync = 1",
         database=etl.db.database,
@@ -81,7 +81,7 @@ def forget(etl: Etl, what: str) -> None:
 
 
 def falsify(etl: Etl, table: str, what: str) -> None:
-    """Change what is published, behind everybody's back."""
+    """Change a published table directly, without a load."""
     etl.db.execute(
         f"alter table {{database:Identifier}}.{table}_loads {what} settings mutations_sync = 1",
         database=etl.db.database,
@@ -108,7 +108,7 @@ SAID = {
 
 @pytest.mark.parametrize("table", SHAPES)
 def test_every_number_is_looked_at(day: Etl, table: str) -> None:
-    """By what was published, and past that by what the other tables and the source say."""
+    """A change shows against the record of what was published and, without one, against other tables and the source."""
     numbers = [column for column, kind in SHAPES[table].items() if kind in ("UInt64", "Nullable(Float64)")]
     where = {"daily_metrics": "true", "dimension_activity": "dimension_value = 'iOS'", "user_activity": "user_id = '1'"}
     falsified = ", ".join(f"{column} = {column} + {10**6 + place}" for place, column in enumerate(numbers))
@@ -126,7 +126,7 @@ def test_what_a_user_is_is_looked_at_too(day: Etl) -> None:
     falsify(day, "user_activity", "update os = 'x', gender = 'x', age = 'x', feed_active = false where true")
     forget(day, "contents = ''")
     text = said(day)
-    # Users 1 to 4 acted, 1 to 3 of them in the feed; what 5 is, who only received, stands in no action of the day.
+    # Users 1 to 4 acted, and 1 to 3 of them in the feed. No action has the attributes of user 5, who only received.
     for column, users in [*((dimension.column, 4) for dimension in DIMENSIONS), ("feed_active", 3)]:
         assert f"{column} differs between user_activity and the source for {users} users, such as" in text
 
@@ -169,7 +169,7 @@ def test_rows_that_are_gone_or_others_are_told(day: Etl, table: str, what: str, 
 
 
 def test_a_day_published_wrong_from_the_start_does_not_agree_with_the_source(day: Etl) -> None:
-    """Tables that agree with each other, because all were made from the same wrong rows."""
+    """The tables agree with each other, because all were made from the same wrong rows."""
     falsify(day, "user_activity", "update views = 0 where user_id = '2'")
     falsify(day, "dimension_activity", "update views = views - 5 where dimension_value in ('Android', 'male', '40')")
     falsify(day, "daily_metrics", "update views = 10, ctr = 0.4 where true")
@@ -231,7 +231,7 @@ def test_rows_that_are_gone_or_moved_since_are_told_too(own_day: Etl) -> None:
     ],
 )
 def test_rows_that_were_changed_in_place_are_late_data_and_no_error(own_day: Etl, table: str, what: str) -> None:
-    """There are as many as before, in the same hours."""
+    """The hours have as many rows as before."""
     own_day.source.execute(
         f"alter table {{database:Identifier}}.{table} update {what} settings mutations_sync = 1",
         database=own_day.source.database,
@@ -241,7 +241,7 @@ def test_rows_that_were_changed_in_place_are_late_data_and_no_error(own_day: Etl
     (late,) = late_data(DAY, config_of(own_day))
     assert (late.source, late.now - late.published, late.hours) == (table, 0, (10,))
     assert f"{table} holds other rows of {DAY} than when it was published, in hour 10 of the day" in str(late)
-    # Days that were published before there were hashes are compared by their rows.
+    # Days that were published before hashes were recorded are compared by their numbers of rows.
     forget(own_day, "feed_hashes = [], message_hashes = []")
     assert late_data(DAY, config_of(own_day)) == []
 
@@ -258,7 +258,7 @@ def test_of_a_day_whose_feed_is_late_the_messages_are_still_compared(own_day: Et
 
 
 def test_every_column_is_known_to_be_made_from_something() -> None:
-    """Whoever adds one says from what: it is then compared with the source."""
+    """Whoever adds a column has to say what it is made from, so that it is compared with the source."""
     assert {*USERS_FROM} == {column for column in SHAPES["user_activity"] if column != "event_date"}
     assert {*columns("daily_metrics")} == {column for column in SHAPES["daily_metrics"] if column != "event_date"}
     counted = [column for column, kind in SHAPES["dimension_activity"].items() if kind == "UInt64"]

@@ -1,4 +1,4 @@
-"""The ETL gives the numbers that the specification means: by hand on small days, by pandas on days like real ones."""
+"""The ETL computes what the specification defines: checked by hand on small days, with pandas on realistic ones."""
 
 import dataclasses
 import multiprocessing
@@ -39,7 +39,7 @@ from pulse.settings import SettingsError
 
 DAY = date(2025, 3, 12)
 IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
-PROVE = pytest.mark.prove  # more of a kind that the random days have too
+PROVE = pytest.mark.prove  # more cases of kinds that the random days have, too
 
 # --- the shape -------------------------------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ ANNA, BORIS, CLARA, DENIS, ELENA, FEDOR, GLEB, HELEN = range(1, 9)
 
 @pytest.fixture(scope="module")
 def story(clickhouse_server: Server) -> Iterator[Etl]:
-    """A day in the life of eight users, computed."""
+    """A computed day in the life of eight users."""
     with Etl.fresh(clickhouse_server, DAY) as etl:
         etl.feed(
             # Anna reads on one phone, and writes from another one in the evening.
@@ -66,11 +66,11 @@ def story(clickhouse_server: Server) -> Iterator[Etl]:
             (ANNA, "like", "09:06", "iOS", "female", 25),
             # Boris does it the other way round: he writes first, and then reads.
             (BORIS, "view", "22:00", "iOS", "male", 40),
-            # Clara did something the day before, but nothing that day; Helen left her gender out when she last did.
+            # Clara acted the day before, but not that day. Helen acted twice, the second time without a gender.
             (CLARA, "view", "2025-03-11 10:00", "iOS", "female", 31),
             (HELEN, "view", "2025-03-09 10:00", "Android", "female", 19),
             (HELEN, "like", "2025-03-10 10:00", "Android", None, 20),
-            # Fedor neither viewed nor liked, yet he was there.
+            # Fedor neither viewed nor liked, but he was active.
             (FEDOR, "share", "12:00", "Android", "male", 25),
             (FEDOR, "hide", "12:01", "Android", "male", 25),
         )
@@ -79,12 +79,12 @@ def story(clickhouse_server: Server) -> Iterator[Etl]:
             (ANNA, BORIS, "21:01", "Android", "female", 25),
             (ANNA, CLARA, "21:02", "Android", "female", 25),
             (BORIS, BORIS, "08:00", "Android", "male", 40),  # a note to himself
-            (CLARA, ANNA, "2025-03-10 10:00", "Android", "female", 30),  # earlier than what Clara viewed
+            (CLARA, ANNA, "2025-03-10 10:00", "Android", "female", 30),  # earlier than her view
             # Denis told the app nothing about himself.
             (DENIS, BORIS, "10:00", None, "", 0),
             (DENIS, CLARA, "10:01", None, "", 0),
             (DENIS, ELENA, "10:02", None, "", 0),
-            (DENIS, GLEB, "10:03", None, "", 0),  # of whom nobody has heard before
+            (DENIS, GLEB, "10:03", None, "", 0),  # who has never acted
             (DENIS, HELEN, "10:04", None, "", 0),
             (ELENA, ANNA, "2025-02-09 10:00", "iOS", "female", 50),  # 31 days before
         )
@@ -137,19 +137,19 @@ SLICE = ["views", "likes", "messages_received", "messages_sent", "users_received
 
 
 def test_a_sender_who_wrote_to_two_users_of_a_slice_counts_once_for_it(story: Etl) -> None:
-    # Boris and Clara got six messages, from Anna, Denis and Boris himself. Adding up would give five senders.
+    # Boris and Clara got six messages, from Anna, Denis and Boris himself. Adding up their senders would give five.
     assert story.slices().loc[("os", "iOS"), SLICE].tolist() == [1, 0, 6, 1, 3, 1]
 
 
 def test_a_receiver_from_two_users_of_a_slice_counts_once_for_it(story: Etl) -> None:
-    # By gender, Anna and Clara are female: three messages, of which two to Boris. Anna, Boris and Fedor told their age.
+    # Anna and Clara are female. They sent three messages, two of them to Boris, who counts once.
     assert story.slices().loc[("gender", "female"), SLICE].tolist() == [2, 1, 2, 3, 2, 2]
-    # Denis wrote five; of the other two who are unknown, Elena and Gleb, each got one of these.
+    # Denis wrote five messages. The other two users with an unknown os, Elena and Gleb, got one of them each.
     assert story.slices().loc[("os", "unknown"), SLICE].tolist() == [0, 0, 2, 5, 1, 5]
 
 
 def test_what_the_users_of_a_slice_did_is_added_up(story: Etl) -> None:
-    assert story.slices().loc[("age", "25"), SLICE].tolist() == [2, 1, 0, 3, 0, 2]  # Anna, and Fedor who adds nothing
+    assert story.slices().loc[("age", "25"), SLICE].tolist() == [2, 1, 0, 3, 0, 2]  # Anna; Fedor adds nothing
 
 
 def test_there_is_a_row_for_every_value_that_a_user_of_the_day_has_and_no_other(story: Etl) -> None:
@@ -176,7 +176,7 @@ def test_the_days_metrics(story: Etl) -> None:
         "likes": 1,
         "ctr": 1 / 3,
         "messages_sent": 9,
-        "messages_received": 4,  # by Boris: the others who were written to were not there
+        "messages_received": 4,  # by Boris; the other receivers were not active
         "sent_per_received": 9 / 4,
     }
 
@@ -186,7 +186,7 @@ def test_the_days_metrics(story: Etl) -> None:
 
 @pytest.fixture(scope="module")
 def demo(clickhouse_server: Server) -> Iterator[Etl]:
-    """A small app's three weeks, not computed yet."""
+    """Three weeks of a small app, not computed yet."""
     with Etl.fresh(clickhouse_server, DAY) as etl:
         for table in ("feed_actions", "message_actions"):
             etl.source.execute(f"drop table {table}")
@@ -252,7 +252,7 @@ def test_each_executed_notebook_hands_on_what_it_counted(demo: Etl, archive: Pat
 
 
 def glued(path: Path) -> dict[str, Any]:
-    """What an executed notebook hands on, by name."""
+    """Return the values that an executed notebook glued, by name."""
     outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
     scraps = [output.get("data", {}).get("application/scrapbook.scrap.json+json") for output in outputs]
     return {scrap["name"]: scrap["data"] for scrap in scraps if scrap}
@@ -262,7 +262,7 @@ def glued(path: Path) -> dict[str, Any]:
 
 
 def test_of_two_actions_at_the_same_moment_the_same_one_wins_with_all_its_attributes(etl: Etl) -> None:
-    """Whichever was written first, whether it was that day or before, and whenever it is computed."""
+    """It does not matter which was written first, whether it was that day or earlier, or when the day is computed."""
     etl.feed((1, "view", "12:00", *IOS), (2, "view", "12:00", *ANDROID))
     etl.messages((1, 1, "12:00", *ANDROID), (2, 2, "12:00", *IOS))
     etl.feed((3, "view", "12:00", *IOS), (3, "view", "12:00", *ANDROID))
@@ -273,7 +273,7 @@ def test_of_two_actions_at_the_same_moment_the_same_one_wins_with_all_its_attrib
     etl.run()
     winners = etl.attributes()
     assert set(winners.values()) <= {("iOS", "female", "25"), ("Android", "male", "40")}
-    assert winners[3] == winners[4]  # one source, the other order
+    assert winners[3] == winners[4]  # both in one source, written in the other order
     assert (winners[5], winners[6]) == (winners[1], winners[2])  # the same two actions, the day before
     etl.run(run="again")
     assert etl.attributes() == winners
@@ -288,7 +288,7 @@ def test_attributes_that_differ_in_one_place_only_are_kept_apart(etl: Etl) -> No
     assert len(etl.published().user_activity.value_counts(["os", "gender", "age"])) == 2 * 2 * 2
 
 
-# User 1 writes to the others, who do nothing that day; this is what they did on other days.
+# User 1 writes to the others, who do nothing that day. This is what they did on other days.
 LOOKBACK = {
     2: [("view", "2025-03-11 23:59:59", "yesterday")],
     3: [("view", "2025-03-11 10:00", "in the feed"), ("message", "2025-03-11 11:00", "in the messenger")],
@@ -438,7 +438,7 @@ def test_the_hour_that_comes_twice_counts_twice(etl: Etl) -> None:
     etl = dataclasses.replace(etl, timezone="Europe/Berlin", day=date(2025, 10, 26))
     etl.feed(
         (1, "view", "2025-10-26 02:30:00+02:00", *IOS),
-        (1, "view", "2025-10-26 02:30:00+01:00", *ANDROID),  # an hour later, by the same clock
+        (1, "view", "2025-10-26 02:30:00+01:00", *ANDROID),  # an hour later, at the same local time
     )
     etl.run(allow_empty=True)
     assert etl.metrics()["views"] == 2
@@ -446,7 +446,7 @@ def test_the_hour_that_comes_twice_counts_twice(etl: Etl) -> None:
 
 
 def test_yesterday_is_the_day_before_in_the_configured_time_zone(etl: Etl) -> None:
-    # One of these two is always on another date than UTC.
+    # In one of these two zones the date is always another than in UTC.
     for timezone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
         local = dataclasses.replace(
             etl, timezone=timezone, day=datetime.now(ZoneInfo(timezone)).date() - timedelta(days=1)
@@ -530,14 +530,14 @@ def test_the_types_of_the_source_make_no_difference(etl: Etl, feed: dict[str, st
     assert (
         etl.slices()[SLICE].loc[[("os", "iOS"), ("gender", "female"), ("age", "25")]].to_numpy().tolist()
         == [
-            [1, 1, 3, 2, 3, 2]  # to 4 from 2, 5 and 6; from 1 to 2, and from 5 to 4
+            [1, 1, 3, 2, 3, 2]  # 4 received from 2, 5 and 6; 1 sent to 2, and 5 to 4
         ]
         * 3
     )
     assert (
         etl.slices()[SLICE].loc[[("os", "Android"), ("gender", "male"), ("age", "40")]].to_numpy().tolist()
         == [
-            [1, 0, 2, 3, 2, 2]  # to 2 and 3 from 1 and 2; from 2 to 3 and 4, and from 6 to 4 as well
+            [1, 0, 2, 3, 2, 2]  # 2 received from 1, and 3 from 2; 2 sent to 3 and 4, and 6 to 4
         ]
         * 3
     )
@@ -576,7 +576,7 @@ UUIDS = ["61f0c404-5cb3-11e7-907b-a6006ad3dba0", "00000000-0000-0000-0000-000000
 def test_no_two_users_become_one_and_none_two_whatever_their_ids_are(
     etl: Etl, feed: str, sender: str, receiver: str, ids: list[Any]
 ) -> None:
-    """Each views as often as its place says, and writes to the first of those whom the receivers' type can name."""
+    """The n-th user views n times. The first two whose ids fit the senders' type write to the second of the two."""
     etl.create_source("feed_actions", FEED | {"user_id": feed})
     etl.create_source("message_actions", MESSAGES | {"user_id": sender, "receiver_id": receiver})
     etl.feed(*((each, "view", "12:00", *IOS) for place, each in enumerate(ids, 1) for _ in range(place)))
@@ -602,7 +602,7 @@ def test_an_id_that_is_no_id_is_refused(etl: Etl) -> None:
 def test_later_within_the_same_second_is_later(etl: Etl, digits: int) -> None:
     earlier, later = (f"2025-03-12T09:00:00.{fraction[:digits]}Z" for fraction in ("123123123", "124124124"))
     if digits == 9:
-        later = earlier.replace("123Z", "124Z")  # by a nanosecond
+        later = earlier.replace("123Z", "124Z")  # one nanosecond later
     for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES)):
         etl.create_source(table, columns | {"time": f"DateTime64({digits})"})
     action, message = dict(zip(ATTRIBUTES, IOS, strict=True)), dict(zip(ATTRIBUTES, ANDROID, strict=True))
@@ -633,11 +633,11 @@ def test_times_that_mean_nothing_are_on_no_day(etl: Etl) -> None:
     [pytest.param(layout, marks=PROVE if layout not in ("by day and user", "time") else ()) for layout in LAYOUTS],
 )
 def test_the_last_moment_of_a_day_is_in_it_however_the_source_lies_on_disk(etl: Etl, layout: str) -> None:
-    """A part and a granule that begin in the day's last second are not taken for the next day's."""
+    """A part or granule that begins in the day's last second is not mistaken for one of the next day."""
     for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES)):
         etl.create_source(table, columns | {"time": "DateTime64(6)"}, layout)
     moments = ["2025-03-11 23:59:59.999999", "00:00", "23:59:59.000001", "23:59:59.999999", "2025-03-13 00:00"]
-    for user, moment in enumerate(moments):  # each in a part of its own
+    for user, moment in enumerate(moments):  # each insert makes its own part
         etl.feed((user, "view", moment, *IOS))
         etl.messages((user, 10 + user, moment, *IOS))
     etl.run()
@@ -653,7 +653,7 @@ def test_rows_that_do_not_say_who_are_left_out(etl: Etl) -> None:
     etl.run()
     assert_equal(etl.published(), etl.expected())
     metrics = etl.metrics()
-    assert (metrics["feed_users"], metrics["views"], metrics["messages_sent"]) == (2, 1, 1)  # 2 did something unnamed
+    assert (metrics["feed_users"], metrics["views"], metrics["messages_sent"]) == (2, 1, 1)  # the action of 2 is NULL
 
 
 @pytest.mark.parametrize(
@@ -751,7 +751,7 @@ def test_a_source_column_that_is_missing_is_named(etl: Etl, table: str, column: 
 
 
 def write_three_days(etl: Etl) -> list[date]:
-    """Three days on which users act, and others are written to who act on one of the other days."""
+    """Write three days. On each, another one of users 0 to 2 acts in the feed, and user 9 writes to all three."""
     days = [etl.day - timedelta(days=1), etl.day, etl.day + timedelta(days=1)]
     for number, day in enumerate(days):
         etl.feed((number, "view", f"{day} 10:00", *IOS), (9, "like", f"{day} 11:00", f"phone {number}"))
@@ -800,8 +800,8 @@ def test_a_rerun_replaces_the_day_and_no_other(etl: Etl) -> None:
 
 
 def delete_feed_of(etl: Etl, user: int) -> None:
-    """Take what a user did in the feed out of the source."""
-    # The database is named, since chDB looks for the table of a deletion in another one.
+    """Delete a user's feed actions from the source."""
+    # The statement names the database, because chDB looks for the table of a `delete` in another one.
     statement = "delete from {database:Identifier}.feed_actions where user_id = {user:UInt64}"
     etl.source.execute(statement, database=etl.source.database, user=user)
 
@@ -816,7 +816,7 @@ def test_a_user_who_was_there_by_mistake_is_gone_after_the_rerun(etl: Etl) -> No
 
 
 def test_two_runs_of_a_day_whose_steps_alternate_do_not_mix(etl: Etl) -> None:
-    """Each publishes what it extracted, as a whole; the one that was extracted last stays."""
+    """Each run publishes what it extracted, as a whole; the run that extracted last stays published."""
     etl.feed((1, "view", "10:00", *IOS))
     etl.messages((1, 2, "10:00", *IOS))
     extracts = STEPS[:2]
@@ -836,7 +836,7 @@ def test_two_runs_of_a_day_whose_steps_alternate_do_not_mix(etl: Etl) -> None:
 
 @PROVE
 def test_runs_in_two_processes_at_once(etl: Etl) -> None:
-    """Of the same day first, with the project's tables not there yet; then of the days around it."""
+    """The first two runs are for the same day and find no project tables; the others are for the days around it."""
     yesterday, today, tomorrow = write_three_days(etl)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         each = [today, today, yesterday, tomorrow]
@@ -856,7 +856,7 @@ WRONG_SLICES = "Slices of 2025-03-12 are not what their users did; nothing is pu
 WRONG_METRICS = "The metrics of 2025-03-12 are not what was extracted; nothing is published"
 MORE_THAN_ONCE = "Rows of 2025-03-12 are there more than once; nothing is published"
 
-# What may be wrong with the staged tables of a run, and what `load` says to it.
+# What may be wrong with the staged tables of a run, and what `load` says then.
 WRONG = {
     "a user is there twice": (
         f"insert into user_activity__wrong {AGAIN_WITHOUT_COUNTS} from user_activity__wrong limit 1",
@@ -970,7 +970,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def standing(clickhouse_server: Server) -> Iterator[tuple[Etl, pd.DataFrame]]:
-    """A published day, and what is in the tables then; since, the source has got more rows of that day."""
+    """A published day, and what its tables held. Since then, the source has got more rows for that day."""
     with Etl.fresh(clickhouse_server, DAY) as etl:
         etl.feed((1, "view", "10:00", *IOS), (2, "view", "10:00", *ANDROID))
         etl.messages((1, 2, "10:00", *IOS), (2, 1, "10:00", *ANDROID))
@@ -1038,7 +1038,7 @@ def test_a_column_that_was_added_anywhere_shifts_no_number(etl: Etl) -> None:
 def test_load_checks_whatever_dimensions_there_are(
     etl: Etl, dimensions: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One less, and one more: what the README says to change for it is changed here, and nothing else."""
+    """One dimension less, and one more. The test changes only what the README says to change for that."""
     age = "if(any(age) in ('', '0'), 'unknown', any(age)) as age"
     generation = "if(age = 'unknown', age, if(toUInt8OrZero(age) < 30, 'young', 'old')) as generation"
     for step in STEPS:

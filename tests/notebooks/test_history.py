@@ -1,4 +1,4 @@
-"""The sandbox's days before yesterday: published where they are missing, as the source says."""
+"""The sandbox publishes those days before yesterday that are missing, with the numbers of the source."""
 
 import threading
 from datetime import timedelta
@@ -33,7 +33,7 @@ def test_days_are_published_where_they_are_missing(clickhouse_server: Server, mo
     enough = threading.Event()
     enough.set()
     assert history.publish(3, enough) == []
-    assert history.publish(3) == days[::-1]  # what is looked at most comes first
+    assert history.publish(3) == days[::-1]  # the newest first, because people look at those most
     views = db.read(VIEWS, zone=config.timezone).set_index("day")["views"]
     published = db.read("select toString(event_date) as day, views from daily_metrics order by day")
     assert published.set_index("day")["views"].equals(views[:3])  # yesterday is left to the pipeline

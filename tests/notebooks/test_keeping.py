@@ -1,4 +1,4 @@
-"""Rows go in whole months, once they are older than they are kept."""
+"""Rows are deleted in whole months, once all rows of the month are older than they have to be kept."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,7 @@ def test_every_table_that_is_cleaned_is_one_of_months_and_loses_the_old_ones(etl
         for days in (kept.days + 40, kept.days - 1):
             moment = now - timedelta(days=days)
             etl.db.execute(
-                f"insert into {kept.table} ({by}) select {{moment:DateTime64(6)}}",  # the rest by its defaults
+                f"insert into {kept.table} ({by}) select {{moment:DateTime64(6)}}",  # the other columns have defaults
                 moment=moment,
             )
     months = [now - timedelta(days=kept.days + 40) for kept in keeping.TABLES]

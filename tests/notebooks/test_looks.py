@@ -1,4 +1,4 @@
-"""What an executed notebook shows is worth keeping: numbers as people read them, the message as its readers see it."""
+"""An executed notebook is worth keeping: it shows numbers as people read them, and messages as readers see them."""
 
 import ast
 import re
@@ -36,7 +36,7 @@ def test_the_report_in_the_archive(etl: Etl, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_table_and_message_is_shown_by_show(path: Path) -> None:
-    """A cell's last line that is a value goes through `cells.show`; what is printed is a sentence."""
+    """A cell that ends with a value shows it with `cells.show`; what a cell prints is a sentence."""
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             last = ast.parse(cell.source).body[-1]

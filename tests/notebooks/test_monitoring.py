@@ -30,7 +30,7 @@ from pulse.settings import ROOT
 
 ANOMALIES = "monitoring/anomalies"
 SECONDS = BUCKET // timedelta(seconds=1)
-LONG_AGO = 10**9  # minutes; with it, messages about these old days are sent
+LONG_AGO = 10**9  # minutes; with this, messages about these old days are sent
 COUNTS = ["app_users", "feed_users", "views", "likes", "messenger_users", "messages_sent"]
 
 
@@ -42,7 +42,7 @@ FEED = [  # user, action, time, os, gender, age
     (1, "like", "12:14:59", "iOS", "male", 17),
     (1, "view", "12:05", "Android", "male", 17),  # two phones in one bucket
     (2, "view", "12:15:00", "Android", "female", 25),  # the first moment of the next bucket
-    (3, "view", "12:03"),  # nothing is known of this one
+    (3, "view", "12:03"),  # nothing is known about this user
     (4, "like", "12:03", "", "", 0),
     (5, "open", "12:04", "iOS", "female", 200),  # neither a view nor a like
 ]
@@ -61,7 +61,7 @@ def _age_group(age: Any) -> str:
 
 
 def in_pandas(feed: list[tuple[Any, ...]], messages: list[tuple[Any, ...]], app: Etl) -> pd.DataFrame:
-    """What `metric_buckets` should hold, counted row by row in pandas."""
+    """Return what `metric_buckets` should hold, counted with pandas from the rows."""
     names = ["user", "what", "time", "os", "gender", "age"]
     rows = pd.DataFrame([dict(zip(names, row, strict=False)) for row in feed], columns=names)
     sent = pd.DataFrame([dict(zip(names, row, strict=False)) for row in messages], columns=names).assign(what="message")
@@ -84,7 +84,7 @@ def in_pandas(feed: list[tuple[Any, ...]], messages: list[tuple[Any, ...]], app:
 
 
 def stored(app: Etl) -> pd.DataFrame:
-    """What `metric_buckets` holds, without rows of zeros."""
+    """Return what `metric_buckets` holds, without rows of zeros."""
     frame: pd.DataFrame = app.db.read("select * except (actions, refreshed_at) from metric_buckets final")
     return frame[frame[COUNTS].sum(axis=1) > 0]
 
@@ -96,8 +96,8 @@ def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 
 def tick(app: Etl, as_of: str = "13:00", **parameters: Any) -> dict[str, Any]:
-    """Run the notebook; returns its variables."""
-    # An app of one day needs no history of weeks.
+    """Run the notebook and return its variables."""
+    # An app with one day of events does not need weeks of history.
     given = {"useful_minutes": LONG_AGO, "history_days": 22 if isinstance(app, Watcher) else 3, **parameters}
     variables: dict[str, Any] = app.by_hand(ANOMALIES, as_of=app.moment(as_of).isoformat(), **given)
     return variables
@@ -116,7 +116,7 @@ def test_the_buckets_hold_what_pandas_counts(etl: Etl) -> None:
 
 
 def test_a_run_counts_only_buckets_that_are_new_or_changed(etl: Etl) -> None:
-    """By the rows written: a run costs no more if much was counted before."""
+    """The test looks at the rows written. A run costs no more if much was counted before."""
     etl.feed(
         *[
             (user, "view", f"{hour:02}:{minute:02}", "iOS")
@@ -144,7 +144,7 @@ def test_late_rows_are_counted_and_deleted_ones_removed_within_the_window(etl: E
     tick(etl)
     late = [(7, "view", "12:20", "iOS", "male", 30), (8, "view", "06:01", "iOS", "male", 30)]
     etl.feed(*late)
-    tick(etl, late_hours=2.0)  # 06:01 is too late
+    tick(etl, late_hours=2.0)  # 06:01 is longer ago
     assert_same(stored(etl), in_pandas([*FEED, late[0]], MESSAGES, etl))
     tick(etl, late_hours=10.0)
     assert_same(stored(etl), in_pandas([*FEED, *late], MESSAGES, etl))
@@ -239,7 +239,7 @@ AT_ONCE = "settings mutations_sync = 1"
 
 @pytest.fixture(scope="module")
 def watched(clickhouse_server: Server) -> Iterator[str]:
-    """The database of an app of 23 days with an outage on the last day."""
+    """The database of an app with 23 days of events and an outage on the last day."""
     name = "watched_app"
     fill(clickhouse_server, App(ZONE, name, events_per_day=200_000), until=DAY + timedelta(days=1), days=23)
     source = ClickHouse(clickhouse_server.url, name, ZONE)
@@ -254,7 +254,7 @@ def _at(clock: str) -> datetime:
 
 
 def _take_out(source: ClickHouse, table: str, start: str, end: str) -> None:
-    """Move the rows of a span of the day into another table, until `_put_back`."""
+    """Move the rows of a span of the day into another table; `_put_back` moves them back."""
     span = {"start": _at(start), "end": _at(end)}
     source.execute(f"create or replace table kept_{table} as {table}")
     source.execute(f"insert into kept_{table} select * from {table} {SPAN}", **span)  # noqa: S608
@@ -268,7 +268,7 @@ def _put_back(source: ClickHouse, table: str) -> None:
 
 
 class Watcher(Etl):
-    """A separate database of the project that watches the shared app."""
+    """A pipeline with a project database of its own that watches the shared app."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -330,7 +330,7 @@ def test_overlapping_repeated_and_late_runs_leave_the_same_incidents(watcher: Wa
 def test_a_run_reads_no_more_with_a_long_history_or_an_old_open_incident(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted in rows that the server reads, from the project's tables and from the app's."""
+    """The test counts the rows that the server reads, from the project's tables and from the app's."""
     read: list[int] = []
 
     def counting(*args: Any, **kwargs: Any) -> requests.Response:

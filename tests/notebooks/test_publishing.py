@@ -1,4 +1,4 @@
-"""A day is published whole: by whom and whenever a load is killed, repeated or run twice at once."""
+"""A day is published whole or not at all, even if a load is killed, repeated or run twice at once."""
 
 import os
 import signal
@@ -23,16 +23,16 @@ IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
 
 @pytest.fixture
 def etl(clickhouse_server: Server) -> Iterator[Etl]:
-    """An app whose tables are empty, and a project without tables."""
+    """An app with empty tables, and a project without tables."""
     with Etl.fresh(clickhouse_server, DAY) as etl:
         yield etl
 
 
 @pytest.fixture
 def twice(etl: Etl) -> tuple[Etl, Tables, Tables]:
-    """A day that is published as run `before` staged it, and staged once more by run `after`, with twice of everything.
+    """A day that run `before` has published and run `after` has staged again, with twice as much of everything.
 
-    Gives both days as pandas computes them.
+    Returns the pipeline, and the day before and after as pandas computes it.
     """
     etl.feed((1, "view", "10:00", *IOS), (2, "like", "10:00", *ANDROID))
     etl.messages((1, 2, "10:00", *IOS), (2, 1, "10:00", *ANDROID))
@@ -45,13 +45,13 @@ def twice(etl: Etl) -> tuple[Etl, Tables, Tables]:
 
 
 def touch(etl: Etl, run: str) -> None:
-    """Let the extracts of a run look as if they had been made just now."""
+    """Make the extracts of a run look as if they had just been made."""
     for table in ("feed_hours", "message_hours"):
         etl.db.execute(f"alter table {table}__{run} modify comment 'once more'")
 
 
 def is_equal(found: Tables, expected: Tables) -> bool:
-    """Whether all rows of all three tables are these."""
+    """Return whether all rows of all three tables are equal."""
     try:
         assert_equal(found, expected)
     except AssertionError:
@@ -60,7 +60,7 @@ def is_equal(found: Tables, expected: Tables) -> bool:
 
 
 def killed_before(etl: Etl, statement: int) -> bool:
-    """Load `after` in a process of its own that is killed before a statement; tells whether it got that far."""
+    """Load `after` in a separate process and kill it before a statement; return whether it got that far."""
     process = os.fork()
     if process == 0:
         sent = 0
@@ -102,7 +102,7 @@ def test_a_load_killed_at_any_statement_leaves_one_whole_day_or_the_other(
             touch(etl, "after")
         statement += every
     assert_equal(etl.published(), after)
-    # One statement publishes, somewhere among them; until then nothing, from then on everything.
+    # A single statement publishes the day: before it nothing has changed, after it everything has.
     assert statement > 15
     assert seen == sorted(seen)
     assert {*seen} == {False, True}
@@ -155,7 +155,7 @@ def extracted_at(etl: Etl, run: str) -> datetime:
 
 
 def test_an_older_load_does_not_take_the_place_of_a_newer_one(twice: tuple[Etl, Tables, Tables]) -> None:
-    """Such as a task of the morning that is cleared after somebody published the day anew by hand."""
+    """For example, a task of the morning is cleared after somebody has published the day again by hand."""
     etl, before, after = twice
     while extracted_at(etl, "after") <= extracted_at(etl, "before"):
         touch(etl, "after")
@@ -163,7 +163,7 @@ def test_an_older_load_does_not_take_the_place_of_a_newer_one(twice: tuple[Etl, 
     etl.run(steps=["load"], run="before")
     assert_equal(etl.published(), after)
     assert etl.db.value("select count() from publications") == 2
-    # A clock that was wrong for a while stops nobody for good.
+    # A clock that was wrong for a while does not block publishing for good.
     etl.db.execute(
         "alter table {database:Identifier}.publications update extracted_at = now64(6) + interval 2 day where true"
         " settings mutations_sync = 1",
@@ -176,7 +176,7 @@ def test_an_older_load_does_not_take_the_place_of_a_newer_one(twice: tuple[Etl, 
 def test_of_two_loads_that_take_the_same_step_the_newer_one_stays(
     twice: tuple[Etl, Tables, Tables], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both read what is published before either publishes, whichever is then the first."""
+    """Both read what is published before either publishes; it does not matter which of them publishes first."""
     etl, _, after = twice
     while extracted_at(etl, "after") <= extracted_at(etl, "before"):
         touch(etl, "after")
@@ -187,7 +187,7 @@ def test_of_two_loads_that_take_the_same_step_the_newer_one_stays(
         found = real(db, day)
         if (
             not meanwhile and found is not None
-        ):  # between this reading and what follows it, run `before` publishes twice
+        ):  # after this read and before the load of `after` goes on, run `before` publishes twice
             meanwhile.append(found)
             for _ in range(2):
                 etl.run(steps=["load"], run="before")
@@ -198,7 +198,7 @@ def test_of_two_loads_that_take_the_same_step_the_newer_one_stays(
     assert_equal(etl.published(), after)
     assert etl.db.read("select step, run from publications order by step, run").to_numpy().tolist() == [
         [1, "before"],
-        [2, "after"],  # which did not count beside the third
+        [2, "after"],  # this one did not count, because step 3 was there
         [2, "before"],
         [3, "before"],
         [4, "after"],
@@ -255,7 +255,7 @@ def test_a_day_on_which_nothing_happened_at_all_is_published_where_that_is_allow
     assert metrics.pop("event_date") == pd.Timestamp(DAY)
     ratios = {"ctr", "sent_per_received"}
     assert metrics == {name: None if name in ratios else 0 for name in metrics}
-    # And a day on which it turns out that something happened, or nothing after all.
+    # Later it turns out that something did happen that day, and then that nothing happened after all.
     etl.feed((1, "view", "10:00", *IOS))
     etl.run(allow_empty=True)
     assert etl.metrics()["views"] == 1
@@ -311,7 +311,7 @@ def test_what_nobody_reads_is_dropped_in_its_time_and_nothing_else(etl: Etl) -> 
     partitions = "select distinct load from user_activity_loads"
     published = loads.publication(etl.db, DAY)
     assert published is not None
-    assert len(etl.db.read(partitions)) == 2  # the earlier one stays for whoever is reading it
+    assert len(etl.db.read(partitions)) == 2  # the earlier one stays, because somebody may still be reading it
     assert cleaning.drop_unread(etl.db) == []
     etl.db.execute(
         "alter table {database:Identifier}.publications update published_at = published_at - interval 61 minute"
@@ -331,7 +331,7 @@ def test_what_nobody_reads_is_dropped_in_its_time_and_nothing_else(etl: Etl) -> 
 
 
 def make_older(etl: Etl, table: str, age: timedelta) -> None:
-    """Let a table look as if it had been made that long ago."""
+    """Make a table look as if it had been created that long ago."""
     place = "select metadata_path from system.tables where database = currentDatabase() and name = {table:String}"
     (path,) = etl.server.data.glob(f"*/{etl.db.value(place, table=table)}")
     then = time.time() - age.total_seconds()
@@ -340,7 +340,7 @@ def make_older(etl: Etl, table: str, age: timedelta) -> None:
 
 def test_a_run_leaves_only_its_staging_beside_the_projects_tables(etl: Etl) -> None:
     etl.feed((1, "view", "10:00", *IOS))
-    etl.run(steps=["extract_feed"], run="first")  # makes them
+    etl.run(steps=["extract_feed"], run="first")  # creates them
     there = etl.tables() - etl.staging()
     etl.run(allow_empty=True, run="first")
     assert etl.tables() - etl.staging() == there

@@ -1,9 +1,9 @@
-"""Random days, awkward in every way that the specification allows, are as plain Python recounts them.
+"""The ETL computes random days, awkward in every way that the specification allows, as plain Python recounts them.
 
-A day is made from a seed, so a failure can be repeated: it names the command. `make test` computes the days of the
-first hundred seeds; `make prove` those of the next thousand, or as many as `PULSE_RANDOM_DAYS` says, from the seed
-`PULSE_RANDOM_FROM` on. (Why not hypothesis: a day takes a second, and a failure would take hundreds of days more to be
-shrunk. `with_few_rows` takes some dozens, and only where a single seed is repeated.)
+A day is made from a seed, so a failure can be repeated; its message has the command for that. `make test` computes the
+days of the first hundred seeds. `make prove` computes those of the next thousand, or `PULSE_RANDOM_DAYS` days from the
+seed `PULSE_RANDOM_FROM` on. (We do not use hypothesis, because a day takes a second, and hypothesis would compute
+hundreds more to shrink a failure. `with_few_rows` computes a few dozen, and only when a single seed is repeated.)
 """
 
 import os
@@ -24,7 +24,7 @@ COLUMNS = {
     "dimension_activity": recount.DIMENSION_ACTIVITY,
     "daily_metrics": recount.DAILY_METRICS,
 }
-# To compute days that nobody chose before, `make prove` takes as many as it is told, from any seed on.
+# With these variables `make prove` computes any number of days from any seed on, such as days that nobody has tried.
 FIRST, COUNT = int(os.environ.get("PULSE_RANDOM_FROM", "100")), int(os.environ.get("PULSE_RANDOM_DAYS", "1000"))
 AGAIN = (
     "See it with as few rows as show it by: "
@@ -52,7 +52,7 @@ def check(server: Server, day: RandomDay) -> None:
 
 
 def with_few_rows(server: Server, day: RandomDay) -> RandomDay:
-    """Leave rows out for as long as there is a problem that begins as the day's does; return what is left."""
+    """Leave out rows as long as the day has a problem that begins with the same words; return what is left."""
     begins = problem(server, day).split()[:4]
     kept = list(range(day.size))
     share = len(kept) // 2
@@ -68,7 +68,7 @@ def with_few_rows(server: Server, day: RandomDay) -> RandomDay:
 
 
 def problem(server: Server, day: RandomDay) -> str:
-    """Run the ETL over the day's raw rows; say how it fails, or which rows differ: nothing where all is well."""
+    """Run the ETL over the day's raw rows; return how it fails or which rows differ, or nothing if all is well."""
     with Etl.fresh(server, day.day, day.timezone) as etl:
         for name, table in (("feed_actions", day.feed), ("message_actions", day.messages)):
             etl.create_source(name, table.columns, table.layout)
@@ -84,15 +84,15 @@ def problem(server: Server, day: RandomDay) -> str:
 
 
 def instant(moment: int | None) -> str | None:
-    """Write nanoseconds as ClickHouse reads an instant, whatever the column's zone."""
+    """Return an instant, given in nanoseconds, as a text that ClickHouse reads correctly whatever the column's zone."""
     if moment is None:
         return None
     return f"{datetime.fromtimestamp(moment // SECOND, UTC):%F %T}.{moment % SECOND:09d}Z".replace(".000000000", "")
 
 
 def published(etl: Etl, table: str) -> list[tuple[Any, ...]]:
-    """Return a table's rows of the day, in the order of `COLUMNS`; NULL is None."""
-    # A number is an id as well as a text: both are compared as text.
+    """Return a table's rows of the day, with columns in the order of `COLUMNS`; NULL becomes None."""
+    # An id may be a number or a text, so ids are compared as text.
     listed = ", ".join("toString(user_id) as user_id" if name == "user_id" else name for name in COLUMNS[table])
     frame = etl.db.read(f"select {listed} from {table} where event_date = {{day:Date}}", day=etl.day)  # noqa: S608
     return [
@@ -101,7 +101,7 @@ def published(etl: Etl, table: str) -> list[tuple[Any, ...]]:
 
 
 def differences(found: dict[str, list[tuple[Any, ...]]], expected: dict[str, list[tuple[Any, ...]]]) -> str:
-    """Say which rows are too many, and which are missing; nothing where there are none."""
+    """List the rows that should not be there and those that are missing; return an empty text if there are none."""
     lines = []
     for table, columns in COLUMNS.items():
         there, wanted = Counter(found[table]), Counter(expected[table])

@@ -1,4 +1,4 @@
-"""The report notebooks say what the tables hold: by hand, and by pandas on the same rows; nothing leaves a notebook."""
+"""The report notebooks say what the tables hold, as checked by hand and with pandas; a notebook sends nothing."""
 
 import re
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ WEEK = [DAY - timedelta(days=back) for back in range(7, -1, -1)]
 COUNTS = ("feed_users", "messenger_users", "app_users", "both_users", "views", "likes", "messages_sent")
 
 PERCENT, POINTS, PLAIN = "%", "pp", ""
-REPORTED = [  # column, how its change is told, its name
+REPORTED = [  # the column, the unit of its change, its name in the report
     ("app_users", PERCENT, "DAU"),
     ("both_users", PERCENT, "feed &amp; messenger"),
     ("feed_users", PERCENT, "DAU"),
@@ -48,7 +48,7 @@ REPORTED = [  # column, how its change is told, its name
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a report as it is read."""
+    """The parsed line of a report."""
 
     number: float | None
     changes: list[float | None]
@@ -58,7 +58,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Report:
-    """What a notebook handed on, or has in its variables."""
+    """The text of a report, and the other values that the notebook handed on or has in its variables."""
 
     text: str
     names: Mapping[str, Any] = field(default_factory=dict)
@@ -69,12 +69,12 @@ class Report:
         return [_line(line) for line in self.text.splitlines() if "<code>" in line]
 
     def line(self, name: str) -> Line:
-        """The line of a name."""
+        """Return the line with this name."""
         return next(line for line in self.lines if line.name == name)
 
 
 def rows(app: Etl, days: list[date] = WEEK) -> pd.DataFrame:
-    """Publish a row for each of these days and give them; no two numbers are equal."""
+    """Publish a row for each of these days and return the rows; no two numbers are equal."""
     schema.ensure(app.db, app.source.database)
     found = []
     for place, day in enumerate(days):
@@ -90,7 +90,7 @@ def rows(app: Etl, days: list[date] = WEEK) -> pd.DataFrame:
 
 
 def by_hand(app: Etl, notebook: str, **parameters: Any) -> Report:
-    """What an analyst sees."""
+    """Run a notebook as an analyst does, and return what it shows."""
     names = app.by_hand(f"reports/{notebook}", **parameters)
     return Report(names["text"], names)
 
@@ -98,7 +98,7 @@ def by_hand(app: Etl, notebook: str, **parameters: Any) -> Report:
 def by_papermill(
     app: Etl, path: Path, notebook: str, environment: Mapping[str, str] | None = None, **given: Any
 ) -> Report:
-    """Run it as Airflow does, and read what the archived notebook hands on."""
+    """Run a notebook as Airflow does, and return what the archived notebook hands on."""
     where = {**app.environment, **(environment or {})}
     runner.run(FOLDER / f"{notebook}.ipynb", str(path), given, environment=where)
     assert_worth_keeping(path)
@@ -133,16 +133,16 @@ def test_the_numbers_and_changes_are_those_of_pandas(etl: Etl, tmp_path: Path) -
         "sent / received",
     }  # fmt: skip
     assert dict(report.names["numbers"])["views"] == f"{now['views']:,.0f}"
-    # The archive's tiles are the readers' numbers, not the units that are handed on beside them.
+    # The archive's tiles show the numbers that readers get, and not the units that the notebook also hands on.
     assert key_numbers(report.names) == dict(report.names["numbers"])
     chart = imread(BytesIO(report.names["chart"]))
     assert chart.shape[1] == 1080
     assert chart.shape[0] / chart.shape[1] < 1.3
 
 
-@pytest.mark.prove  # test_airflow.py clicks through it
+@pytest.mark.prove  # test_airflow.py clicks through the same links
 def test_the_archive_leads_from_the_report_to_the_load_that_published_its_numbers(etl: Etl, tmp_path: Path) -> None:
-    """By what the real notebooks wrote down: of three loads of the day, the second is published when it is reported."""
+    """The real notebooks record it. Of three loads of the day, the second is published when the report is made."""
     etl.feed((1, "view", "11:00", "iOS", "male", 25))
     etl.messages((1, 2, "12:00"))
 
@@ -167,7 +167,7 @@ def test_the_archive_leads_from_the_report_to_the_load_that_published_its_number
 
 
 def test_what_such_days_usually_do_comes_from_the_same_weekday_of_a_quarter(etl: Etl) -> None:
-    # Thirteen Wednesdays that go up and down by a tenth, and this one with three times the likes; views as ever.
+    # On thirteen Wednesdays views go up and down by a tenth. This one has three times the likes, and views as usual.
     wednesdays = [DAY - timedelta(weeks=back) for back in range(13, -1, -1)]
     rows(etl, [*wednesdays[:-1], *WEEK[1:]])
     odd = ", ".join(f"'{day}'" for day in wednesdays[1::2])
@@ -252,7 +252,7 @@ def test_a_wrong_date_is_a_sentence(etl: Etl) -> None:
 
 
 def test_the_report_takes_eight_seconds_of_work_at_most(etl: Etl, tmp_path: Path) -> None:
-    """Besides ClickHouse's, which is another process."""
+    """This does not include the work of ClickHouse, which is another process."""
     rows(etl)
     before = work.done()
     by_papermill(etl, tmp_path / "report.ipynb", "daily_report", event_date=str(DAY))
@@ -263,7 +263,7 @@ def test_the_report_takes_eight_seconds_of_work_at_most(etl: Etl, tmp_path: Path
 
 
 def so_far(app: Etl, moments: Mapping[str, str]) -> pd.DataFrame:
-    """The live metrics by pandas from the raw rows: each day from its midnight up to the moment given for it."""
+    """Compute the live metrics from the raw rows with pandas: each day from midnight up to the moment given for it."""
     feed, sent = (
         app.source.read(f"select {', '.join(columns)} from {table}")  # noqa: S608
         for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES))
@@ -280,7 +280,7 @@ def so_far(app: Etl, moments: Mapping[str, str]) -> pd.DataFrame:
 
 
 def today_and_before(app: Etl) -> None:
-    """A few events on the day, the day before and a week before, around 15:00 in Moscow."""
+    """Write a few events on the day, the day before and a week before, around 15:00 in Moscow."""
     for day, users in (("2025-03-12", 6), ("2025-03-11", 4), ("2025-03-05", 5)):
         app.feed(*[(user, "view", f"{day} {9 + user:02}:00") for user in range(1, users + 1)])
         app.feed(*[(user, "like", f"{day} {9 + user:02}:30") for user in range(2, users + 1)])
@@ -297,7 +297,7 @@ def test_live_metrics_are_those_of_pandas(etl: Etl, tmp_path: Path) -> None:
     days = ("2025-03-12", "2025-03-05", "2025-03-11")
     expected = so_far(etl, {day: f"{day}T15:00+03:00" for day in days})
     now = expected.loc[days[0]]
-    assert (now["users"], now["views"]) == (7, 6)  # 6 and 91 came at 15:00 sharp, which is not in any more
+    assert (now["users"], now["views"]) == (7, 6)  # users 6 and 91 came at 15:00 sharp, which does not count any more
     for line, name in zip(report.lines, expected.columns, strict=True):
         assert line.number == pytest.approx(now[name], abs=0.05)
         for shown, day in zip(line.changes, days[1:], strict=True):
@@ -305,7 +305,7 @@ def test_live_metrics_are_those_of_pandas(etl: Etl, tmp_path: Path) -> None:
             change = now[name] - before if name == "ctr" else 100 * (now[name] / before - 1)
             assert shown == pytest.approx(change, abs=0.0501)
     assert report.names["so_far"]["active users"] == key_numbers(report.names)["active users"] == "7"
-    assert "numbers" not in report.names  # every hour has others: that is no correction
+    assert "numbers" not in report.names  # they change every hour, which is not a correction
 
 
 def test_live_metrics_in_russian(etl: Etl) -> None:
@@ -332,7 +332,7 @@ def test_sources_without_a_row_today_are_said(etl: Etl) -> None:
 
 
 def test_a_source_that_stopped_is_compared_up_to_its_last_action(etl: Etl) -> None:
-    """The feed stops at 15:30 today; on the days before it goes on. The messenger goes on."""
+    """The feed stops at 15:30 today, but not on the days before. The messenger does not stop."""
     minutes = pd.date_range("2025-03-12 12:00", "2025-03-12 17:59", freq="5min")
     for days_ago, users in ((0, 3), (1, 2), (7, 4)):
         times = [time - pd.Timedelta(days=days_ago) for time in minutes]
@@ -375,15 +375,15 @@ def test_days_without_anything_are_not_compared_with(etl: Etl) -> None:
 @pytest.mark.parametrize(
     ("moment", "spans"),
     [
-        # On 30 March 2025 Berlin goes from 02:00 to 03:00, on 26 October from 03:00 back to 02:00.
+        # Berlin's clocks go from 02:00 to 03:00 on 30 March 2025, and from 03:00 back to 02:00 on 26 October.
         ("2025-03-30T12:00", {"2025-03-30": 11, "2025-03-23": 12, "2025-03-29": 12}),
         ("2025-03-31T12:00", {"2025-03-31": 12, "2025-03-24": 12, "2025-03-30": 11}),
         ("2025-10-26T12:00", {"2025-10-26": 13, "2025-10-19": 12, "2025-10-25": 12}),
         ("2025-11-02T12:00", {"2025-11-02": 12, "2025-10-26": 13, "2025-11-01": 12}),
-        ("2025-03-31T02:30", {"2025-03-31": 3, "2025-03-24": 3, "2025-03-30": 2}),  # which comes after 01:59
+        ("2025-03-31T02:30", {"2025-03-31": 3, "2025-03-24": 3, "2025-03-30": 2}),  # on the 30th up to the change
         ("2025-10-26T02:30+02:00", {"2025-10-26": 3, "2025-10-19": 3, "2025-10-25": 3}),
         ("2025-10-26T02:30+01:00", {"2025-10-26": 4, "2025-10-19": 3, "2025-10-25": 3}),
-        ("2025-10-27T02:30", {"2025-10-27": 3, "2025-10-20": 3, "2025-10-26": 3}),  # by the first of the two
+        ("2025-10-27T02:30", {"2025-10-27": 3, "2025-10-20": 3, "2025-10-26": 3}),  # on the 26th up to the first 02:30
     ],
 )
 def test_the_same_time_is_the_walls_where_clocks_change(
@@ -410,7 +410,7 @@ def test_now_is_the_default_and_what_is_no_moment_is_a_sentence(etl: Etl) -> Non
 
 
 def _line(line: str) -> Line:
-    """`DAU <code>1,100</code> –20.0% · – unusual`, taken apart."""
+    """Parse a line such as `DAU <code>1,100</code> –20.0% · – unusual`."""
     found = re.fullmatch(r"(.+) <code>(.+)</code>((?: (?:· )?[−+\d.,%p–]+)*)( unusual)?", line)
     assert found, line
     changes = [_value(text) for text in found[3].strip().split(" · ") if text]

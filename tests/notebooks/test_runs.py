@@ -1,4 +1,4 @@
-"""A notebook's run is archived with the truth about how it ended: small real notebooks, run by real kernels."""
+"""A notebook's run is archived with how it really ended. The tests run small notebooks in real kernels."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Writes a notebook with a parameters cell (`day = "x"`, `limit = 5`) and these code cells."""
+    """Returns a function that writes a notebook with a parameters cell (`day = "x"`, `limit = 5`) and given cells."""
 
     def write(
         *cells: str, parameters: str | None = 'day = "x"  # the day\nlimit = 5\nnames = {}\nstrict = False'
@@ -108,7 +108,7 @@ def test_a_figure_is_handed_on_as_the_png_that_it_saves(make: Make, kept: Path) 
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20]) == 300  # pixels wide, as asked for
     (shown,) = [out for out in nbformat.read(kept, 4).cells[-1].outputs if "image/png" in out.get("data", {})]
-    assert shown.metadata["image/png"]["width"] == 150  # on the screen
+    assert shown.metadata["image/png"]["width"] == 150  # pixels wide on the screen
     assert 'width="150"' in render.notebook(kept.read_bytes())
     with pytest.raises(ArchiveError, match="holds no notebook"):
         store.scraps(str(kept) + "x")
@@ -167,7 +167,7 @@ def test_the_kernel_gets_the_listed_variables_and_no_others(
     monkeypatch.setitem(settings.Settings.model_config, "env_file", dotenv)
     for name, value in (theirs | ours).items():
         monkeypatch.setenv(name, value)
-    # The environment as it is, and the settings as a notebook sees them, where a kernel would read .env, too.
+    # The notebook shows its environment, and its settings as they would be if the kernel also read .env.
     shows = f"""
 import os, json
 from pulse import settings
@@ -219,7 +219,7 @@ print('the end')
 
     def say(line: str) -> None:
         heard.append(line)
-        (kept.parent / "heard").touch()  # only then it goes on: what is printed is heard while it runs
+        (kept.parent / "heard").touch()  # the notebook waits for this, so its output is passed on while it runs
 
     with pytest.raises(errors.NotebookError, match="shows a secret"):
         runner.run(make(talks, "print('next cell')", encoded), str(kept), {}, secrets=[SECRET], say=say)
@@ -320,7 +320,7 @@ def test_a_killed_run_counts_as_running_until_it_is_settled(make: Make, kept: Pa
     deadline = time.monotonic() + 20
     while _alive(kernel) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not _alive(kernel)  # it sees that its parent is gone
+    assert not _alive(kernel)  # the kernel notices that its parent is gone
     settling.settle(str(kept))
     assert metadata(kept) == about
 
@@ -330,7 +330,7 @@ def test_a_try_that_still_runs_is_left_alone_until_a_later_try_takes_its_place(m
     root = kept.parent.parent
     process = _run_elsewhere(notebook, kept, stderr=subprocess.PIPE)
     settling.settle(str(kept), str(root))
-    assert metadata(kept)["outcome"] == "running"  # it does run
+    assert metadata(kept)["outcome"] == "running"  # because it does run
     settling.settle(str(kept), str(root), superseded=True)
     about = metadata(kept)
     assert (about["outcome"], about["error"]["message"]) == (
@@ -367,7 +367,7 @@ def test_a_later_try_takes_the_place_of_one_on_another_machine(
 
 
 class Store:
-    """An object store, as papermill writes to one: a text by its address, and nothing else is known of it."""
+    """An object store, as papermill uses one: it holds texts by address, and nothing else."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
@@ -407,7 +407,7 @@ def test_a_later_try_takes_the_place_of_a_running_one_in_an_object_store(
 
 
 def _run_elsewhere(notebook: Path, kept: Path, stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
-    """Run it in a process of its own and return when its second code cell runs."""
+    """Run a notebook in a separate process and return when the cell after the one that prints the pid runs."""
     code = (
         "import sys, pathlib; from pulse.execution import runner; "
         "runner.run(pathlib.Path(sys.argv[1]), sys.argv[2], {}, root=sys.argv[3])"
@@ -479,7 +479,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(
 
 
 def test_parameters_are_read_as_python(make: Make, kept: Path) -> None:
-    """Defaults and comments hold `=`, `#` and quotes; annotations are of any kind; a line is for IPython."""
+    """Defaults and comments contain `=`, `#` and quotes; there are annotations of all kinds, and a line for IPython."""
     cell = """
 %matplotlib inline
 where = "os=iOS"  # a filter: column=value
@@ -616,7 +616,7 @@ def test_a_full_archive_keeps_the_last_complete_notebook_and_says_so(make: Make,
     notebook = make("print('x' * 300_000)", "after = 1")
     code = (
         "import resource, sys, pathlib, pulse.execution.runner as n\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"  # as if there were no more room
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"  # as if the disk were full
         "n.run(pathlib.Path(sys.argv[1]), sys.argv[2], {})"
     )
     environment = {**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")}

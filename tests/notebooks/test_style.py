@@ -1,4 +1,4 @@
-"""Every notebook keeps to the house style, so that whoever knows one knows all."""
+"""Every notebook keeps to the house style, so that somebody who knows one of them knows them all."""
 
 import ast
 import re
@@ -30,7 +30,7 @@ def test_it_begins_with_a_title_then_parameters_then_the_set_up(path: Path) -> N
     title, parameters, setup = node.cells[:3]
     assert title.cell_type == "markdown"
     assert title.source.startswith("# ")
-    assert "**" in title.source  # the question
+    assert "**" in title.source  # the question that it answers
     assert [cell for cell in node.cells if "parameters" in cell.metadata.get("tags", [])] == [parameters]
     assert "import" in setup.source
     assert node.metadata.kernelspec.name == "python3"
@@ -99,6 +99,6 @@ SQL = [*NOTEBOOKS, *sorted((ROOT / "pulse").rglob("*.py")), *sorted((ROOT / "pul
 
 @pytest.mark.parametrize("path", SQL, ids=lambda path: str(path.relative_to(ROOT)))
 def test_moments_are_bound_with_their_fractions_of_a_second(path: Path) -> None:
-    """The engine turns `time < {end:DateTime}` into `time <= end - 1 s` where it prunes by key or partition."""
+    """To prune by key or partition, the engine turns `time < {end:DateTime}` into `time <= end - 1 s`."""
     text = "\n".join(_code(path)) if path.suffix == ".ipynb" else path.read_text()
     assert re.findall(r"\{\w+:(?:Nullable\()?DateTime(?:32)?[})(]|[<>]=?\s*toDateTime(?:32)?\(", text) == []

@@ -1,4 +1,4 @@
-"""A try that was given up may still be running while the next one does the same: they share nothing that they write."""
+"""An abandoned try may still run while the next one does the same work, so no two tries write to the same place."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_each_try_writes_its_own_tables_and_the_next_step_gets_their_names(etl: 
     write_a_day(etl)
     for number in (1, 2):
         etl.run(steps=EXTRACTS, run=f"night_{number}")
-    # What the first try of an extract writes late is of no concern to anybody.
+    # What the try that is not used writes late does not matter.
     etl.db.execute("truncate table feed_users__night_1")
     etl.db.execute("truncate table message_users__night_2")
     extracts = {"feed": "night_2", "messages": "night_1"}

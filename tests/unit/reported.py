@@ -1,4 +1,4 @@
-"""What the tests of the report's text and chart share: nine metrics, and eight days whose changes are easy to see."""
+"""Data for the tests of the report's text and chart: nine metrics, and eight days whose changes are easy to see."""
 
 from datetime import date, timedelta
 
@@ -21,6 +21,6 @@ _ROWS = [  # from Sunday to Sunday, in the order of the metrics
 
 
 def eight_days() -> dict[date, Row]:
-    """The rows by day, from the Sunday before to the event date."""
+    """Return the rows by day, from the Sunday before to the event date."""
     columns = [metric.column for metric in METRICS]
     return {DAY - timedelta(days=7 - place): dict(zip(columns, row, strict=True)) for place, row in enumerate(_ROWS)}

@@ -18,7 +18,7 @@ from pulse.orchestration.server import SQLITE
 def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = create_engine(f"sqlite:///{tmp_path / 'airflow.db'}", connect_args=SQLITE)
     with engine.connect() as connection:
-        connection.exec_driver_sql("pragma journal_mode = wal")  # as Airflow has it
+        connection.exec_driver_sql("pragma journal_mode = wal")  # as in Airflow
     with engine.begin() as connection:
         connection.execute(text("create table runs (name text)"))
     yield engine
@@ -26,7 +26,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def test_a_savepoint_may_read_before_it_writes_beside_another_writer(engine: Engine) -> None:
-    """As `airflow backfill create` does, beside a scheduler."""
+    """`airflow backfill create` does this while a scheduler writes."""
     over = threading.Event()
 
     def write() -> None:
@@ -42,7 +42,7 @@ def test_a_savepoint_may_read_before_it_writes_beside_another_writer(engine: Eng
             with Session(engine) as session:
                 with session.begin_nested():
                     session.scalar(text("select count(*) from runs"))
-                    over.wait(0.01)  # the other one writes meanwhile
+                    over.wait(0.01)  # the other writer writes meanwhile
                     session.execute(text("insert into runs values ('backfill')"))
                 session.commit()
     finally:
@@ -98,7 +98,7 @@ def test_a_database_that_only_airflow_can_name_is_not_taken_for_sqlite(tmp_path:
 
 
 def _environment(home: Path, given: dict[str, str]) -> str:
-    """The names of the variables with which `pulse` runs Airflow in a home."""
+    """Return the names of the environment variables with which `pulse` runs Airflow in a home folder."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     program = "import os; from pulse import cli; cli.environment(); print(sorted(os.environ))"
     environment = own | {"AIRFLOW_HOME": str(home)} | given

@@ -1,4 +1,4 @@
-"""The detector: which buckets are anomalies, which are not, and how it takes histories with faults."""
+"""The detector: which buckets are anomalies, which are not, and how it handles histories with faults."""
 
 import math
 from datetime import date, timedelta
@@ -21,7 +21,7 @@ DAY = timedelta(days=1) // BUCKET
 def rhythm(
     days: float = 42, *, level: float = 10_000, seed: int = 1, minutes: int = 15, tz: str | None = None
 ) -> pd.Series:
-    """A metric by bucket that starts on a Friday: more by day than by night, less at weekends, with counting noise."""
+    """Return a metric by bucket from a Friday on: more by day than by night, less at weekends, with counting noise."""
     index = pd.date_range("2024-03-01", periods=int(days * 24 * 60 / minutes), freq=f"{minutes}min", tz=tz)
     hours = index.hour.to_numpy() + index.minute.to_numpy() / 60
     mean = level * (0.6 + 0.4 * np.sin((hours - 9) / 12 * np.pi)) * np.where(index.day_of_week >= 5, 0.8, 1)
@@ -29,7 +29,7 @@ def rhythm(
 
 
 def moments(history: pd.Series) -> pd.DatetimeIndex:
-    """When the buckets of a history begin."""
+    """Return when the buckets of a history begin."""
     return pd.DatetimeIndex(history.index)
 
 
@@ -137,7 +137,7 @@ def test_a_holiday_may_run_like_a_sunday() -> None:
 
 @pytest.mark.parametrize("changed", [1.0, 0.4])
 def test_a_holiday_may_run_like_its_own_weekday(changed: float) -> None:
-    """Sundays hold much less here. This Friday is a holiday and runs like other Fridays, or like a Sunday."""
+    """Sundays have much lower values here. This Friday is a holiday and runs like other Fridays, or like a Sunday."""
     history = rhythm(42.5)
     history *= np.where(moments(history).day_of_week == 6, 0.4, 1)
     history.iloc[-DAY // 2 :] *= changed
@@ -158,12 +158,12 @@ def test_the_evening_before_a_holiday_may_run_like_a_friday_evening(changed: flo
 
 
 def verdicts(history: pd.Series, buckets: int) -> list[Verdict]:
-    """The verdicts on the last buckets, each from its own past."""
+    """Return the verdicts on the last buckets, each judged from its own past."""
     return [judge(history.iloc[:end]) for end in range(len(history) - buckets + 1, len(history) + 1)]
 
 
 def during(history: pd.Series, start: int, end: int, factor: float) -> pd.Series:
-    """The history with a span multiplied by a factor; the span is given in buckets from the end."""
+    """Return the history with a span multiplied by a factor; the span is given in buckets from the end."""
     changed = history.copy()
     changed.iloc[start:end] = np.round(changed.iloc[start:end] * factor)
     return changed
@@ -229,7 +229,7 @@ def test_values_below_zero_can_be_judged() -> None:
 
 @pytest.mark.parametrize("days", [17.5, 18.5])
 def test_days_without_an_earlier_day_of_their_weekday_do_not_widen_the_range(days: float) -> None:
-    """No weekday is like another here, so the days of the first week differ much from all days before them."""
+    """All weekdays differ here, so the days of the first week differ much from all days before them."""
     history = rhythm(days)
     history = (history * np.array([1, 1.3, 0.8, 1.2, 0.9, 0.5, 0.6])[moments(history).day_of_week]).round()
     assert judge(history).kind == "normal"
@@ -352,7 +352,7 @@ def test_both_passes_of_a_repeated_hour_are_judged_normal(timezone: str, change:
 
 
 def constant(days: float, level: float) -> pd.Series:
-    """A metric that always holds the same, so that only the rule's constants make its expected range."""
+    """Return a metric that never changes, so that its expected range depends only on the rule's constants."""
     return rhythm(days) * 0 + level
 
 
@@ -364,7 +364,7 @@ def test_a_day_below_a_quarter_of_the_weeks_level_is_an_outage_not_a_new_level(l
 
 @pytest.mark.parametrize(("days", "wider"), [(42, 1.0), (10, 1.1)])
 def test_the_range_is_a_tenth_wider_with_few_days_of_the_same_weekday(days: float, wider: float) -> None:
-    """Of many events the least effect makes the range: 4.25 times the threshold in a single bucket."""
+    """With many events the least effect decides the range: 4.25 times the threshold in a single bucket."""
     history = constant(days, 1e8)
     upper = judge(history, thresholds=Thresholds(effect=0.08)).upper
     assert upper / 1e8 - 1 == pytest.approx(0.08 * 4.25 * wider)
@@ -399,7 +399,7 @@ def test_a_count_of_fifty_is_expected_half_from_its_neighbours() -> None:
 
 @pytest.fixture(scope="module")
 def every_rule() -> dict[str, list[dict[str, Verdict]]]:
-    """The verdicts on three days of a made-up app, by each rule of the benchmark's table."""
+    """The verdicts on three days of a made-up app, for each rule of the benchmark's table."""
     app = metrics.make(1, training_days=14, scored_days=3, groups=1)
     history, denominators = app.history(), app.denominators()
     verdicts: dict[str, list[dict[str, Verdict]]] = {}

@@ -1,4 +1,4 @@
-"""The archive proves itself: the manifest's chain, whatever is done to it, and the index that is made of it."""
+"""The archive proves that it is unchanged: the manifest's chain, tampering with it, and the index made from it."""
 
 import hashlib
 import json
@@ -155,7 +155,7 @@ def test_tampering_is_reported_with_its_place(root: Path, tamper: Callable[[Path
 
 
 def about_whom(report: str = "daily_report", ref: str = "abc", **other: Any) -> dict[str, Any]:
-    """An entry about a delivery, as a task writes it."""
+    """Return an entry about a delivery, as a task writes it."""
     each = {"chat": "-1001", "state": "sent", "did": "sent", "ref": ref, "message_id": 7, **other}
     return {"what": "delivered", "report": report, "event_date": "2026-11-22", "deliveries": [each]}
 
@@ -379,7 +379,7 @@ def test_an_earlier_head_reveals_that_the_end_of_the_chain_was_cut_off(root: Pat
 
 
 def test_the_hash_of_an_entry_is_that_of_its_canonical_json() -> None:
-    """Old chains stay valid: the keys in order, no spaces, letters of other alphabets as they are."""
+    """Old chains stay valid: the JSON has sorted keys, no spaces, and letters of other alphabets as they are."""
     entry = {"what": "begun", "path": "etl/день/load.1.ipynb", "at": "2026-11-22"}
     canonical = '{"at":"2026-11-22","path":"etl/день/load.1.ipynb","what":"begun"}'
     assert manifest.bound(entry)["hash"] == hashlib.sha256(canonical.encode()).hexdigest()
@@ -430,7 +430,7 @@ def test_a_torn_last_line_is_a_remark_and_is_replaced(root: Path) -> None:
     verdict = proof.verify(root)
     assert verdict.problems == []
     assert re.search("line 8: torn by a crash", verdict.remarks[0])
-    assert "extract_feed" in verdict.remarks[1]  # which has no end now
+    assert "extract_feed" in verdict.remarks[1]  # which now has no end
     keep(root, place("after"))
     assert problems(root) == []
     assert len(path.read_bytes().splitlines()) == 9
@@ -666,7 +666,7 @@ def test_another_manifest_makes_another_index(root: Path) -> None:
     (root / "manifest.jsonl").unlink()
     keep(root, place("more" * 40))
     for number in range(2, 6):
-        keep(root, place("more", number=number))  # longer than the part that the index has read
+        keep(root, place("more", number=number))  # now the manifest is longer than what the index has read of it
     assert len(paths(root)) == 6
 
 
@@ -724,7 +724,7 @@ def moment(hour: int, minute: int = 0, days_ago: int = 40) -> str:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Path:
-    """Monitoring 40 days ago and yesterday, with an alert at 05, a failure at 06 and a delivery from 07."""
+    """Monitoring runs of 40 days ago and of yesterday, with an alert at 05, a failure at 06 and a delivery from 07."""
     for days_ago in (40, 1):
         for hour in range(3, 10):
             day = str((NOW - timedelta(days=days_ago)).date())

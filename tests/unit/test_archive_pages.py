@@ -244,7 +244,7 @@ def test_the_site_rewrites_only_changes_and_refuses_other_folders(root: Path, tm
 
 
 def sources(*cells: str, ids: Sequence[str] = ()) -> bytes:
-    """A notebook of these code cells; without ids it has the older format."""
+    """Return a notebook with these code cells; without ids it has the older format."""
     listed = [
         {"cell_type": "code", "source": each, "outputs": [], "metadata": {}, "execution_count": 1} for each in cells
     ]
@@ -272,7 +272,7 @@ def test_without_ids_cells_are_matched_by_code_and_position() -> None:
 
 
 def test_thousands_of_changed_lines_are_compared_quickly() -> None:
-    """Not timed: with quadratic time, this would exceed the time limit of a test."""
+    """The test does not measure the time: if it were quadratic, the test would exceed its time limit."""
     before, after = ("\n".join(f"value_{n} = compute({n}, limit={limit})" for n in range(5_000)) for limit in (10, 11))
     ((lines),) = changed_code(sources(before, "b = 2"), sources(after, "b = 2"))
     assert len(lines) == 10_000
@@ -402,7 +402,7 @@ def test_coloured_output_is_converted_in_linear_time() -> None:
     line = "\x1b[32mINFO\x1b[0m a \x1b[1;31mlong\x1b[0m line\n"
     html = render.coloured(line * 20_000)
     assert html.count('<span class="ansi-green-fg">INFO</span>') == 20_000
-    # Not timed, because machines are busy: short output is converted as nbconvert does it.
+    # The time is not measured, because machines are busy. Short output is converted as nbconvert converts it.
     assert render.coloured(line * 60) == render.ansi2html(line * 60)
     held = "\x1b[32m" + "a \x1b[1mb\x1b[22m " * 200 + "\x1b[0mc"
     plain = re.compile(r"</span><span[^>]*>")

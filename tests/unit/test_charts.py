@@ -24,19 +24,19 @@ both_languages = pytest.mark.parametrize("language", ["en", "ru"])
 
 
 def drawn(language: Language = "en", days: dict[date, Row] | None = None) -> Figure:
-    """The chart as it will be saved."""
+    """Return the chart as it will be saved."""
     figure = charts.week(DAY, METRICS, eight_days() if days is None else days, language)
     figure.draw_without_rendering()
     return figure
 
 
 def panels(figure: Figure) -> list[Axes]:
-    """The panels, in the order of the metrics."""
+    """Return the panels, in the order of the metrics."""
     return [axis for axis in figure.axes if axis.get_title(loc="left")]
 
 
 def texts(figure: Figure) -> list[str]:
-    """What stands over the panels: the finding, the day and the names of the parts."""
+    """Return the texts above the panels: the finding, the day and the names of the parts."""
     return [text.get_text().replace(GAP, " ") for axis in figure.axes for text in axis.texts]
 
 
@@ -133,7 +133,7 @@ def test_what_the_shade_means_is_said_where_there_is_one(language: Language) -> 
     words = {"en": "no data", "ru": "нет данных"}[language]
     assert words not in texts(drawn(language))
     assert words in texts(drawn(language, {day: row for day, row in eight_days().items() if day.day != 18}))
-    # A day that is there, but of which this number cannot be computed, is a gap too.
+    # A published day for which this number cannot be computed is a gap, too.
     days = eight_days()
     days[DAY - timedelta(days=2)] = {**days[DAY - timedelta(days=2)], "ctr": None}
     figure = drawn(language, days)
@@ -155,10 +155,10 @@ def test_no_two_ticks_say_the_same_and_the_dot_stands_on_its_own(value: float, l
         shown = [label for tick, label in ticks.items() if low <= tick <= high]
         assert len(shown) >= 2
         assert len(set(shown)) == len(shown)
-        # What a gridline says is where it lies: no tick is a rounded one.
+        # A gridline lies exactly at the value that its label says: no label is rounded.
         finest = charts.FINEST[metric.unit]
         assert all(abs(tick / finest - round(tick / finest)) < 1e-6 for tick in ticks)
-        # Where a gridline has the words of the value, the value lies on it.
+        # If a gridline has the same label as the value, the value lies on it.
         same = [tick for tick, label in ticks.items() if label == axis.get_title(loc="right").replace(GAP, " ")]
         whole = metric.unit in ("users", "count") and value == int(value)
         assert not whole or same == [] or same == [value]
@@ -211,11 +211,11 @@ def test_it_is_a_photo_that_a_phone_can_read() -> None:
     width, height = (round(inches * figure.dpi) for inches in figure.get_size_inches())
     assert width == 1080
     assert width + height <= 10_000
-    assert height / width < 1.3  # with its caption it is one screen
+    assert height / width < 1.3  # with its caption it fits one screen
     at_phone = 400 / width * figure.dpi / 72
     sizes = [text.get_fontsize() * at_phone for text in figure.findobj(Text) if text.get_text()]
     assert min(sizes) >= 9
-    assert to_hex(figure.get_facecolor()) == "#ffffff"  # of its own: it does not depend on the chat's
+    assert to_hex(figure.get_facecolor()) == "#ffffff"  # a background of its own, whatever the chat's is
 
 
 def test_nothing_is_left_behind() -> None:

@@ -30,7 +30,7 @@ def db(clickhouse_server: Server) -> ClickHouse:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries as often as usual, but without pauses."""
+    """Makes the client retry as often as usual, but without pauses."""
     monkeypatch.setattr(tenacity, "wait_exponential_jitter", lambda **_: tenacity.wait_none())
 
 
@@ -133,7 +133,7 @@ def test_null_and_nan_read_as_missing(db: ClickHouse) -> None:
         """
     )
     assert frame.iloc[1].isna().all()
-    assert frame["i"].iloc[0] == 2**64 - 1  # exact, not through a float
+    assert frame["i"].iloc[0] == 2**64 - 1  # exact, not rounded by a float
 
 
 def test_a_moment_without_a_zone_is_shown_in_the_configured_zone(db: ClickHouse) -> None:

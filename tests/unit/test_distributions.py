@@ -49,7 +49,7 @@ def test_without_the_sandbox_the_command_works_and_has_no_sandbox(wheel: Path, t
     venv.create(tmp_path)
     (packages,) = tmp_path.glob("lib/python*/site-packages")
     for each in Path(sysconfig.get_path("purelib")).iterdir():
-        if "pulse" not in each.name:  # everything else that is installed here, but neither distribution
+        if "pulse" not in each.name:  # every installed package but the two distributions
             (packages / each.name).symlink_to(each)
     python = tmp_path / "bin" / "python"
     install = ["uv", "pip", "install", "--quiet", "--offline", "--no-deps", "--python", str(python), str(wheel)]

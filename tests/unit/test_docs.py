@@ -18,7 +18,7 @@ PAGES = [ROOT / name for name in ("README.md", "README.ru.md", "CONTRIBUTING.md"
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The pages as HTML."""
+    """The folder with the pages as HTML."""
     out = tmp_path_factory.mktemp("docs")
     command = ["-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", str(DOCS), str(out)]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300)
@@ -27,7 +27,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def text_of(built: Path, page: str) -> str:
-    """A page's words, without markup."""
+    """Return a page's text without markup."""
     return " ".join(re.sub(r"<[^>]*>", " ", (built / f"{page}.html").read_text()).split())
 
 

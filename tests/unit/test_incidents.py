@@ -34,12 +34,12 @@ def watch() -> Watch:
 
 
 def at(number: int) -> datetime:
-    """The first moment of a bucket, counted from noon."""
+    """Return the first moment of a bucket; buckets are counted from noon."""
     return NOON + number * BUCKET
 
 
 def anomaly(name: str, value: float = 40.0, expected: float = 100.0, score: float = 9.0) -> Anomaly:
-    """An anomaly of a metric, or of `metric, dimension: value`."""
+    """Return an anomaly of a metric, or of `metric, dimension: value`."""
     signed = score if value > expected else -score
     direction: Direction = "spike" if value > expected else "drop"
     off = value / expected - 1
@@ -47,7 +47,7 @@ def anomaly(name: str, value: float = 40.0, expected: float = 100.0, score: floa
 
 
 def incidents_of(watch: Watch, *ticks: tuple[str, ...] | None, start: int = 0) -> list[Incident]:
-    """The incidents of consecutive buckets, given the names of each one's anomalies, or None if its data was late."""
+    """Return the incidents of consecutive buckets: each has its anomalies' names, or None if its data was late."""
     return fold(ticks_of(*ticks, start=start), watch)
 
 
@@ -59,7 +59,7 @@ def ticks_of(*ticks: tuple[str, ...] | None, start: int = 0) -> list[Tick]:
 
 
 def spans(incidents: list[Incident]) -> list[tuple[str, float, float | None]]:
-    """The direction of each incident, and its opening and end in buckets from noon."""
+    """Return the direction of each incident, and its opening and end in buckets from noon."""
     return [
         (
             each.direction,
@@ -159,7 +159,7 @@ def test_a_tick_of_which_nothing_is_known_does_not_end_an_incident(watch: Watch)
 
 
 def test_the_reference_of_an_incident_stays_the_same_between_versions(watch: Watch) -> None:
-    """Stored incidents and sent messages are found by it: eight hex digits of a hash of moment, direction and parts."""
+    """Stored incidents and messages are found by it. It is 8 hex digits of a hash of moment, direction and parts."""
     views, both = (incidents_of(watch, names)[0] for names in (("views", "app_users"), ("views", "messages_sent")))
     assert views.ref == hashlib.sha256(b"1741780800 drop feed").hexdigest()[:8]
     assert both.ref == hashlib.sha256(b"1741780800 drop feed messenger").hexdigest()[:8]
@@ -285,7 +285,7 @@ def test_incidents_continued_from_any_moment_equal_those_from_the_beginning(
 ) -> None:
     whole = ticks_of(*history)
     expected = fold(whole, watch)
-    for known in range(start, len(history)):  # what a run stored that saw the buckets so far
+    for known in range(start, len(history)):  # the last bucket that the run before has seen
         stored = pd.DataFrame(incident_rows(fold(whole[: known + 1], watch), {}))
         before = carried(stored, at(start), watch)
         made = {each.ref: each for each in fold(whole[start:], watch, before)}
@@ -296,7 +296,7 @@ def test_incidents_continued_from_any_moment_equal_those_from_the_beginning(
 
 
 def test_silence_is_late_data_only_when_users_are_expected() -> None:
-    """Five weeks in which users come from 08:00 to 24:00 only; then nobody from a moment on."""
+    """For five weeks users come from 08:00 to 24:00 only; then, from some moment on, nobody comes."""
     buckets = pd.date_range(NOON - timedelta(days=35), NOON, freq=BUCKET, inclusive="left")
     users = [40 if moment.hour >= 8 else 0 for moment in buckets]
 
@@ -323,7 +323,7 @@ def test_silence_is_late_data_once_ten_users_are_missing(silent: int, late: bool
 
 @pytest.mark.parametrize("change", ["2025-03-30", "2025-10-26"])
 def test_the_same_time_of_the_weeks_before_follows_local_time(change: str) -> None:
-    """Users come from 08:00 to 24:00 Berlin time, and the clock changed in the night: until eight nobody is missed."""
+    """Users come from 08:00 to 24:00 Berlin time, and the clock changed at night: before eight nobody is missing."""
     end = pd.Timestamp(change, tz="Europe/Berlin") + timedelta(days=1)
     buckets = pd.date_range(end - timedelta(days=35), end, freq=BUCKET, inclusive="left")
     users = [40 if moment.hour >= 8 else 0 for moment in buckets]
@@ -343,7 +343,7 @@ def test_the_same_time_of_the_weeks_before_follows_local_time(change: str) -> No
 
 
 def around_the_change(buckets: range) -> list[pd.Timestamp]:
-    """The first moments of buckets, counted from when Berlin's clocks went back from 03:00 to 02:00."""
+    """Return the first moments of buckets, counted from when Berlin's clocks went back from 03:00 to 02:00."""
     changed = pd.Timestamp("2025-10-26T01:00Z").tz_convert("Europe/Berlin")
     return [changed + number * BUCKET for number in buckets]
 
@@ -362,7 +362,7 @@ def test_an_incident_across_a_clock_change_lasts_its_elapsed_time(watch: Watch) 
 
 
 def test_the_time_to_reopen_is_elapsed_time_across_a_clock_change(watch: Watch) -> None:
-    """A drop two hours after the end of an incident is a new one, though local time went on by one hour only."""
+    """A drop two hours after the end of an incident is a new one, although local time moved on by only one hour."""
     moments = around_the_change(range(-5, 6))
     drops = {0, 9}  # 01:45 summer time, over at 02:00; 03:00 winter time, two hours later
     ticks = [Tick(moment, False, (anomaly("views"),) if place in drops else ()) for place, moment in enumerate(moments)]
@@ -387,7 +387,7 @@ def test_incidents_in_both_passes_of_a_repeated_hour_have_separate_messages(watc
 
 
 def verdicts(metric: str, dimension: str, **slices: tuple[float, float]) -> list[dict[str, object]]:
-    """A verdict for each slice, from its value and its expected value."""
+    """Return a verdict for each slice, from its value and its expected value."""
     return [
         {"bucket": at(0), "metric": metric, "dimension": dimension, "dimension_value": name, "value": value,
          "expected": expected}
@@ -428,14 +428,14 @@ def test_no_slice_explains_a_deviation_that_all_share_alike(watch: Watch) -> Non
 def test_slices_explain_a_deviation_if_a_fifth_of_it_lies_elsewhere_than_the_volume(
     watch: Watch, ios: int, android: int, explained: bool
 ) -> None:
-    """Both slices have half of the expected volume; of the 100 views that are missing, Android lacks 69, or 71."""
+    """Each slice has half of the expected volume; of the 100 views that are missing, Android lacks 69 or 71."""
     rows = verdicts("views", "os", iOS=(200 - ios, 200), Android=(200 - android, 200))
     (one,) = incidents_of(watch, ("views",))
     assert bool(explain(pd.DataFrame(rows), one, watch)) == explained
 
 
 def test_slices_explain_a_rate_if_a_fifth_lies_elsewhere_than_the_volume(watch: Watch) -> None:
-    """By hand: both slices have half of the views, so Android's part of the deviation is its part of the lost likes."""
+    """By hand: each slice has half of the views, so Android's share of the deviation is its share of the lost likes."""
     (one,) = fold([Tick(at(0), False, (anomaly("ctr", 0.15, 0.2),))], watch)
     for android, explained in ((69, False), (71, True)):
         likes = {"iOS": 200 - (100 - android), "Android": 200 - android}
@@ -484,7 +484,7 @@ def test_late_data_is_not_explained(watch: Watch) -> None:
 
 
 def test_a_rate_is_explained_by_the_rates_of_slices_and_by_their_mix(watch: Watch) -> None:
-    """By hand: 20 % expected of both; iOS falls to 10 % with half of the views, so the whole falls to 15 %."""
+    """By hand: both are expected at 20 %; iOS, with half of the views, falls to 10 %, so the whole falls to 15 %."""
     expected = {"likes": (100, 100), "views": (500, 500), "ctr": (0.2, 0.2)}
     rows = []
     for name, (value, due) in {"likes": (50, 100), "views": (500, 500), "ctr": (0.1, 0.2)}.items():

@@ -1,4 +1,4 @@
-"""A secret is found however usual tools spell it, and nothing else is masked."""
+"""A secret is masked in every spelling that common tools give it, and nothing else is masked."""
 
 import base64
 import csv
@@ -67,7 +67,7 @@ def a_secret(chance: random.Random) -> str:
 
 
 def some_text(chance: random.Random) -> str:
-    """What notebooks show: words, numbers, tables, addresses, pictures, hashes."""
+    """Return text of the kinds that notebooks show: words, numbers, tables, addresses, pictures, hashes."""
     made: list[Callable[[], str]] = [
         lambda: "".join(chance.choices(string.ascii_lowercase, k=chance.randint(1, 12))),
         lambda: f"{chance.randint(0, 10**6):,}",
@@ -121,7 +121,7 @@ def test_a_secret_that_was_escaped_before_or_after_base64_is_masked(seed: int) -
 
 
 def spellings(secret: str) -> set[str]:
-    """The secret in every escaping, without what that puts around a text."""
+    """Return the secret in every escaping, without what the escaping puts around a text."""
     spelled = (escape(f"x{secret}x") for escape in ESCAPINGS.values())
     return {text[text.index("x") + 1 : text.rindex("x")] for text in spelled}
 
@@ -134,9 +134,9 @@ def test_text_without_a_secret_is_left_unchanged(seed: int) -> None:
     for _ in range(40):
         text = some_text(chance)
         assert mask.text(text) == text
-    for secret in secrets:  # nearly
+    for secret in secrets:  # texts that are nearly a secret
         middle = len(secret) // 2
-        shorter = [secret[1:]] * secret[0].isalnum() + [secret[:-1]] * secret[-1].isalnum()  # escaping adds the others
+        shorter = [secret[1:]] * secret[0].isalnum() + [secret[:-1]] * secret[-1].isalnum()  # escaping may add others
         for almost in (*shorter, secret[:middle] + "·" + secret[middle:], secret.swapcase()):
             for escape in ESCAPINGS.values():
                 text = escape(f"x{almost}x")

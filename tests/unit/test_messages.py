@@ -1,4 +1,4 @@
-"""What readers read, in both languages: every number, word and dash by hand."""
+"""The messages that readers get, in both languages: every number, word and dash is checked by hand."""
 
 import re
 from dataclasses import replace
@@ -58,13 +58,13 @@ DAU <code>200</code> +25,0% · −20,0%
 
 
 def report(language: Language = "en", days: dict[date, Row] | None = None, link: str = "") -> str:
-    """The report's text with ordinary spaces."""
+    """Return the report's text with ordinary spaces."""
     text = daily_report(DAY, METRICS, eight_days() if days is None else days, language, link)
     return text.replace(GAP, " ")
 
 
 def without(*days: int) -> dict[date, Row]:
-    """The eight days without these days of November."""
+    """Return the eight days without these days of November."""
     return {day: row for day, row in eight_days().items() if day.day not in days}
 
 
@@ -152,7 +152,8 @@ def test_missing_days_are_said(missing: list[int], english: str, russian: str) -
 
 @both_languages
 def test_the_caption_is_short_enough_whatever_the_numbers(language: Language) -> None:
-    # The largest numbers there are, against the smallest; every second day is missing; a line for a correction is left.
+    # The largest possible numbers are compared with the smallest, and every second day is missing. Even so, there is
+    # room for the line of a correction.
     largest, smallest = 2**64 - 1, 1
     days: dict[date, Row] = {
         day: dict.fromkeys((metric.column for metric in METRICS), largest if day == DAY else smallest)
@@ -217,14 +218,14 @@ VIEWS, CTR = BY_COLUMN["views"], BY_COLUMN["ctr"]
 
 
 def sundays(column: str, *values: float | None) -> dict[date, Row]:
-    """Sundays up to the event date, the latest value last; None for a day that was not published."""
+    """Return Sundays up to the event date, the latest value last; None stands for a day that was not published."""
     days = {DAY - timedelta(weeks=back): value for back, value in enumerate(reversed(values))}
     return {day: {column: value} for day, value in days.items() if value is not None}
 
 
-# From week to week by turns a tenth more and an eleventh less, the logarithms ±0.0953: nine of these changes, of which
-# the lower quartile is −0.0953, the upper +0.0953, the distance 0.1906. So the fence lies at
-# ±(0.0953 + 3 · 0.1906) = ±0.667, a factor of 1.95.
+# From week to week the value alternately rises by a tenth and falls by an eleventh, which is ±0.0953 in logarithms.
+# The lower quartile of these nine changes is −0.0953, the upper one +0.0953, and their distance is 0.1906. So the
+# fence lies at ±(0.0953 + 3 · 0.1906) = ±0.667, a factor of 1.95.
 USUAL = [100_000.0, 110_000.0] * 5
 
 
@@ -246,7 +247,7 @@ def test_a_change_is_unusual_beyond_three_times_the_spread_of_such_days(then: fl
 
 
 def test_a_share_is_compared_in_points() -> None:
-    # Changes of ±2 points, quartiles at ±2: the fence lies at ±(2 + 3 · 4) = ±14 points.
+    # The changes are ±2 points and the quartiles, too, so the fence lies at ±(2 + 3 · 4) = ±14 points.
     usual = [0.20, 0.22] * 5
     assert not is_unusual(DAY, CTR, sundays("ctr", *usual, 0.22 + 0.135))
     assert is_unusual(DAY, CTR, sundays("ctr", *usual, 0.22 + 0.145))
@@ -256,14 +257,14 @@ def test_a_share_is_compared_in_points() -> None:
 
 
 def test_a_young_installation_says_nothing() -> None:
-    # Eight known changes beside the day's own are ten Sundays.
+    # Eight known changes besides the day's own need ten Sundays.
     assert is_unusual(DAY, VIEWS, sundays("views", *[100_000] * 9, 300_000))
     assert not is_unusual(DAY, VIEWS, sundays("views", *[100_000] * 8, 300_000))
     assert not is_unusual(DAY, VIEWS, sundays("views", 300_000))
 
 
 def test_days_that_are_missing_are_no_changes() -> None:
-    # Each missing day takes two changes away: eleven changes less two are nine, less four are seven.
+    # Each missing day removes two of the eleven changes: one missing day leaves nine of them, two leave seven.
     assert is_unusual(DAY, VIEWS, sundays("views", *[1e5] * 3, None, *[1e5] * 8, 3e5))
     assert not is_unusual(DAY, VIEWS, sundays("views", *[1e5] * 3, None, 1e5, None, *[1e5] * 6, 3e5))
     assert not is_unusual(DAY, VIEWS, sundays("views", *[1e5] * 11, None, 3e5))
@@ -277,10 +278,10 @@ def test_one_odd_day_among_the_past_ones_hides_nothing() -> None:
 
 
 def test_chance_alone_is_not_unusual_in_a_tiny_app() -> None:
-    # Nobody but three people; five instead of three is ln(6 / 4) = 0.41, less than 3 · √(1/6 + 1/4) = 1.94.
+    # Five instead of three is a change of ln(6 / 4) = 0.41, which is less than 3 · √(1/6 + 1/4) = 1.94.
     assert not is_unusual(DAY, VIEWS, sundays("views", *[3] * 12, 5))
     assert not is_unusual(DAY, VIEWS, sundays("views", *[0] * 12, 1))
-    # 900 instead of 300: ln(901 / 301) = 1.10, more than 3 · √(1/901 + 1/301) = 0.20.
+    # 900 instead of 300 is a change of ln(901 / 301) = 1.10, which is more than 3 · √(1/901 + 1/301) = 0.20.
     assert is_unusual(DAY, VIEWS, sundays("views", *[300] * 12, 900))
 
 
@@ -288,7 +289,7 @@ def test_chance_alone_is_not_unusual_in_a_tiny_app() -> None:
 
 
 def live(language: Language, silent: tuple[PartName, ...] = ()) -> str:
-    """The live metrics of a moment with ordinary spaces."""
+    """Return the text of the live metrics of a moment, with ordinary spaces."""
     earlier = {day: row for day, row in eight_days().items() if day.day in (15, 21)}
     days = {day: earlier[day] for day in compared(DAY)}
     moment = datetime(2026, 11, 22, 9, 5)

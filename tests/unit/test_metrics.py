@@ -1,8 +1,8 @@
 """Every place that writes out the list of metrics, the dimensions, the bucket or the week agrees with `pulse.metrics`.
 
-The SQL of Pulse is written out where it runs. Listed here is each statement and file that has to name all metrics or
-dimensions of a table. After an entry is added to `pulse.metrics`, the failures of this file are what is left to write.
-A statement that names metrics and is not listed here fails too, so that no place is forgotten.
+The SQL of Pulse is written out where it runs. This file lists each statement and file that has to name all metrics or
+dimensions of a table. After you add an entry to `pulse.metrics`, the tests that fail here show what is left to write.
+A statement that names metrics and is not listed here also makes a test fail, so that no place is forgotten.
 """
 
 import ast
@@ -31,7 +31,7 @@ ADDITIVE = [metric.column for metric in METRICS if metric.additive]
 
 
 def counts(part: str = "") -> list[str]:
-    """The counts of a user, which slices and days add up; of a part, or of all."""
+    """Return the counts of a user, which slices and days add up, for one part of the app or for all."""
     return [name for name in USERS if BY_COLUMN[name].unit == "count" and part in ("", BY_COLUMN[name].part)]
 
 
@@ -41,7 +41,7 @@ def live(part: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Place:
-    """A statement, or a whole file where `statement` is empty, and what it has to name."""
+    """A statement, or a whole file if `statement` is empty, and the names that it has to contain."""
 
     file: str
     statement: str
@@ -127,7 +127,7 @@ CHOSEN = {
 
 @cache
 def statements(file: str) -> list[tuple[str, str]]:
-    """The statements of a file, each with a name: cells and SQL strings, SQL statements, or the whole of it."""
+    """Return the statements of a file, each with a name: cells and SQL strings, SQL statements, or the whole file."""
     text = (ROOT / file).read_text()
     if file.endswith(".ipynb"):
         cells = [(number, "".join(cell["source"])) for number, cell in enumerate(json.loads(text)["cells"])]
@@ -144,7 +144,7 @@ def statements(file: str) -> list[tuple[str, str]]:
 
 
 def _strings(node: ast.AST) -> Iterator[str]:
-    """The texts in Python code, a formatted one as one text."""
+    """Yield the strings in Python code; an f-string counts as one string."""
     if isinstance(node, ast.JoinedStr):
         yield "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -155,7 +155,7 @@ def _strings(node: ast.AST) -> Iterator[str]:
 
 
 def named(text: str) -> set[str]:
-    """The words of a text, in which `CHART-views` is one, and `views` in it another."""
+    """Return the words of a text; `CHART-views` is one of them, and so is the `views` in it."""
     return {*re.findall(r"[\w-]+", text), *re.findall(r"\w+", text)}
 
 

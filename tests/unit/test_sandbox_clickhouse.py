@@ -48,7 +48,7 @@ def answer(url: str, sql: str | bytes = "", **params: str) -> str:
 
 
 def error(response: requests.Response) -> tuple[int, int]:
-    """The HTTP status and ClickHouse's code."""
+    """Return the HTTP status and ClickHouse's error code."""
     code = response.headers["X-ClickHouse-Exception-Code"]
     assert response.text.startswith(f"Code: {code}. DB::Exception: ")
     return response.status_code, int(code)

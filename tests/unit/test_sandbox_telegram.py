@@ -44,7 +44,7 @@ def get(server: telegram_stand_in.Server, path: str, **headers: str) -> httpx.Re
 
 
 def call(server: telegram_stand_in.Server, method: str, token: str = SANDBOX_TELEGRAM_TOKEN, **params: Any) -> Any:
-    """The answer of the Bot API, with any status."""
+    """Call the Bot API and return its answer, whatever the status."""
     answer = httpx.post(f"{server.url}/bot{token}/{method}", json=params, trust_env=False)
     found = answer.json()
     assert found["ok"] == answer.is_success
@@ -208,7 +208,7 @@ def test_limits_count_what_is_left_after_parsing_in_utf16_units(server: telegram
 @pytest.mark.parametrize(
     ("photo", "error"),
     [
-        (png(9000, 1001), "Photo_invalid_dimensions"),  # the client capitalizes
+        (png(9000, 1001), "Photo_invalid_dimensions"),  # the client capitalizes the text
         (png(21, 1), "Photo_invalid_dimensions"),
         (b"not a picture", "Image_process_failed"),
         (png() + bytes(MAX_PHOTO_BYTES), "is too big for a photo"),

@@ -160,7 +160,7 @@ def test_a_moment_is_local_unless_it_says_otherwise(text: str, moment: str) -> N
 CHANGES = {  # for each zone, when its clocks went forward and back
     "Europe/Berlin": ("2025-03-30T01:00Z", "2025-10-26T01:00Z"),
     "America/New_York": ("2025-03-09T07:00Z", "2025-11-02T06:00Z"),
-    "America/Havana": ("2025-03-09T05:00Z", "2025-11-02T05:00Z"),  # at midnight; to midnight
+    "America/Havana": ("2025-03-09T05:00Z", "2025-11-02T05:00Z"),  # forward at midnight; back to midnight
     "Australia/Lord_Howe": ("2025-10-04T15:30Z", "2025-04-05T15:00Z"),  # by half an hour
     "Pacific/Chatham": ("2025-09-27T14:00Z", "2025-04-05T14:00Z"),  # 12:45 ahead of UTC
     "Antarctica/Troll": ("2025-03-30T01:00Z", "2025-10-26T01:00Z"),  # by two hours
@@ -186,8 +186,8 @@ def test_a_moment_with_an_offset_is_exact_at_a_clock_change(timezone: str) -> No
 @pytest.mark.parametrize(
     ("now", "asked", "has_come"),
     [
-        ("2025-10-26T02:10+01:00", "2025-10-26T02:50+02:00", True),  # twenty minutes ago, by a clock now set back
-        ("2025-10-26T02:10+01:00", "2025-10-26T02:50", True),  # the first of the two
+        ("2025-10-26T02:10+01:00", "2025-10-26T02:50+02:00", True),  # twenty minutes ago, before the clock was set back
+        ("2025-10-26T02:10+01:00", "2025-10-26T02:50", True),  # the first of the two moments with this time
         ("2025-10-26T02:50+02:00", "2025-10-26T02:10+01:00", False),  # in twenty minutes
     ],
 )

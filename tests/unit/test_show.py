@@ -1,4 +1,4 @@
-"""What notebooks show is what people read: thousands, percent, days, dashes; messages as in the chat."""
+"""Notebooks show values as people read them: thousands, percent, days, dashes; and messages as in the chat."""
 
 from datetime import date
 from zoneinfo import ZoneInfo
@@ -32,14 +32,14 @@ def test_a_mixed_frame_is_shown_by_its_columns_however_it_is_turned() -> None:
 
 
 def test_a_row_is_shown_downwards_each_number_by_its_own_name() -> None:
-    row = pd.DataFrame({"users": [15210], "ctr": [0.2], "sent_per_received": [1.0]}).loc[0]  # floats by now
+    row = pd.DataFrame({"users": [15210], "ctr": [0.2], "sent_per_received": [1.0]}).loc[0]  # all floats now
     assert show.table(row)[""].to_dict() == {"users": "15,210", "ctr": "20.0 %", "sent_per_received": "1.00"}
 
 
 def test_numbers_of_rows_say_nothing_and_names_of_rows_stay() -> None:
     shown = show.table(pd.DataFrame({"n": [1000, 2]}))
     assert list(shown.index) == ["", ""]
-    some = pd.DataFrame({"n": range(70)}).tail(2)  # a part of the rows, with their numbers in the whole
+    some = pd.DataFrame({"n": range(70)}).tail(2)  # some of the rows, with their numbers in the whole frame
     assert list(show.table(some).index) == ["", ""]
     named = show.table(pd.DataFrame({"n": [1000, 2]}, index=[date(2026, 11, 22), date(2026, 11, 15)]))
     assert list(named.index) == ["Sun 22 Nov 2026", "Sun 15 Nov 2026"]

@@ -1,4 +1,4 @@
-"""The pure parts of sending: what rows of the ledger mean, the pace, chats, lengths."""
+"""The parts of sending that need no server: the meaning of the ledger's rows, the pace, chats, lengths."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ OLD, NEW = Content("old"), Content("new")
 
 
 def row(claim: str, step: int, state: str, seconds: float, action: str = "send", content: Content = OLD) -> Row:
-    """A row written so many seconds after noon; bids and claims hold for a minute."""
+    """Return a row written this many seconds after noon; bids and claims hold for a minute."""
     at = NOON + timedelta(seconds=seconds)
     return Row(KEY, claim, step, state, action, "-1", content, message_id=5, lease=60, at=at)  # type: ignore[arg-type]
 
@@ -45,7 +45,7 @@ def test_a_claim_without_an_end_is_unknown_but_a_bid_is_nothing() -> None:
     assert standing([row("a", 1, "bid", 0)], later).unknown is None
     lost = standing([row("a", 1, "bid", 0), row("a", 2, "claimed", 1)], later)
     assert lost.unknown is not None
-    assert lost.settles(NEW)  # whatever is to be sent: nobody may
+    assert lost.settles(NEW)  # whatever is to be sent, nobody may send it
 
 
 def test_an_attempt_that_failed_is_known_until_a_later_one_succeeds() -> None:
@@ -79,7 +79,7 @@ def test_an_edit_without_an_end_is_done_again() -> None:
 
 
 def test_the_last_step_of_a_claim_counts_whenever_it_was_written() -> None:
-    """A row given up on may arrive after the one that replaced it."""
+    """A row whose writer has given up may still arrive after the row that replaced it."""
     here = standing([row("a", 3, "withdrawn", 1), row("a", 2, "claimed", 2)], NOON + timedelta(hours=1))
     assert here.unknown is None
     assert here.rivals == ()
@@ -106,7 +106,7 @@ def test_claims_come_in_the_order_of_their_steps_whatever_the_servers_clock_says
 
 
 def test_an_end_without_its_claim_has_its_place_among_the_others() -> None:
-    """A chat that is configured by its new id sees of an earlier claim only what went there."""
+    """If a chat is configured by its new id, only those rows of an earlier claim are seen that went to the new id."""
     sent = row("a", 3, "sent", 0)
     assert standing([sent], NOON).turn == 2
     edited = [row("b", 3, "claimed", -5, "edit"), row("b", 4, "sent", -4, "edit", NEW)]
@@ -122,10 +122,10 @@ def test_the_operators_word_is_the_last() -> None:
 
 @dataclass(frozen=True)
 class Shuffled(Ledger):
-    """A ledger in memory in which everything takes a random number of turns.
+    """A ledger in memory in which everything takes a random number of turns of the event loop.
 
-    As in ClickHouse, a row is stamped before it becomes visible, so rows appear in another order than that of their
-    stamps; and once a write has returned, every later read sees it.
+    As in ClickHouse, a row gets its time before it becomes visible, so rows may appear in another order than that of
+    their times. Once a write has returned, every later read sees it.
     """
 
     dice: random.Random = field(default_factory=random.Random)
@@ -184,7 +184,7 @@ def test_never_two_at_once_whatever_the_order_of_events(
 
 
 class Clock:
-    """Time that passes only by sleeping."""
+    """A clock that moves on only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -197,7 +197,7 @@ class Clock:
 
 
 def minutes(recipients: list[str], recent: list[tuple[str, float]] | None = None) -> list[float]:
-    """When each message may go, in seconds from now."""
+    """Return when each message may be sent, in seconds from now."""
     clock = Clock()
     pace = Pace(Limits(), recent or [], clock, clock.sleep)
 
@@ -258,7 +258,7 @@ def test_a_text_is_as_long_as_telegram_counts_it(html: str, size: int) -> None:
         ("one two three", 13, "one two three"),
         ("one two three", 12, "one two…"),
         ("one two three", 8, "one two…"),
-        ("onetwothree", 8, "onetwot…"),  # nowhere better
+        ("onetwothree", 8, "onetwot…"),  # there is no better place
         ("one\ntwo three four", 15, "one\ntwo three…"),
         ("line one\nline two\nx", 18, "line one\nline two…"),
         ("<b>one <i>two three</i></b> four", 12, "<b>one <i>two…</i></b>"),
