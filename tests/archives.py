@@ -1,4 +1,4 @@
-"""Archives as runs write them, for tests that need many notebooks and no kernel."""
+"""Writes archives the way runs do, for tests that need many notebooks but no kernel."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def now() -> str:
 def notebook(
     outcome: str = "succeeded", after: str = manifest.GENESIS, started: str = "", place: str = "", **glued: Any
 ) -> str:
-    """An executed notebook that glued these values."""
+    """Returns an executed notebook that glued these values."""
     outputs = [
         {
             "output_type": "display_data",
@@ -66,14 +66,14 @@ def begin(root: Path, where: str, started: str = "") -> None:
 
 
 def end(root: Path, where: str, outcome: str, text: str, at: str = "") -> str:
-    """Record the end of a notebook, as a run does. Returns its SHA-256."""
+    """Record the end of a notebook, as a run does. Returns the notebook's SHA-256."""
     write(root / where, text)
     manifest.append(root, {**manifest.ending(outcome, text.encode()), "path": where, "at": at or now()})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def keep(root: Path, where: str, outcome: str = "succeeded", started: str = "", **glued: Any) -> str:
-    """Record a whole attempt, as a run does. Returns its SHA-256."""
+    """Record a whole attempt, as a run does. Returns the notebook's SHA-256."""
     after, started = manifest.head(root), started or now()
     begin(root, where, started)
     return end(root, where, outcome, notebook(outcome, after, started, place=where, **glued), started)

@@ -1,4 +1,4 @@
-"""What the tests share: the real parts they run against."""
+"""Fixtures that all tests share: the real servers and the browser that they run against."""
 
 import shutil
 import signal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-# As root it has no sandbox, and without a network it would go on asking its maker for updates.
+# As root, Chromium cannot use its sandbox; without a network, it would keep asking Google for updates.
 QUIET = (
     "--no-sandbox",
     "--disable-gpu",
@@ -29,15 +29,15 @@ QUIET = (
 )
 QUARTER, SHORT = 900, 5  # seconds
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it puts in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # else what the tests start would not hear Ctrl-C either
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell ignores SIGINT in its background jobs
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else processes that the tests start ignore it too
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Scheduling | None":
-    """A file's tests stay together, as `--dist loadfile` has it, and so do the files of `dashboards`.
+    """Keep each file's tests on one worker, as `--dist loadfile` does, and all files of `dashboards` on one worker.
 
-    They share a Superset, which takes half a minute to set up.
+    The tests of `dashboards` share a Superset, which takes half a minute to set up.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -54,10 +54,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Sche
 
 @pytest.hookimpl(tryfirst=True)  # before the test's fixtures
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let no day, hour or bucket end in the middle of a test that asks for the time: it waits and begins after that.
+    """Delay a test if a day, hour or bucket would end while it runs, since many tests ask for the current time.
 
-    They all end on a quarter of an hour, in every time zone. A test that takes longer than five seconds says so with
-    the marker `not_across`: how many seconds, and the local times that it may not run over.
+    Days, hours and buckets all end on a quarter of an hour, in every time zone. A test that takes longer than five
+    seconds has the marker `not_across`: how many seconds it takes, and the local times that it must not run across.
     """
     now = datetime.now(settings.load().zone)
     left = QUARTER - now.timestamp() % QUARTER
@@ -74,34 +74,34 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clickhouse_stand_in.Server]:
-    """The sandbox's ClickHouse on a free port, with a data folder of its own."""
+    """The sandbox's ClickHouse on a free port, with its own data folder."""
     with clickhouse_stand_in.running(tmp_path_factory.mktemp("clickhouse") / "data") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def telegram_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[telegram_stand_in.Server]:
-    """Telegram's stand-in on a free port, with a data folder of its own."""
+    """Telegram's stand-in on a free port, with its own data folder."""
     with telegram_stand_in.running(tmp_path_factory.mktemp("telegram")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def chats(telegram_server: telegram_stand_in.Server) -> Telegram:
-    """The stand-in's chats."""
+    """The chats of Telegram's stand-in."""
     return Telegram(telegram_server)
 
 
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """The system's Chromium without a window: pages as people see them.
+    """The system's Chromium, headless, for tests of what people see on a page.
 
-    For one module, since playwright's loop counts as running until it is closed: no test can call `asyncio.run`
-    meanwhile, which is how messages are sent.
+    The scope is one module: playwright's event loop counts as running until it is closed, and until then no test can
+    call `asyncio.run`, which is how messages are sent.
     """
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=30_000)  # what a page is to show may take a busy machine some seconds
+    expect.set_options(timeout=30_000)  # on a busy machine, a page may need some seconds
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
         pytest.skip("there is no Chromium on this machine; install the package chromium to see the pages tested")

@@ -1,4 +1,4 @@
-"""Published days that no notebook made: for tests of what reads them."""
+"""Publishes days without running the notebooks, for tests of the code that reads published days."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -9,16 +9,16 @@ from pulse.clickhouse import ClickHouse
 
 DIMENSIONS = ("os", "gender", "age")
 COUNTS = ("views", "likes", "messages_received", "messages_sent")
-DAYS_AN_INSERT = 90  # a server takes no more than 100 partitions in one insert
+DAYS_AN_INSERT = 90  # ClickHouse accepts at most 100 partitions in one insert
 
 User = Mapping[str, Any]
 
 
 def publish(db: ClickHouse, **tables: Iterable[Mapping[str, Any]]) -> None:
-    """Publish the days of these rows, each as a new load; a table that is not given has none of them.
+    """Publish the days of these rows, each day as a new load. A table that is not given gets no rows for these days.
 
     Args:
-        db: where the tables are.
+        db: the database with the tables.
         tables: the rows of `user_activity`, `dimension_activity` and `daily_metrics`, with their `event_date`.
     """
     load = uuid.uuid4().hex[:12]
@@ -40,7 +40,7 @@ def publish(db: ClickHouse, **tables: Iterable[Mapping[str, Any]]) -> None:
 
 
 def slices_of(users: Iterable[User], partners: int = 0) -> list[dict[str, Any]]:
-    """The rows of `dimension_activity` that these users make, each with so many partners."""
+    """Returns the rows of `dimension_activity` for these users, each row with this many partners."""
     found: dict[tuple[Any, str, str], dict[str, Any]] = {}
     for user in users:
         for dimension in DIMENSIONS:
@@ -57,7 +57,7 @@ def slices_of(users: Iterable[User], partners: int = 0) -> list[dict[str, Any]]:
 
 
 def metrics_of(day: date, users: Iterable[User]) -> dict[str, Any]:
-    """The row of `daily_metrics` that these users make."""
+    """Returns the row of `daily_metrics` for these users."""
     users = list(users)
     feed = [bool(user.get("feed_active")) for user in users]
     sent = [user.get("messages_sent", 0) for user in users]
