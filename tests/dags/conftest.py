@@ -1,4 +1,4 @@
-"""DAGs as Airflow loads them, in a home of their own."""
+"""Gives the tests of DAGs their own Airflow home."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from pulse.settings import ROOT
 
-# Before anything imports Airflow, which reads its configuration on import.
+# Set these before anything imports Airflow, which reads its configuration on import.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="pulse-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(ROOT / "dags")
@@ -16,5 +16,5 @@ os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(ROOT / "dags")
 
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
-    """Airflow's tables, in that home."""
+    """Create Airflow's tables in that home."""
     subprocess.run(["airflow", "db", "migrate"], check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""The archive's nightly proof, with the real ledger and the real chats behind it."""
+"""The archive's nightly proof, run together with the real ledger and chats."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ DAY = "2026-11-22"
 
 @pytest.fixture
 def root(clickhouse_server: Server, chats: Telegram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An archive with a report that was sent, in a world of its own."""
+    """An archive with a report that was sent, with its own database and chats."""
     monkeypatch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
     monkeypatch.setenv("PULSE_DATABASE", "proved")
     monkeypatch.setenv("PULSE_OUTPUT", str(tmp_path / "archive"))
@@ -41,7 +41,7 @@ def root(clickhouse_server: Server, chats: Telegram, tmp_path: Path, monkeypatch
 
 
 def deliver(root: Path, name: str = "report") -> None:
-    """Send what an archived notebook handed on, as a DAG does."""
+    """Send the report that an archived notebook made, as a DAG does."""
     path = str(root / place(name))
     DeliverOperator(task_id="deliver", report=name, event_date=DAY, path=path, chats="report").execute(RUN)
 
@@ -70,14 +70,14 @@ def test_each_nights_head_goes_to_the_alert_chat_and_the_next_proof_begins_there
     assert [each for _, each in proof.ledger(clickhouse.connect(), root).heads] == [head, manifest.head(root)]
     assert problems(root) == ""
 
-    # The end of the chain is cut off with its notebook, and nothing in the folder shows it.
+    # Cut off the end of the chain and remove its notebook: nothing in the folder shows it.
     path = root / manifest.NAME
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
     (root / place("later")).unlink()
     assert proof.verify(root).problems == []
     with pytest.raises(AirflowException, match=r"The archive is not as it was kept: .* noted on .* is gone"):
         tonight("2026-11-23")
-    tonight("2026-11-24")  # it was told once; by hand it is told as long as it is so
+    tonight("2026-11-24")  # the nightly proof reports it once; a proof by hand, as long as it lasts
     assert re.search("the entry .* noted on .* is gone", problems(root))
 
 
@@ -130,7 +130,7 @@ def test_a_forged_delivery_contradicts_the_ledger(root: Path, forged: dict[str, 
 
 
 def test_a_failed_delivery_forged_as_sent_contradicts_the_ledger(root: Path) -> None:
-    """The ledger knows the delivery as failed; a line by hand says that an earlier run had sent it."""
+    """The ledger has the delivery as failed; a forged line says that an earlier run had sent it."""
     keep(root, place("failing"), text="<b>1</b>", numbers=[])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TELEGRAM_REPORT_CHATS", "-4242")  # there is no such chat

@@ -1,4 +1,4 @@
-"""What every DAG keeps to, and when and for which day the daily ones run."""
+"""Rules that every DAG follows, and when and for which day the daily DAGs run."""
 
 import itertools
 import os
@@ -62,7 +62,7 @@ def test_a_dag_is_small_and_says_what_to_do_when_it_fails(path: Path, bag: Any) 
 def test_every_task_has_a_time_limit_and_a_retry(path: Path, bag: Any) -> None:
     for task in bag.dags[path.stem].tasks:
         assert task.execution_timeout, task.task_id
-        if isinstance(task, WaitForDay):  # deferred, in nobody's slot
+        if isinstance(task, WaitForDay):  # deferred, so it takes no worker slot
             assert timedelta(0) < task.execution_timeout - task.wait < timedelta(hours=1)
         else:
             assert task.execution_timeout <= timedelta(hours=2)
@@ -75,7 +75,7 @@ def test_every_dag_ends_with_a_task_that_reports_failures(path: Path, bag: Any) 
     dag = bag.dags[path.stem]
     (tell,) = [task for task in dag.tasks if isinstance(task, TellOperator)]
     assert tell.upstream_task_ids == {task.task_id for task in dag.tasks} - {tell.task_id}
-    assert tell.is_teardown  # it begins however the others ended, and what they came to stays the run's outcome
+    assert tell.is_teardown  # it runs however the others ended, and they alone decide the run's state
     assert not tell.on_failure_fail_dagrun
     assert tell.look
     assert tell.retries >= 3
@@ -87,7 +87,7 @@ def test_every_dag_ends_with_a_task_that_reports_failures(path: Path, bag: Any) 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
 def test_a_run_with_a_failed_task_is_a_failed_run(path: Path, bag: Any) -> None:
-    """Airflow judges by the last tasks alone: one that runs whatever came before it would hide a failure."""
+    """Airflow takes a run's state from its last tasks alone: a last task that always runs would hide a failure."""
     passed_on = {"all_success", "none_failed", "none_failed_min_one_success"}
     for task in bag.dags[path.stem].tasks:
         assert task.is_teardown or task.trigger_rule in passed_on, task.task_id
@@ -95,7 +95,7 @@ def test_a_run_with_a_failed_task_is_a_failed_run(path: Path, bag: Any) -> None:
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
 def test_every_template_is_in_a_templated_field(path: Path, bag: Any) -> None:
-    """A template in an attribute that Airflow does not render would be taken as it stands."""
+    """A template in an attribute that Airflow does not render would be used literally."""
     for task in bag.dags[path.stem].tasks:
         written = {name for name, value in vars(task).items() if isinstance(value, str) and "{{" in value}
         assert written <= set(task.template_fields), task.task_id
@@ -110,7 +110,7 @@ def test_notebook_tasks_pass_only_parameters_that_their_notebooks_have(path: Pat
 
 
 def test_parsing_the_dags_imports_no_data_library() -> None:
-    """Nothing but declarations: what is slow to import is not there when the DAGs are parsed."""
+    """DAG files only declare DAGs, so parsing them imports no library that is slow to import."""
     code = (
         "import runpy, sys\n"
         "slow = {'pandas', 'matplotlib', 'pandahouse', 'chdb', 'scrapbook', 'boto3', 'gcsfs', 'telegram'}\n"
@@ -136,7 +136,7 @@ def test_etl_runs_both_extracts_then_transform_then_load_then_the_refresh(etl: A
 
 def test_later_tasks_read_the_staging_tables_of_the_try_that_succeeded(etl: Any) -> None:
     class Instance:
-        """What Airflow gives a template of the task instance."""
+        """The part of Airflow's task instance that the templates use."""
 
         def __init__(self, number: int) -> None:
             self.try_number = number
@@ -162,7 +162,7 @@ def test_later_tasks_read_the_staging_tables_of_the_try_that_succeeded(etl: Any)
     whole = {"feed": "run of extract_feed", "messages": "run of extract_messages"}
     assert rendered("transform", 1)["extracts"] == rendered("load", 1)["extracts"] == whole
     assert rendered("load", 1)["run"] == rendered("load", 2)["run"] == "run of transform"
-    for allowed in (False, True):  # what the form says reaches the load too, which publishes the empty day
+    for allowed in (False, True):  # the form's choice also reaches the load, which publishes the empty day
         assert {rendered(task, 1, allowed)["allow_empty"] for task in ("extract_feed", "extract_messages", "load")} == {
             allowed
         }
@@ -193,7 +193,7 @@ def test_redash_runs_its_queries_again_after_the_load(
 
 
 def _intervals(dag: Any, first: datetime, count: int, timezone: str = "Europe/Berlin") -> list[Any]:
-    """The next data intervals from a moment on, as the scheduler would make them."""
+    """Returns the next data intervals from a moment on, as the scheduler would make them."""
     from airflow.timetables.base import TimeRestriction
     from airflow.timetables.interval import CronDataIntervalTimetable
 
@@ -223,7 +223,7 @@ def test_etl_runs_at_five_for_the_day_before_when_clocks_change(etl: Any, change
 CHANGES = [  # when clocks went forward, and back
     ("Europe/Berlin", "2025-03-30T01:00Z", "2025-10-26T01:00Z"),
     ("America/New_York", "2025-03-09T07:00Z", "2025-11-02T06:00Z"),
-    ("America/Havana", "2025-03-09T05:00Z", "2025-11-02T05:00Z"),  # at midnight; to midnight
+    ("America/Havana", "2025-03-09T05:00Z", "2025-11-02T05:00Z"),  # forward at midnight, back to midnight
     ("Australia/Lord_Howe", "2025-10-04T15:30Z", "2025-04-05T15:00Z"),  # by half an hour
     ("Pacific/Chatham", "2025-09-27T14:00Z", "2025-04-05T14:00Z"),  # at 2:45 and 3:45
     ("Antarctica/Troll", "2025-03-30T01:00Z", "2025-10-26T01:00Z"),  # by two hours
@@ -234,7 +234,7 @@ CHANGES = [  # when clocks went forward, and back
 def test_monitoring_runs_every_quarter_of_an_hour_when_clocks_change(
     bag: Any, monkeypatch: pytest.MonkeyPatch, timezone: str, forward: str, back: str
 ) -> None:
-    """And what it is told to look up to is that very moment, read back from the text that the notebook gets."""
+    """Its `as_of` is exactly the end of the interval, also when read back from the text that the notebook gets."""
     monkeypatch.setenv("PULSE_TIMEZONE", timezone)
     config = settings.load()
     for change in (forward, back):
@@ -270,8 +270,8 @@ def test_a_daily_dag_runs_once_a_day_at_its_hour_when_clocks_change(
     ("end", "day"),
     [
         (datetime(2026, 11, 22, 20, 59, tzinfo=UTC), "2026-11-21"),  # 23:59 in Moscow
-        (datetime(2026, 11, 22, 21, 0, tzinfo=UTC), "2026-11-22"),  # midnight there
-        (datetime(2026, 11, 23, 2, 0, tzinfo=UTC), "2026-11-22"),  # 05:00 there
+        (datetime(2026, 11, 22, 21, 0, tzinfo=UTC), "2026-11-22"),  # midnight in Moscow
+        (datetime(2026, 11, 23, 2, 0, tzinfo=UTC), "2026-11-22"),  # 05:00 in Moscow
     ],
 )
 def test_the_event_date_is_the_local_day_before(end: datetime, day: str) -> None:
@@ -334,7 +334,7 @@ def test_retention_cleans_clickhouse_and_says_what_stops_it(
     clean = CleanTablesOperator(task_id="clean_tables")
     monkeypatch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
     monkeypatch.setenv("PULSE_DATABASE", "cleaned")
-    assert clean.execute({}) == []  # before the first run of all
+    assert clean.execute({}) == []  # before the very first run
     db = clickhouse.connect()
     db.execute("insert into verdicts (bucket) select now() - interval 200 day")
     (dropped,) = clean.execute({})

@@ -1,4 +1,4 @@
-"""What a notebook hands on, as deliver tasks take it: what cannot be sent is one sentence and holds nothing back."""
+"""Deliver tasks send a notebook's results: an error in one is reported in one sentence and the others are sent."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ RUN = {"dag_run": SimpleNamespace(run_id="by hand")}
 
 @pytest.fixture(autouse=True)
 def outside(clickhouse_server: Server, chats: Telegram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the tasks talk to, by the settings that they read; gives the chat."""
+    """Set up everything that the tasks talk to, through their settings. Returns the chat."""
     chat = chats.new_chat()
     monkeypatch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
     monkeypatch.setenv("PULSE_DATABASE", "handed")
@@ -29,7 +29,7 @@ def outside(clickhouse_server: Server, chats: Telegram, tmp_path: Path, monkeypa
 
 
 def archived(folder: Path, **handed: Any) -> str:
-    """An executed notebook that handed these on."""
+    """Write an executed notebook that glued these values. Returns its path."""
     cell = nbformat.v4.new_code_cell("cells.glue(…)")
     for name, value in handed.items():
         scrap = {"name": name, "data": value, "encoder": "json", "version": 1}

@@ -1,4 +1,4 @@
-"""Rows that came after their day was published are told to the alert chat: once, and as what they are."""
+"""Rows that arrive after their day was published are reported to the alert chat once, as late data."""
 
 from datetime import date
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ def test_late_data_is_reported_once_and_the_message_is_kept_up_to_date(
 
         etl.feed((1, "view", f"{BEFORE} 23:00", *IOS), (1, "view", f"{BEFORE} 23:30", *IOS))
         for _ in range(2):
-            reconcile()  # the day itself agrees with its source; an earlier one does not
+            reconcile()  # the day itself agrees with its source; an earlier day does not
             (told,) = chats.messages(on_call)
         assert told["text"] == (
             "Late data for 8 March. Rows in the source since the day was published: feed_actions +2. "
@@ -53,7 +53,7 @@ def test_late_data_is_reported_once_and_the_message_is_kept_up_to_date(
         )
         reconcile()
         messages = chats.messages(on_call)
-        assert len(messages) == 2  # one a day
+        assert len(messages) == 2  # one message per event date
         assert "feed_actions +2, message_actions −1. " in messages[0]["text"]
         assert messages[1]["text"].startswith("Late data for 12 March. ")
         assert "message_actions −1. " in messages[1]["text"]

@@ -1,4 +1,4 @@
-"""The monitoring's DAG over a planted outage: found, told once, edited while it lasts, over, and all in the chat."""
+"""The monitoring DAG over a planted outage: one alert, edited while the outage lasts, and a reply when it is over."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def _at(clock: str) -> datetime:
 def outside(
     airflow_database: None, clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ClickHouse]:
-    """An app that loses nearly all of its messages from 13:00 to 14:00, and everything that the DAG talks to."""
+    """An app that loses nearly all messages from 13:00 to 14:00, and what the DAG talks to. Yields the database."""
     fill(clickhouse_server, App(ZONE, "lossy_app", events_per_day=200_000), until=DAY + timedelta(days=1), days=22)
     ClickHouse(clickhouse_server.url, "lossy_app", ZONE).execute(
         "alter table lossy_app.message_actions delete "
@@ -51,16 +51,16 @@ def outside(
 
 
 def _tick(clock: str, **parameters: Any) -> str:
-    """One run of the DAG as of a moment of the day; gives how it ended."""
+    """Run the DAG as of a time of the day. Returns the run's state."""
     from airflow.dag_processing.dagbag import DagBag
 
     dag: Any = DagBag(dag_folder=str(settings.ROOT / "dags" / "monitoring.py")).dags["monitoring"]
     for task in dag.tasks:
         task.retries = 0
-    dag.get_task("tell").look = False  # at other runs: test_telling.py
+    dag.get_task("tell").look = False  # test_telling.py tests the look at other runs
     few = {"history_days": 21, "late_hours": 2.0, "useful_minutes": 10**9}
     dag.get_task("anomalies").parameters |= few | parameters
-    # The form's moment counts for the notebook, the run's own for what is told once a day.
+    # The notebook uses the form's `as_of`; reporting once a day goes by the run's own date.
     return str(dag.test(logical_date=_at(clock) - timedelta(hours=1), run_conf={"as_of": _at(clock).isoformat()}).state)
 
 
@@ -72,7 +72,7 @@ def test_an_outage_is_one_alert_that_is_edited_and_replied_to(outside: ClickHous
     assert alert["text"].startswith("🔴 ")
     assert "since 13:00" in alert["text"]
 
-    assert _tick("13:20") == "success"  # again: nothing new
+    assert _tick("13:20") == "success"  # the same again: nothing new
     (same,) = chats.messages(on_call)
     assert same["text"] == alert["text"]
 

@@ -1,4 +1,4 @@
-"""NotebookOperator refuses what would have no effect; what it takes has one."""
+"""NotebookOperator refuses arguments that would have no effect; those that it accepts have one."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The DAGs that send, run by Airflow in one process against the sandbox: late, then there, then corrected."""
+"""The DAGs that send, run by Airflow in one process with the sandbox: a report is late, then sent, then corrected."""
 
 import asyncio
 import hashlib
@@ -37,7 +37,7 @@ METRICS = {
 def outside(
     airflow_database: None, clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ClickHouse]:
-    """Everything that the DAG talks to, by the settings that it reads; gives the database."""
+    """Set up everything that the DAG talks to, through its settings. Yields the database."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
         patch.setenv("PULSE_DATABASE", "reported")
@@ -52,18 +52,18 @@ def outside(
 
 
 def _dag(name: str) -> Any:
-    """A DAG of the project, whose tasks are tried once."""
+    """Load a DAG of the project, with its tasks' retries switched off."""
     from airflow.dag_processing.dagbag import DagBag
 
     dag: Any = DagBag(dag_folder=str(settings.ROOT / "dags" / f"{name}.py")).dags[name]
     for task in dag.tasks:
         task.retries = 0
-    dag.get_task("tell").look = False  # at other runs: test_telling.py
+    dag.get_task("tell").look = False  # test_telling.py tests the look at other runs
     return dag
 
 
 def _run(day: date, *, wait: float = 0.5, wait_longer: float = 0.5) -> Any:
-    """One run of the daily report for a day, whose waits are this many seconds."""
+    """Run the daily report for a day, with its two waits limited to this many seconds."""
     dag = _dag("daily_report")
     dag.get_task("wait_for_day").wait = timedelta(seconds=wait)
     dag.get_task("wait_longer").wait = timedelta(seconds=wait_longer)
@@ -71,7 +71,7 @@ def _run(day: date, *, wait: float = 0.5, wait_longer: float = 0.5) -> Any:
 
 
 def _publish(db: ClickHouse, day: date) -> None:
-    """Publish a day whose tables agree: ten in the feed, of whom four wrote, and two who only wrote."""
+    """Publish a day whose tables agree: ten users in the feed, four of whom wrote messages, and two who only wrote."""
     users: list[dict[str, Any]] = [
         {"event_date": day, "user_id": str(user), "os": "unknown", "gender": "unknown", "age": "unknown"}
         | ({"feed_active": True, "views": 20, "likes": 4} if user < 10 else {})
@@ -145,9 +145,9 @@ def test_a_late_notice_is_sent_once_the_failure_reported_and_the_report_follows(
     assert corrected["id"] == report["id"]
     assert "views 200 → 250, CTR 20.0% → 16.0%" in corrected["text"]
 
-    # The slices still say what they said: that is told, once the report is out.
+    # The slices still have the old number; this is reported after the report was sent.
     assert _states(corrected_run)["reconcile"] == "failed"
-    (disagreement,) = chats.messages(on_call)  # once for an event date: the message says what is wrong now
+    (disagreement,) = chats.messages(on_call)  # one message per event date, edited to say what is wrong now
     assert disagreement["id"] == alarm["id"]
     assert "daily_report.reconcile failed" in disagreement["text"]
     assert "views is 250 in daily_metrics, 200 in dimension_activity by os" in disagreement["text"]
@@ -219,7 +219,7 @@ def test_pulse_daily_ends_with_the_reason_when_the_day_fails(outside: ClickHouse
     environment = {**os.environ, "PULSE_OUTPUT": "/proc/pulse"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
-    last = done.stderr.splitlines()[-2:]  # one of each extract
+    last = done.stderr.splitlines()[-2:]  # one line per extract
     assert last[0].startswith("etl failed for 2020-01-01: The archive cannot keep /proc/pulse/etl/2020-01-01/")
     assert last[1].endswith("(No such file or directory); make room or make it writable, or set PULSE_OUTPUT.")
 
@@ -287,11 +287,11 @@ def test_a_trigger_with_a_silent_server_does_not_block_other_triggers(
     async def beside_each_other(silent: socket.socket) -> None:
         monkeypatch.setenv("CLICKHOUSE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         stuck = asyncio.create_task(first_event(datetime.now(UTC)))
-        connection, _ = await asyncio.to_thread(silent.accept)  # it has asked
+        connection, _ = await asyncio.to_thread(silent.accept)  # the trigger has sent its request
         monkeypatch.setenv("CLICKHOUSE_URL", real)
         assert (await first_event(datetime.now(UTC) + timedelta(minutes=5))).payload is True
         assert not stuck.done()
-        assert (await stuck).payload is False  # given up
+        assert (await stuck).payload is False  # it has given up
         connection.close()
 
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -1,4 +1,4 @@
-"""What the last task of a DAG tells: of its own run, of runs that could not tell, and of those that never were."""
+"""The last task of a DAG reports failures of its own run and of runs that could not report, and missing runs."""
 
 import os
 import shutil
@@ -22,14 +22,14 @@ from pulse.archive import index
 def outside(
     airflow_database: None, clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Everything that the DAGs talk to, without a source: whatever reads it fails."""
+    """Set up what the DAGs talk to, except the app's database: tasks that read it fail."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLICKHOUSE_URL", clickhouse_server.url)
         patch.setenv("PULSE_DATABASE", "told")
         patch.setenv("PULSE_SOURCE_DATABASE", "no_such_app")
         patch.setenv("PULSE_OUTPUT", str(tmp_path_factory.mktemp("archive")))
         patch.setenv("TELEGRAM_API_URL", chats.server.url)
-        # A test that ran a DAG before may have put all of them there as they are at first: switched off.
+        # A DAG is paused when it is first stored in Airflow's database, and an earlier test may have stored them all.
         unpause = ["dags", "unpause", "--yes", "--treat-dag-id-as-regex", ".*"]
         for words in (["dags", "reserialize"], unpause):
             subprocess.run(["airflow", *words], check=True, capture_output=True)
@@ -39,7 +39,7 @@ def outside(
 
 @pytest.fixture
 def on_call(outside: Server, chats: Telegram, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The alert chat of one test."""
+    """The alert chat for one test."""
     chat = chats.new_chat()
     monkeypatch.setenv("TELEGRAM_ALERT_CHATS", chat)
     return chat
@@ -56,7 +56,7 @@ def _dag(name: str, look: bool = False) -> Any:
 
 
 def _failing(name: str) -> Any:
-    """A DAG whose notebooks are refused before a kernel starts, for tests in which it does not matter why it fails."""
+    """Load a DAG whose notebooks are refused before a kernel starts, for tests where any failure will do."""
     from pulse.orchestration.operators import NotebookOperator
 
     dag = _dag(name)
@@ -67,13 +67,13 @@ def _failing(name: str) -> Any:
 
 
 def _look() -> None:
-    """A run of a DAG that has nothing to tell of itself, and looks."""
+    """Run a DAG that has nothing to report about itself, but looks at other runs."""
     run = _dag("retention", look=True).test(mark_success_pattern="thin|verify")
     assert {each.task_id: str(each.state) for each in run.get_task_instances()}["tell"] == "success"
 
 
 def _was(dag: str, run_after: datetime, interval: tuple[datetime, datetime], state: str = "success") -> None:
-    """A run that the scheduler made, as Airflow's database has it."""
+    """Add a scheduled run to Airflow's database."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from airflow.utils.types import DagRunType
@@ -100,7 +100,7 @@ def _etl_of(day: date, state: str = "success") -> None:
 
 
 def _forget() -> None:
-    """Nothing has run, and nothing was told."""
+    """Delete all runs and all records of what was reported."""
     from airflow.models import Variable
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
@@ -119,7 +119,7 @@ def no_runs(outside: Server) -> Iterator[None]:
 
 def test_a_failed_etl_is_reported_once_for_an_event_date(on_call: str, chats: Telegram) -> None:
     days = [settings.load().event_day("yesterday") - timedelta(days=20)]
-    for dag in (_failing("etl"), _dag("etl")):  # the later failure is what the message says
+    for dag in (_failing("etl"), _dag("etl")):  # the message shows the later failure
         assert str(dag.test(run_conf={"event_date": str(days[0])}).state) == "failed"
     told = chats.messages(on_call)
     assert len(told) == 1
@@ -156,7 +156,7 @@ def test_a_failure_of_the_ledger_itself_is_reported(
     assert told["text"].startswith("monitoring.anomalies failed: ")
     assert "No ClickHouse server answers" in told["text"]
     assert "hush" not in told["text"]
-    _look()  # the ledger is back, and does not know that it was told
+    _look()  # the ledger answers again, but does not know that this was reported
     assert len(chats.messages(on_call)) == 1
 
 
@@ -164,7 +164,7 @@ def test_a_failure_of_the_ledger_itself_is_reported(
 def test_failures_while_ledger_and_telegram_are_down_are_reported_afterwards_once(
     on_call: str, chats: Telegram, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """As when the network is gone: it is told once it is back, to each chat once, and each of several days."""
+    """As in a network outage: afterwards, the failure of each day is reported once to each chat."""
     other = chats.new_chat()
     yesterday = settings.load().event_day("yesterday")
     days = [yesterday - timedelta(days=n) for n in range(number)][::-1]
@@ -177,7 +177,7 @@ def test_failures_while_ledger_and_telegram_are_down_are_reported_afterwards_onc
                 cut.setenv("TELEGRAM_API_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
                 run = _failing("etl").test(run_conf={"event_date": str(day)})
                 assert {each.task_id: str(each.state) for each in run.get_task_instances()}["tell"] == "failed"
-        patch.setenv("TELEGRAM_ALERT_CHATS", f"{on_call},-4242")  # one of which there is not
+        patch.setenv("TELEGRAM_ALERT_CHATS", f"{on_call},-4242")  # the second chat does not exist
         for day in days:
             _failing("etl").test(run_conf={"event_date": str(day)})
         patch.setenv("TELEGRAM_ALERT_CHATS", f"{on_call},{other}")
@@ -185,7 +185,7 @@ def test_failures_while_ledger_and_telegram_are_down_are_reported_afterwards_onc
             run = _failing("etl").test(run_conf={"event_date": str(day)})
             assert {each.task_id: str(each.state) for each in run.get_task_instances()}["tell"] == "success"
     monkeypatch.setenv("TELEGRAM_ALERT_CHATS", f"{on_call},{other}")
-    _look()  # the ledger is back, and does not know that they were told
+    _look()  # the ledger answers again, but does not know that these were reported
     for chat in (on_call, other):
         told = [message["text"].partition("\n")[0] for message in chats.messages(chat)]
         assert told == [f"etl failed for {day:%-d %B}" for day in days]
@@ -256,7 +256,7 @@ def test_a_run_that_airflow_stopped_is_reported_by_the_next_run(on_call: str, ch
 def test_a_missing_day_is_reported_once_unless_it_was_run_by_hand(on_call: str, chats: Telegram) -> None:
     yesterday = settings.load().event_day("yesterday")
     days = [yesterday - timedelta(days=n) for n in (5, 4, 3, 2)]
-    _etl_of(days[0])  # here the schedule begins, as far as anybody knows
+    _etl_of(days[0])  # the first known run of the schedule
     _etl_of(days[3])
     _etl_of(yesterday - timedelta(days=1))
     by_hand = Path(settings.load().output) / "etl" / str(days[1]) / "by_hand" / "load.1.ipynb"
@@ -269,7 +269,7 @@ def test_a_missing_day_is_reported_once_unless_it_was_run_by_hand(on_call: str, 
     assert len(missing) == 1
     assert "trigger the DAG with that date" in missing[0]
     assert not any(f"for {day:%-d %B}" in text for day in (days[0], days[1], days[3]) for text in told)
-    # Yesterday's run is there from 05:00 on, or is not due yet; a quarter of an hour later it is missing.
+    # Yesterday's run is due at 05:00; it counts as missing from a quarter of an hour later.
     due = datetime.now(settings.load().zone).time() >= datetime.min.time().replace(hour=5, minute=15)
     assert len(told) == 1 + due
 
@@ -291,7 +291,7 @@ def test_a_frequent_dag_that_has_stopped_running_is_reported(on_call: str, chats
 
 
 def _attempt(path: Path, code: str) -> None:
-    """Run a notebook of one cell in a process of its own, and wait until it is over."""
+    """Run a one-cell notebook in its own process, and wait until it ends."""
     import nbformat
 
     source = path.parent / "source.txt"
@@ -310,7 +310,7 @@ def _attempt(path: Path, code: str) -> None:
 
 
 def test_an_attempt_that_was_killed_unnoticed_is_settled_by_the_next_run(on_call: str) -> None:
-    """Killed with its whole process, in a run that Airflow knows as over."""
+    """The attempt was killed with its whole process, in a run that Airflow lists as finished."""
     root = Path(settings.load().output)
     day = settings.load().event_day("yesterday") - timedelta(days=30)
     run = _failing("live_metrics").test()

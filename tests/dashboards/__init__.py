@@ -1,1 +1,1 @@
-"""Superset and Redash: real, where a package registry has them. The servers below are shared by the folder's tests."""
+"""Tests of Superset and Redash, each real where a package registry has it. The tests of this folder share servers."""

@@ -1,4 +1,4 @@
-"""Fourteen published months, read by a real Superset."""
+"""Fixtures: fourteen published months, and a real Superset that reads them."""
 
 import random
 import subprocess
@@ -15,7 +15,7 @@ from pulse_sandbox import clickhouse_stand_in, superset_server
 from pulse import clickhouse, schema, settings
 
 DAYS = 430
-WITH_USERS = 200  # how many days back the day is that has users too
+WITH_USERS = 200  # the day this many days back also has users
 VALUES = {
     "os": ["iOS", "Android", "unknown"],
     "gender": ["female", "male", "unknown"],
@@ -27,7 +27,7 @@ COUNTED = ["views", "likes", "messages_received", "messages_sent", "users_receiv
 
 @dataclass(frozen=True)
 class Published:
-    """What the target tables hold: rows by day, and by day, dimension and value."""
+    """The content of the target tables: rows by day, and rows by day, dimension and value."""
 
     server: clickhouse_stand_in.Server
     daily: pd.DataFrame
@@ -35,18 +35,18 @@ class Published:
 
     @property
     def day(self) -> date:
-        """The last day of which there is anything."""
+        """The last published day."""
         return self.daily.index.max().date()
 
     @property
     def db(self) -> clickhouse.ClickHouse:
-        """Where they are, for the user who may do everything."""
+        """The database with the tables, as the user who has all rights."""
         return clickhouse.ClickHouse(self.server.url, "pulse", settings.load().zone)
 
 
 @pytest.fixture(scope="package")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
-    """Fourteen months of days in a sandbox whose reader may read them, each with numbers that no other day has."""
+    """Fourteen months in a sandbox whose reader may read them; each day has numbers that no other day has."""
     chance = random.Random(1)  # noqa: S311
     last = settings.load().event_day("yesterday")
     daily: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
             for place, value in enumerate(values):
                 counts = {name: parts[name][place] if name in parts else chance.randint(0, 9999) for name in COUNTED}
                 slices.append({"event_date": day, "dimension": dimension, "dimension_value": value, **counts})
-    # One day has users too, and everything else of it is what they did.
+    # One day also has users, and its other numbers are computed from them.
     day = str(last - timedelta(days=WITH_USERS))
     users = [_user(day, number, chance) for number in range(2_000)]
     daily[WITH_USERS] = metrics_of(last - timedelta(days=WITH_USERS), users) | {"event_date": day}
@@ -79,7 +79,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
 
 @pytest.fixture(scope="package")
 def superset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[superset_server.Server]:
-    """A Superset that was set up a moment ago."""
+    """A freshly set up Superset."""
     subprocess.run(["make", ".superset/.installed"], cwd=settings.ROOT, check=True, capture_output=True)
     with superset_server.running(tmp_path_factory.mktemp("superset")) as server:
         yield server
@@ -87,12 +87,12 @@ def superset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[superset_serv
 
 @pytest.fixture
 def config(published: Published, superset: superset_server.Server) -> settings.Settings:
-    """The settings of somebody who has both."""
+    """The settings for this ClickHouse and this Superset."""
     return settings.load(**environment(published, superset))
 
 
 def environment(published: Published, superset: superset_server.Server) -> dict[str, str]:
-    """The settings as variables."""
+    """The same settings as environment variables."""
     return {
         "CLICKHOUSE_URL": published.server.url,
         "CLICKHOUSE_READER_URL": published.server.reader_url,
@@ -104,14 +104,14 @@ def environment(published: Published, superset: superset_server.Server) -> dict[
 
 
 def unpublish(db: clickhouse.ClickHouse, day: date) -> None:
-    """Take a day out of what dashboards read."""
+    """Remove a day from what dashboards read."""
     db.execute(
         "alter table pulse.publications delete where event_date = {day:Date} settings mutations_sync = 1", day=day
     )
 
 
 def _user(day: str, number: int, chance: random.Random) -> dict[str, Any]:
-    """Somebody who reads, writes, or only gets messages."""
+    """A user who reads the feed, writes messages, does both, or only receives messages."""
     reads, writes = chance.choice([(True, False), (True, True), (False, True), (False, False)])
     return {
         "event_date": day,
@@ -126,7 +126,7 @@ def _user(day: str, number: int, chance: random.Random) -> dict[str, Any]:
 
 
 def _split(total: int, parts: int, chance: random.Random) -> list[int]:
-    """Numbers that add up to a total."""
+    """Split a total into random numbers that add up to it."""
     cuts = sorted(chance.randint(0, total) for _ in range(parts - 1))
     return [end - start for start, end in zip([0, *cuts], [*cuts, total], strict=True)]
 

@@ -1,11 +1,13 @@
 """A stand-in for Redash's REST interface: the documented shapes, ids, drafts, versions and conflicts, kept in memory.
 
-Queries run on a real ClickHouse in Redash's way: a POST with the credentials and `default_format=JSON` in the address,
-the statement ending in `FORMAT JSON`, 64-bit integers as texts that become numbers again; several statements of one
-query share a session, which must exist for all but the first. Answers are kept by the query's text without white space
-and `/* */` comments, and answer the same text again unless `max_age` is 0; nothing throws them away. A fork of a query
-takes its options along, that of a dashboard does not. Lists have no visualizations; a page after the last is an error.
-It proves our client, not Redash.
+Queries run on a real ClickHouse the way Redash runs them: a POST with the credentials and `default_format=JSON` in the
+URL, with `FORMAT JSON` after the statement. 64-bit integers arrive as strings and are turned back into numbers. Several
+statements of one query share a session, which must exist for all but the first. Results are cached by the query's text
+without white space and `/* */` comments. The same text gets the cached result unless `max_age` is 0; the cache never
+expires. A fork of a query copies its options, a fork of a dashboard does not. Lists contain no visualizations, and a
+page after the last is an error.
+
+Tests against this stand-in check our client, not Redash.
 """
 
 import copy
@@ -35,7 +37,7 @@ SECRET = "--------"  # noqa: S105
 
 
 class Redash:
-    """What a Redash holds, and a count of what was changed in it."""
+    """The content of a Redash, and a count of the changes made to it."""
 
     def __init__(self, version: str = "26.8.0") -> None:
         self.version = version
@@ -53,7 +55,7 @@ class Redash:
 
     @property
     def columns(self) -> int:
-        """How many columns a dashboard's grid has."""
+        """The number of columns in a dashboard's grid."""
         return 12 if tuple(map(int, self.version.split(".")[:2])) >= (25, 8) else 6
 
     @contextmanager
@@ -210,7 +212,7 @@ class Redash:
         return JSONResponse({"job": job})
 
     async def _job(self, request: Request) -> Response:
-        """Queued when it was asked for, started at the first look, and over at the second."""
+        """A job is queued when it is requested, started at the first poll, and finished at the second."""
         job = self.jobs[request.path_params["id"]]
         if job["status"] == 2:
             try:
@@ -230,7 +232,7 @@ class Redash:
         return JSONResponse({"query_result": _shown(self.results[request.path_params["id"]])})
 
     def _hash(self, text: str) -> str:
-        """What an answer is kept by."""
+        """Returns the key under which a result is cached."""
         text = "".join(re.sub(r"/\*.*?\*/", "", text).split())
         return hashlib.md5((text if self.columns == 12 else text.lower()).encode()).hexdigest()  # noqa: S324
 
@@ -281,7 +283,7 @@ class Redash:
         return JSONResponse(self.dashboards[new["id"]])
 
     def _page(self, request: Request, items: dict[int, Item]) -> Response:
-        """A page of what has all the tags asked for."""
+        """Returns a page of the items that have all the requested tags."""
         tags = set(request.query_params.getlist("tags"))
         found = [each for each in items.values() if tags <= set(each["tags"])]
         page, size = int(request.query_params.get("page", 1)), int(request.query_params.get("page_size", 25))
@@ -295,13 +297,13 @@ class Redash:
         return JSONResponse({"count": len(found), "page": page, "page_size": size, "results": shown})
 
     def everything(self) -> Item:
-        """A copy of all it holds."""
+        """Returns a copy of all its content."""
         kinds = ("sources", "queries", "visualizations", "dashboards", "widgets")
         return copy.deepcopy({kind: getattr(self, kind) for kind in kinds})
 
 
 def run(options: Item, text: str) -> Item:
-    """The columns and rows of a query, as Redash gets them from ClickHouse.
+    """Run a query on ClickHouse as Redash does. Returns its columns and rows.
 
     Raises:
         RuntimeError: with the server's message.

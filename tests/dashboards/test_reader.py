@@ -1,4 +1,4 @@
-"""The ClickHouse user of dashboards: what is documented, and what the sandbox's may do."""
+"""The ClickHouse user for dashboards: its documented grants, and the rights of the sandbox's own."""
 
 import re
 from urllib.parse import urlsplit
@@ -26,7 +26,7 @@ def _granted() -> set[str]:
 
 
 def test_what_is_granted_is_what_dashboards_read(published: Published) -> None:
-    """Every name after a `from` or a `join` in their definitions, but for their own steps."""
+    """What dashboards read is every name after a `from` or a `join` in their definitions, except for their own CTEs."""
     texts = [path.read_text() for path in (settings.ROOT / "dashboards").rglob("*.yaml")]
     read = {name for text in texts for name in re.findall(r"\b(?:from|join) ([a-z_]+)\b", text)}
     there = set(published.db.read("select name from system.tables where database = 'pulse'")["name"])
@@ -40,13 +40,13 @@ def test_the_sandboxs_reader_may_do_the_same_and_no_more(published: Published) -
     for table in published.db.read("select name from system.tables where database = 'pulse'")["name"]:
         if table in _granted():
             assert reader.value(f"select count() >= 0 from {table}")  # noqa: S608
-        elif table != "bucket_history":  # a view that wants parameters
+        elif table != "bucket_history":  # a view that needs parameters
             with pytest.raises(ClickHouseError) as refused:
                 reader.value(f"select count() from {table}")  # noqa: S608
             assert refused.value.code == 497
     laid_down = re.search(r"^settings (.+);", READER, re.MULTILINE)
     assert laid_down
-    address = urlsplit(published.server.reader_url)  # asked as Redash does, which lays down no settings of its own
+    address = urlsplit(published.server.reader_url)  # query as Redash does, which sends no settings of its own
     who = {"user": address.username, "password": address.password, "dbname": "pulse"}
     for name, value in (each.split(" = ") for each in laid_down[1].split(", ")):
         asked = f"select value from system.settings where name = '{name}'"  # noqa: S608

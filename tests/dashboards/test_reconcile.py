@@ -1,4 +1,4 @@
-"""One number, every surface: the tables, the archived report, a real Superset and Redash's stand-in, side by side."""
+"""All surfaces show the same numbers: the tables, the archived report, a real Superset and Redash's stand-in."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ NOTEBOOK = settings.ROOT / "notebooks" / "reports" / "daily_report.ipynb"
 
 @pytest.fixture(scope="module")
 def day(published: Published) -> date:
-    """The day that has users; no other test looks at it, and it is changed here."""
+    """The day that has users. Tests in this file change it; no others use it."""
     return published.day - timedelta(days=WITH_USERS)
 
 
@@ -39,7 +39,7 @@ def tool() -> Iterator[Redash]:
 def variables(
     published: Published, superset: Server, tool: Redash, day: date, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """Everything installed, and the day's report in the archive."""
+    """Install both dashboards and archive the day's report. Returns the settings as environment variables."""
     output = tmp_path_factory.mktemp("archive")
     given = {
         **environment(published, superset),
@@ -62,7 +62,7 @@ def config(variables: dict[str, str]) -> settings.Settings:
 
 @pytest.fixture(scope="module")
 def only_redash(config: settings.Settings) -> settings.Settings:
-    """Superset takes five seconds to answer: it is asked where the test is about it."""
+    """Settings without Superset, which takes five seconds to answer, so that only tests about it ask it."""
     return config.model_copy(update={"superset_url": ""})
 
 
@@ -78,7 +78,7 @@ def _install(config: settings.Settings) -> None:
 
 def test_every_surface_has_the_same_numbers(config: settings.Settings, day: date, published: Published) -> None:
     assert reconcile(day, config) == ["user_activity", "dimension_activity", "the report", "Superset", "Redash"]
-    # Not because nothing was found: both tools have the numbers that were written.
+    # They do not agree just because nothing was found: both tools show the numbers that were written.
     row = published.daily.loc[pd.Timestamp(day)]
     found = {name: value for _, numbers in redash.shown(config, day) for name, value in numbers.items()}
     for numbers in (superset.numbers(config, day), found):
@@ -107,7 +107,7 @@ def test_a_table_that_differs_is_told_for_every_surface_that_shows_it(
         for where in ("dimension_activity by os", "dimension_activity by gender", "dimension_activity by age"):
             assert f"views is {views + 1:,} in daily_metrics, {views:,} in {where}" in said
         assert f"{spaced} in the report" in said
-        assert f"{views:,} in Superset" not in said  # it reads the same table
+        assert f"{views:,} in Superset" not in said  # Superset reads the same table
     finally:
         _set(published, day, views)
 
@@ -149,7 +149,7 @@ def test_a_redash_that_shows_something_else_is_told(only_redash: settings.Settin
 
 
 def test_a_redash_that_shows_another_slice_is_told(only_redash: settings.Settings, day: date, tool: Redash) -> None:
-    """Even where the slices add up to the same."""
+    """Each slice is compared, even where the slices add up to the same total."""
     query = next(each for each in tool.queries.values() if each["name"] == "Pulse: slices of one day")
     right = query["query"]
     query["query"] = right.replace("    users_received,", "    users_received + 1 as users_received,")
@@ -168,7 +168,7 @@ def test_a_redash_that_shows_another_slice_is_told(only_redash: settings.Setting
 def test_a_kept_answer_is_told_until_it_is_refreshed(
     only_redash: settings.Settings, day: date, published: Published
 ) -> None:
-    """A day is corrected: Redash goes on showing what it keeps, whatever its age, until the task after `load`."""
+    """After a correction, Redash shows its cached result, however old, until the task after `load` refreshes it."""
     views = int(published.daily.loc[pd.Timestamp(day), "views"])
     reconcile(day, only_redash)
     _set(published, day, views + 1)
@@ -195,7 +195,7 @@ def test_a_day_that_is_not_published_says_how_to_publish_it(config: settings.Set
 
 
 def _set(published: Published, day: date, views: int) -> None:
-    """Change the published views of a day by writing its row again: a mutation beside 430 days takes half a minute."""
+    """Change a day's published views by rewriting its row: a mutation of a table of 430 days takes half a minute."""
     load = published.db.value("select load from published_loads where event_date = {day:Date}", day=day)
     changed = "create table pulse.changed engine = Memory as select * replace ({views:UInt64} as views)"
     where = "from pulse.daily_metrics_loads where event_date = {day:Date} and load = {load:String}"

@@ -1,4 +1,4 @@
-"""The installer against a stand-in of Redash's interface, and Redash's way of asking a real ClickHouse."""
+"""The installer against a stand-in for Redash's interface, and queries on a real ClickHouse as Redash runs them."""
 
 import shutil
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ DAY_QUERY = "Pulse: one day"
 
 @pytest.fixture
 def server() -> Iterator[Redash]:
-    """A Redash in which there is nothing yet."""
+    """An empty Redash."""
     with Redash().serving() as running:
         yield running
 
@@ -64,7 +64,7 @@ def test_one_command_installs_everything_and_publishes_it(server: Redash, config
 def test_the_dashboard_fills_the_grid_that_the_server_has(version: str, published: Published) -> None:
     with Redash(version).serving() as server:
         redash.install(_settings(server, published))
-    # Every visualization stands on the dashboard, and the widgets fill the grid without a hole, none upon another.
+    # Every visualization is on the dashboard, and the widgets fill the grid without gaps or overlaps.
     own = {number for number, each in server.visualizations.items() if each["name"] != "Table"}
     assert {each["visualization_id"] for each in server.widgets.values() if each["visualization_id"]} == own
     places = [each["options"]["position"] for each in server.widgets.values()]
@@ -76,8 +76,8 @@ def test_the_dashboard_fills_the_grid_that_the_server_has(version: str, publishe
     ]
     bottom = max(row for row, _ in taken)
     assert sorted(taken) == [(row, column) for row in range(bottom + 1) for column in range(server.columns)]
-    # Redash's own least sizes: two columns and rows of the newer grid. A row has 50 pixels; a counter's widget spends
-    # 140 on names and description (three lines) and its foot, and its number wants as much again.
+    # Redash's own minimum size is two columns and two rows of the newer grid. A row is 50 pixels high. A counter's
+    # widget uses 140 pixels for its names, description (three lines) and footer, and its number needs as much again.
     for widget, place in zip(server.widgets.values(), places, strict=True):
         drawn = server.visualizations.get(widget["visualization_id"], {"type": "TEXT"})
         assert place["sizeY"] >= {"TEXT": 2, "COUNTER": 6}.get(drawn["type"], 8)
@@ -114,7 +114,7 @@ def test_every_query_answers_with_the_published_numbers(
         slices = published.slices.loc[[pd.Timestamp(day)]].query("dimension == @dimension").set_index("dimension_value")
         assert [row.pop("slice") for row in rows] == [
             row["dimension_value"] for row in rows
-        ]  # short enough to be whole
+        ]  # short enough not to be cut
         assert {row.pop("dimension_value"): row for row in rows} == slices.drop(columns="dimension").to_dict("index")
     rows = redash.result(api, ids["Pulse: slices day by day"], event_date=str(day), days="30", dimension="age")
     window = published.slices.loc[pd.Timestamp(day - timedelta(days=29)) : pd.Timestamp(day)].query(
@@ -165,7 +165,7 @@ def test_the_dashboard_shows_a_days_numbers(config: settings.Settings, published
         assert numbers == pytest.approx({name: (row | slices)[name] for name in numbers})
     named = {name for numbers in shown.values() for name in numbers}
     assert named >= (set(row) - {"messages_received"}) | set(slices)
-    later = dict(redash.shown(config, published.day + timedelta(days=3)))  # which is not published
+    later = dict(redash.shown(config, published.day + timedelta(days=3)))  # a day that is not published
     assert later["DAU of the app"] == {"app_users": None}
     assert later["CTR, %"] == {"ctr": None}
 
@@ -173,7 +173,7 @@ def test_the_dashboard_shows_a_days_numbers(config: settings.Settings, published
 def test_what_the_dashboards_own_widgets_show_is_what_counts(
     server: Redash, config: settings.Settings, published: Published
 ) -> None:
-    """Somebody puts a chart of a query of their own where ours was, under another name."""
+    """Somebody replaces our chart with one of their own query, under another name."""
     redash.install(config)
     api = redash_api.connect(config)
     ours = next(query for query in server.queries.values() if query["name"] == DAY_QUERY)
@@ -191,7 +191,7 @@ def test_what_the_dashboards_own_widgets_show_is_what_counts(
     assert shown["Our views"] == {"views": views + 1}
     assert "Feed views" not in shown
     assert shown["Feed views and likes by day"]["views"] == views
-    # One that always shows another day is not about this one.
+    # A chart that always shows another day does not count for this day.
     replaced["options"]["parameterMappings"]["event_date"].update(type="static-value", value="2020-01-01")
     assert "Our views" not in dict(redash.shown(config, published.day))
 
@@ -211,7 +211,7 @@ def test_kept_answers_of_every_day_are_out_of_date_after_a_refresh(
     assert redash.refresh(config) == 4
     assert [redash.shown(config, day) for day in days] == right
     assert _without_versions(server) == before
-    redash.install(config)  # a refresh is no edit by hand
+    redash.install(config)  # a refresh is not an edit by hand
 
 
 def test_the_command_has_what_was_published_by_hand_shown_too(
@@ -257,7 +257,7 @@ def test_every_chart_draws_columns_that_its_query_has(server: Redash, config: se
             if each["query_id"] == query["id"] and each["name"] != "Table":
                 assert each["description"]
                 assert _drawn(each["options"]) <= columns, each["name"]
-                if each["type"] == "TABLE":  # Redash shows each column that it is not told of
+                if each["type"] == "TABLE":  # Redash shows every column that the options leave out
                     assert _drawn(each["options"]) == columns
 
 
@@ -288,7 +288,7 @@ def test_what_nobody_moved_follows_the_layout(server: Redash, config: settings.S
     redash.install(config)
     (dashboard,) = server.dashboards.values()
     before = server.everything()["widgets"]
-    for widget in list(server.widgets.values())[:3]:  # as an older layout had put them
+    for widget in list(server.widgets.values())[:3]:  # as an older layout placed them
         widget["options"]["position"]["sizeY"] = 1
     for place in dashboard["options"]["pulse"]["widgets"].values():
         place["sizeY"] = 1
@@ -314,7 +314,7 @@ def test_what_is_renamed_or_loses_its_tag_is_ours_all_the_same(
             redash.install(config)
     redash.install(config, replace=True)
     assert query["name"] == DAY_QUERY
-    assert dashboard["name"] == change.get("name", "Pulse")  # whoever named it knows why
+    assert dashboard["name"] == change.get("name", "Pulse")  # a name given by hand is kept
     after = _without_versions(server)
     assert {kind: list(items) for kind, items in after.items()} == {kind: list(items) for kind, items in before.items()}
 
@@ -334,7 +334,7 @@ def test_a_fork_is_somebodys_own(server: Redash, config: settings.Settings) -> N
 
 
 def test_what_an_older_install_left_is_taken_over(server: Redash, config: settings.Settings) -> None:
-    """Its marks had no ids, and named the widgets without their places."""
+    """The marks of an older install had no ids, and named the widgets without their positions."""
     redash.install(config)
     before = _without_versions(server)
     for item in (*server.queries.values(), *server.dashboards.values()):
@@ -349,7 +349,7 @@ def test_what_an_older_install_left_is_taken_over(server: Redash, config: settin
 def test_a_chart_is_added_as_the_readme_says(
     server: Redash, config: settings.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line in a query's file, and its name in a row: the widgets of that row make room."""
+    """It takes a line in a query's file and the chart's name in a row; the other widgets of that row make room."""
     redash.install(config)
     project = tmp_path / "redash"
     shutil.copytree(redash_files.FOLDER, project)
@@ -425,7 +425,7 @@ def test_an_install_that_was_cut_off_is_finished_by_the_next(server: Redash, con
     def fail() -> None:
         raise RuntimeError("the power went off")
 
-    server.before_change = [fail, *[lambda: None] * 6]  # from the end: the seventh change is not made
+    server.before_change = [fail, *[lambda: None] * 6]  # taken from the end: the seventh change fails
     with pytest.raises(DashboardsError, match="HTTP status 500"):
         redash.install(config)
     assert any(query["is_draft"] for query in server.queries.values())
@@ -474,7 +474,7 @@ def _refuses(config: settings.Settings, server: Redash, said: str) -> str:
 
 
 def _without_versions(server: Redash) -> dict[str, Any]:
-    """What it holds, but for the versions, and the lines that say since when answers count."""
+    """Returns its content without the versions and the lines that say which results are out of date."""
     found = server.everything()
     for query in found["queries"].values():
         stamp, _, query["query"] = query["query"].partition("\n")
@@ -485,11 +485,11 @@ def _without_versions(server: Redash) -> dict[str, Any]:
     return found
 
 
-# --- Redash's way of asking -------------------------------------------------------------------------------------------
+# --- how Redash runs queries ------------------------------------------------------------------------------------------
 
 
 def test_several_statements_share_a_session(published: Published) -> None:
-    """As Redash does: the first with session_check=0, the others with 1; and as a reader."""
+    """As in Redash, the first is sent with session_check=0 and the others with 1; the user is the reader."""
     parts = {"user": "reader", "password": "sandbox-reader", "dbname": "pulse"}
     options = {"url": f"http://{published.server.host}:{published.server.port}", **parts}
     found = run(options, "select 1; select count() as days, max(event_date) as last, 0.5 as half from daily_metrics")

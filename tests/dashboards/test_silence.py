@@ -1,4 +1,4 @@
-"""A dashboard tool that takes a request and never answers holds nobody up for ever."""
+"""A dashboard tool that accepts a request and never answers does not block the caller forever."""
 
 import socket
 

@@ -27,7 +27,7 @@ from pulse.dashboards.links import dashboard_link, time_range
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# What each chart shows, said again: the parts of it by the metric's name, from the rows of some days.
+# What each chart shows, defined a second time: each metric, by its name, computed from the rows of some days.
 METRICS: dict[str, Callable[[pd.DataFrame], float]] = {
     "App DAU": lambda days: days["app_users"].mean(),
     "In both": lambda days: days["both_users"].mean(),
@@ -54,7 +54,7 @@ HEADLINES = {
     "sent_per_received": "Sent / received",
 }
 TRENDS = {f"{name}_trend": HEADLINES[name] for name in HEADLINES}
-SOME = ("ctr", "both_users", "both_users_trend")  # a ratio, and people, who count once in a week
+SOME = ("ctr", "both_users", "both_users_trend")  # a ratio, and users, whom a week does not add up
 SLICES = {"by_os": "os", "by_gender": "gender", "by_age": "age"}
 TABLE, BY_SLICE = "slices", "slices_trend"
 FILES = {path.stem: yaml.safe_load(path.read_text()) for path in (dashboard.BUNDLE / "charts").glob("*.yaml")}
@@ -62,7 +62,7 @@ FILES = {path.stem: yaml.safe_load(path.read_text()) for path in (dashboard.BUND
 
 @pytest.fixture(scope="module")
 def installed(published: Published, superset: Server) -> tuple[Api, dict[str, int]]:
-    """Superset with the dashboard in it, imported twice; and the charts' ids by the names of their files."""
+    """Install the dashboard in Superset twice. Returns the API, and the charts' ids by the names of their files."""
     config = settings.load(**environment(published, superset))
     address = dashboard.install(config)
     assert dashboard.install(config) == address == f"{superset.url}/superset/dashboard/pulse/"
@@ -75,9 +75,9 @@ def test_what_is_installed_is_what_is_in_the_project(installed: tuple[Api, dict[
     api, charts = installed
     found, wanted = dashboard.exported(api, api.get("/api/v1/dashboard/pulse")["result"]["id"]), dashboard.bundled()
     ours = next(name for name in wanted if name.startswith("databases/"))
-    assert found[ours].pop("sqlalchemy_uri") != wanted[ours].pop("sqlalchemy_uri")  # each server's own
+    assert found[ours].pop("sqlalchemy_uri") != wanted[ours].pop("sqlalchemy_uri")  # differs between servers
     assert found == wanted
-    # Twice installed, and there once.
+    # Installed twice, it is there once.
     assert [api.get(f"/api/v1/{kind}/")["count"] for kind in ("dashboard", "chart", "dataset", "database")] == [
         1,
         len(dashboard.bundled()) - 5,  # a dashboard, three datasets, a database
@@ -134,7 +134,7 @@ def test_a_trend_is_thirty_days_or_twelve_whole_weeks_or_months(
     by_day = dashboard.ask(api, charts[chart], time_range(day), "day")
     assert _series(by_day, metric) == pytest.approx(_expected(published, metric, day, 30))
     without = _series(dashboard.ask(api, charts[chart], time_range(day)), metric)
-    assert _series(by_day, metric).items() <= without.items()  # a metric never adds a day to its own week
+    assert _series(by_day, metric).items() <= without.items()  # a metric never adds a day to the week it is in
     for grain in ("week", "month"):
         answer = dashboard.ask(api, charts[chart], time_range(day), grain)
         assert _series(answer, metric) == pytest.approx(_whole(published, metric, day, grain))
@@ -145,7 +145,7 @@ def test_a_trend_is_thirty_days_or_twelve_whole_weeks_or_months(
 
 @pytest.mark.prove
 def test_a_week_or_month_that_is_cut_is_left_out(installed: tuple[Api, dict[str, int]], published: Published) -> None:
-    """The first of its days, all but the last, and all: only then it is there; and not where a day is not published."""
+    """A week is shown only when all of its days are over, and not where one of them is not published."""
     api, charts = installed
     monday = pd.Timestamp(published.day - timedelta(days=60)).to_period("W").start_time.date()
     for behind, there in ((0, False), (5, False), (6, True), (7, True)):
@@ -176,7 +176,7 @@ def test_a_day_that_is_not_published_shows_nothing_rather_than_another_day(
 def test_days_that_several_event_dates_see_count_once(
     installed: tuple[Api, dict[str, int]], published: Published
 ) -> None:
-    """A range of ten event dates: thirty-nine days, most of which ten of them see; and their weeks."""
+    """A range of ten event dates has thirty-nine days, most of which are in the windows of all ten; and their weeks."""
     api, charts = installed
     first, last = published.day - timedelta(days=12), published.day - timedelta(days=3)
     time_range = f"{first} : {last + timedelta(days=1)}"
@@ -192,7 +192,7 @@ def test_days_that_several_event_dates_see_count_once(
 def test_samples_and_drill_to_detail_answer_for_every_chart(
     kind: str, installed: tuple[Api, dict[str, int]], published: Published
 ) -> None:
-    """Below a chart in Explore, and of one day from its menu on the dashboard; charts differ there by their filters."""
+    """Explore shows samples below a chart; a chart's menu drills into one day. Charts differ there only in filters."""
     api, charts = installed
     contexts = [json.loads(api.get(f"/api/v1/chart/{chart}")["result"]["query_context"]) for chart in charts.values()]
     for source in {context["datasource"]["id"] for context in contexts}:
@@ -215,7 +215,7 @@ def test_samples_and_drill_to_detail_answer_for_every_chart(
 def test_long_values_are_cut_for_charts_and_stay_apart(
     installed: tuple[Api, dict[str, int]], published: Published
 ) -> None:
-    """A day on which two browsers came with their whole names: two short labels, and the table has both whole."""
+    """Two browsers with long names on one day: charts have two short labels, and the table has both full names."""
     api, charts = installed
     day = published.day + timedelta(days=10)
     names = [f"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/{number}.36 " + "Safari " * 20 for number in (537, 538)]
@@ -275,7 +275,7 @@ def test_the_trend_by_slice_shows_the_ten_largest(installed: tuple[Api, dict[str
         if grain == "day":
             frame = window.reset_index().set_index(["dimension", "dimension_value"]).loc[largest].reset_index()
             assert found == frame.set_index(["event_date", "dimension", "dimension_value"])["views"].to_dict()
-        else:  # twelve whole weeks of the ten largest in them
+        else:  # twelve whole weeks of their ten largest slices
             monday = pd.Timestamp(day + timedelta(days=1)).to_period("W").start_time
             frame = published.slices.loc[monday - pd.Timedelta(weeks=12) : monday - pd.Timedelta(days=1)].reset_index()
             frame["event_date"] = frame["event_date"].dt.to_period("W").dt.start_time
@@ -301,7 +301,7 @@ def test_the_link_of_the_report_opens_the_day_with_every_chart_drawn(
     page.press("#password", "Enter")
     page.wait_for_url("**/welcome/**", wait_until="commit", timeout=120_000)
     page.goto(dashboard_link(superset.url, day), wait_until="commit")
-    # Each chart is drawn on a canvas or, the table, in cells; one that failed has neither.
+    # Each chart is drawn on a canvas, or in cells if it is the table; a chart that failed has neither.
     drawn = """count => {
         const holders = [...document.querySelectorAll('.dashboard-component-chart-holder')];
         return holders.length === count && holders.every(each => each.querySelector('canvas, svg.chart, table td'));
@@ -312,9 +312,9 @@ def test_the_link_of_the_report_opens_the_day_with_every_chart_drawn(
     shown = published.daily.loc[pd.Timestamp(day)]
     for number in (f"{shown['app_users']:,.0f}", f"{shown['views']:,.0f}", f"{shown['ctr']:.1%}"):
         assert page.get_by_text(number, exact=True).count() >= 1, number
-    assert [url for url in asked if not url.startswith((superset.url, "data:", "blob:"))] == []  # nobody else is told
+    assert [url for url in asked if not url.startswith((superset.url, "data:", "blob:"))] == []  # no other server
     page.close()
-    dashboard.install(config)  # it was looked at, which is not editing
+    dashboard.install(config)  # looking at it was not an edit
 
 
 @pytest.mark.prove
@@ -322,7 +322,7 @@ def test_a_chart_is_added_as_the_readme_says(
     installed: tuple[Api, dict[str, int]], published: Published, config: settings.Settings, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Made in Superset, put on the dashboard, exported, and two files copied: nothing else is to be done."""
+    """Make it in Superset, put it on the dashboard, export it, and copy two files: nothing else is needed."""
     api, charts = installed
     project = tmp_path / "bundle"
     shutil.copytree(dashboard.BUNDLE, project)
@@ -356,7 +356,7 @@ def test_a_chart_is_added_as_the_readme_says(
 
 
 def _make_chart(api: Api, like: int, on: int) -> int:
-    """What Explore sends for a line of another metric, saved to the dashboard; gives its id."""
+    """Save a line chart of another metric to the dashboard, with the request that Explore sends. Returns its id."""
     other = api.get(f"/api/v1/chart/{like}")["result"]
     context = json.loads(other["query_context"].replace('"Views"', '"Messages received"'))
     form = {**json.loads(other["params"]), "metrics": ["Messages received"], "slice_id": None, "dashboards": [on]}
@@ -375,7 +375,7 @@ def _make_chart(api: Api, like: int, on: int) -> int:
 
 
 def _put_on_dashboard(api: Api, ours: dict[str, Any], chart: int) -> None:
-    """What the dashboard's editor sends for a chart in a new row at the end."""
+    """Put a chart into a new row at the end, with the request that the dashboard's editor sends."""
     position = json.loads(ours["position_json"])
     uuid = api.get(f"/api/v1/chart/{chart}")["result"]["uuid"]
     about = {"chartId": chart, "uuid": uuid, "sliceName": "Messages received", "width": 12, "height": 34}
@@ -464,7 +464,7 @@ def test_another_dashboard_at_the_address_is_left_alone(
 
 
 def _refuses(config: settings.Settings, said: str, **other: str) -> str:
-    """Installing with other settings ends with this sentence; gives the whole of it."""
+    """Check that installing with other settings fails with one sentence that has this text. Returns the sentence."""
     given = {field.alias: getattr(config, name) for name, field in settings.Settings.model_fields.items()}
     with pytest.raises(DashboardsError) as refused:
         dashboard.install(settings.Settings(**{**given, **other}))
@@ -475,7 +475,7 @@ def _refuses(config: settings.Settings, said: str, **other: str) -> str:
 
 @contextmanager
 def _answering(answers: dict[str, str]) -> Iterator[str]:
-    """A server that knows these paths only."""
+    """A server that has only these paths. Yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -494,19 +494,19 @@ def _answering(answers: dict[str, str]) -> Iterator[str]:
         server.shutdown()
 
 
-# --- the same numbers from the rows -----------------------------------------------------------------------------------
+# --- the same numbers computed from the rows --------------------------------------------------------------------------
 
 
 def _expected(published: Published, metric: str, day: date, days: int) -> dict[Any, float]:
-    """A metric over the days up to one, by day."""
+    """Returns a metric by day, for this many days, of which `day` is the last."""
     window = published.daily.loc[pd.Timestamp(day - timedelta(days=days - 1)) : pd.Timestamp(day)]
     return {moment: METRICS[metric](window.loc[[moment]]) for moment in window.index}
 
 
 def _whole(published: Published, metric: str, day: date, grain: str) -> dict[Any, float]:
-    """A metric over the twelve whole weeks or months up to a day, by the first of their days."""
+    """Returns a metric for the last twelve whole weeks or months up to a day, by the first day of each."""
     letter = {"week": "W", "month": "M"}[grain]
-    last = pd.Timestamp(day + timedelta(days=1)).to_period(letter) - 1  # the last that is over by then
+    last = pd.Timestamp(day + timedelta(days=1)).to_period(letter) - 1  # the last whole one
     periods = published.daily.index.to_period(letter)
     return {
         period.start_time: METRICS[metric](published.daily[periods == period])
@@ -527,7 +527,7 @@ def _moment(milliseconds: float) -> pd.Timestamp:
 
 
 def _reads_little(answer: dict[str, Any], published: Published) -> None:
-    """The chart's own statement reads the tables a few times over, so that it is quick anywhere."""
+    """Check that the chart's statement reads the tables only a few times over, so that it is quick anywhere."""
     statement = answer["query"].strip().rstrip(";")
     rows = len(published.slices) + len(published.daily)
     assert published.db.execute(statement).read_rows <= 8 * rows, json.dumps(statement)

@@ -33,7 +33,7 @@ from pulse.clickhouse import ClickHouse
 DAYS = 6
 
 
-# Airflow's own hook: the first try of a run of this name is its last.
+# A hook that Airflow calls: in runs named `killed…`, tasks are tried only once, except `tell`.
 LAST_TRY = """
 def task_instance_mutation_hook(task_instance, dag_run=None):
     if task_instance.run_id and task_instance.run_id.startswith("killed") and task_instance.task_id != "tell":
@@ -64,7 +64,7 @@ class Airflow:
 
     @contextmanager
     def showing(self, archive: Path) -> Iterator[None]:
-        """Let the pages show another archive: the API server reads the settings for every page."""
+        """Let the pages show another archive, which works since the API server reads the settings for every page."""
         kept = self.archive.rename(self.home / "kept")
         self.archive.symlink_to(archive)
         try:
@@ -83,7 +83,7 @@ class Airflow:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
 
     def query(self, sql: str, *values: object) -> list[tuple[str, ...]]:
-        """Airflow's own record, read from its database: its command takes seconds for every look."""
+        """Query Airflow's database directly, since its command takes seconds each time."""
         with closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as connection:
             return connection.execute(sql, values).fetchall()
 
@@ -91,7 +91,7 @@ class Airflow:
         deadline = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < deadline, f"{what} did not happen:\n{self.log()}"
-            time.sleep(0.1)  # a task that is to be killed may run for a second
+            time.sleep(0.1)  # a task that a test wants to kill may run for only a second
 
     def switch_on(self, dag: str) -> None:
         with closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as connection, connection:
@@ -107,7 +107,7 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    """A real Airflow on free ports, with the connection as Airflow's own and a wrong address in the environment."""
+    """A real Airflow on a free port. Only its own connection has the right address; the environment has a wrong one."""
     home = tmp_path_factory.mktemp("airflow")
     config = settings.load()
     fill(clickhouse_server, App(config.zone, "scheduled_app", events_per_day=8_000), days=DAYS)
@@ -117,7 +117,7 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
         **os.environ,
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API__PORT": str(api),
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # no DAG runs beside a test that is about another
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # so no DAG runs during a test of another
         "AIRFLOW_CONN_CLICKHOUSE_DEFAULT": clickhouse_server.url,
         "CLICKHOUSE_URL": "http://nobody:nothing-here@127.0.0.1:9",
         "PULSE_DATABASE": "scheduled",
@@ -144,7 +144,7 @@ def airflow(clickhouse_server: Server, chats: Telegram, tmp_path_factory: pytest
 
 @pytest.fixture(scope="module")
 def scheduled(airflow: Airflow) -> Airflow:
-    """The run of `etl` that the scheduler makes by itself is over."""
+    """Wait until the scheduler's own run of `etl` is over."""
 
     def known() -> bool:
         if not (airflow.home / "airflow.db").exists():
@@ -162,11 +162,11 @@ def scheduled(airflow: Airflow) -> Airflow:
     return airflow
 
 
-@pytest.mark.not_across("05:00", seconds=120)  # when another run begins
+@pytest.mark.not_across("05:00", seconds=120)  # another run begins then
 def test_the_scheduler_runs_the_last_interval_by_itself(scheduled: Airflow) -> None:
     assert scheduled.states("scheduled") == ["success"]
     published = scheduled.db.read("select toString(event_date) as day from daily_metrics")["day"].tolist()
-    # Before 05:00 the last interval ended yesterday, and was about the day before.
+    # Before 05:00, the last interval ended yesterday and covered the day before.
     assert published in ([str(scheduled.yesterday)], [str(scheduled.yesterday - timedelta(days=1))])
 
 
@@ -272,7 +272,7 @@ def test_the_trigger_form_refuses_a_future_day(scheduled: Airflow) -> None:
     assert scheduled.query("select state from dag_run where run_id = 'ahead'") == []
 
 
-@pytest.mark.prove  # test_telling.py has it without a server
+@pytest.mark.prove  # test_telling.py tests it without a server
 def test_an_unknown_parameter_is_refused_in_the_last_lines_of_the_log(scheduled: Airflow) -> None:
     conf = json.dumps({"event_dat": str(scheduled.yesterday)})
     scheduled.command("dags", "trigger", "etl", "--run-id", "wrong", "--conf", conf)
@@ -288,7 +288,7 @@ def test_an_unknown_parameter_is_refused_in_the_last_lines_of_the_log(scheduled:
 
 
 def _kill_in_the_last_try(airflow: Airflow, dag: str, task: str, conf: dict[str, str]) -> str:
-    """Trigger a run, kill a task of it with SIGKILL, wait for the run's end; gives the name of the run."""
+    """Trigger a run, kill one of its tasks with SIGKILL, and wait for the run to end. Returns the run's id."""
     run = f"killed_{dag}"
     airflow.switch_on(dag)
     airflow.command("dags", "trigger", dag, "--run-id", run, "--conf", json.dumps(conf))
@@ -311,7 +311,7 @@ NOTEBOOKS = {name: name for name in ("extract_feed", "daily_report", "live_metri
 
 
 def _is_told(airflow: Airflow, dag: str, task: str, run: str) -> None:
-    """The alert chat knows of it once, and the archive does not take it for running."""
+    """Check that the alert chat got one message, and that the archive lists the attempt as killed, not as running."""
     on_call = airflow.environment["TELEGRAM_ALERT_CHATS"]
     told = [text for text in airflow.chats.texts(on_call) if text.startswith(f"{dag}.{task} failed")]
     assert len(told) == 1
@@ -349,7 +349,7 @@ def test_a_task_of_any_dag_killed_in_its_last_try_is_reported(scheduled: Airflow
 
 @pytest.fixture(scope="module")
 def page(scheduled: Airflow, browser: Browser) -> Iterator[Page]:
-    """A browser's page, logged in to Airflow; what it asks of others and what goes wrong in it is kept beside it."""
+    """A browser page that is logged in to Airflow."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.goto(f"{scheduled.url}/archive/index.html?dag=etl")
     assert "/auth/login" in page.url  # nobody sees the archive without the login
@@ -378,7 +378,7 @@ def test_airflows_pages_show_the_projects_time_zone_until_a_reader_chooses_anoth
 
 
 def _raw(airflow: Airflow, path: str, page: "Page | None" = None, accept: str = "*/*") -> tuple[int, str]:
-    """An address as it is, which no client has tidied up; with the page's login if there is one."""
+    """Request a path without a client normalizing it, with the page's login if given. Returns the status and body."""
     headers = {"Accept": accept}
     if page:
         headers["Cookie"] = "; ".join(f"{each['name']}={each['value']}" for each in page.context.cookies())
@@ -392,7 +392,7 @@ def _raw(airflow: Airflow, path: str, page: "Page | None" = None, accept: str = 
 
 
 def _loads(airflow: Airflow) -> list[str]:
-    """The archived loads, the earliest event date first."""
+    """Returns the archived loads, earliest event date first."""
     return sorted(path.relative_to(airflow.archive).as_posix() for path in airflow.archive.glob("etl/*/*/load.1.ipynb"))
 
 
@@ -467,7 +467,7 @@ def test_a_task_links_to_its_notebook_and_a_message_to_its_run(scheduled: Airflo
     assert page.locator("article img").first.evaluate("image => image.naturalWidth") > 500
     assert day in page.title()
 
-    # One click to the run that published its numbers, one more to what was extracted for it, and back.
+    # One click leads to the run that published its numbers, another to its extract, and another back.
     published = page.get_by_label("made from").get_by_role("link", name="Load").first
     published.click()
     page.get_by_role("heading", name="Check: the totals agree").wait_for()
@@ -492,7 +492,7 @@ HARMFUL = "iframe, object, embed, base, meta[http-equiv=refresh], link[rel=style
 
 
 def test_a_hostile_notebook_can_do_nothing_in_its_page(scheduled: Airflow, page: Page, tmp_path: Path) -> None:
-    """Scripts, frames, forms, styles and pictures from elsewhere, in every place where a notebook can have them."""
+    """It has scripts, frames, forms, styles and external pictures wherever a notebook can have them."""
     node = nbformat.read(scheduled.archive / _loads(scheduled)[0], as_version=4)
     data = {
         "text/html": HOSTILE, "image/svg+xml": f"<svg xmlns='http://www.w3.org/2000/svg'>{HOSTILE}</svg>",
@@ -556,7 +556,7 @@ def test_no_address_reaches_a_file_outside_the_archive(scheduled: Airflow, page:
     for number in ("9" * 20, "9" * 5000, "-1", "x"):
         assert _raw(scheduled, f"/archive/index.html?page={number}", page)[0] == 200
     place = _loads(scheduled)[0]
-    assert json.loads(_raw(scheduled, f"/archive/notebook/{place}", page)[1])["nbformat"] == 4  # what is in it can
+    assert json.loads(_raw(scheduled, f"/archive/notebook/{place}", page)[1])["nbformat"] == 4  # one inside is served
 
 
 def test_the_page_of_a_changed_notebook_says_that_it_was_changed(scheduled: Airflow, page: Page) -> None:
@@ -595,7 +595,7 @@ def test_long_lists_of_runs_are_split_into_pages(scheduled: Airflow, page: Page,
 def test_the_static_site_opens_from_disk_and_its_filters_work(
     scheduled: Airflow, browser: Browser, tmp_path: Path
 ) -> None:
-    # As it is at one moment: the scheduler goes on meanwhile.
+    # Copy it first, since the scheduler keeps writing to it.
     shutil.copytree(scheduled.archive, tmp_path / "archive", ignore=shutil.ignore_patterns(".*", "index.sqlite*"))
     copied = {**scheduled.environment, "PULSE_OUTPUT": str(tmp_path / "archive")}
     write = ["pulse", "archive", "site", str(tmp_path / "site")]
@@ -624,7 +624,7 @@ def test_the_static_site_opens_from_disk_and_its_filters_work(
 
 
 def _is_what_happened(airflow: Airflow, day: str) -> None:
-    """The published day has what the source says, counted in another way."""
+    """Check that the published day matches the source, counted in another way."""
     start, end = settings.day_bounds(date.fromisoformat(day), airflow.db.zone)
     source = airflow.db.read(
         """

@@ -1,4 +1,4 @@
-"""`pulse airflow`: what it starts is watched, says little, listens on this machine only, and ends whole."""
+"""`pulse airflow` watches what it starts, prints little, listens on this machine only, and stops all of it."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from pulse import settings
 from pulse.orchestration.server import CLEAN_LOG
 from pulse.publishing.keeping import LOG_DAYS
 
-own_airflow = pytest.mark.prove  # it takes half a minute to start; test_airflow.py has one in `make test`
+own_airflow = pytest.mark.prove  # it takes half a minute to start; in `make test`, test_airflow.py starts one
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Watched:
             time.sleep(0.3)
 
     def parts(self) -> dict[str, int]:
-        """The processes of the parts, by the file that each one writes to; their titles are Airflow's own."""
+        """Returns the parts' processes, found by the file that each writes to, since Airflow changes their titles."""
         lines = subprocess.run(["ps", "-eo", "pid,ppid,stat"], capture_output=True, text=True).stdout.splitlines()[1:]
         children = [int(pid) for pid, above, state in map(str.split, lines) if int(above) == self.process.pid]
         return {name: pid for pid in children if (name := _writes_to(pid))}
@@ -70,14 +70,14 @@ def _words(pid: int) -> list[str]:
 
 
 def _group(leader: int) -> set[int]:
-    """The processes of a group that are not over."""
+    """Returns the processes of a group that have not ended."""
     lines = subprocess.run(["ps", "-eo", "pid,pgid,stat"], capture_output=True, text=True).stdout.splitlines()[1:]
     return {int(pid) for pid, group, state in map(str.split, lines) if int(group) == leader and state[0] != "Z"}
 
 
 @contextmanager
 def _running(home: Path) -> Iterator[Watched]:
-    """`pulse airflow`, with its DAGs switched off."""
+    """Run `pulse airflow` with its DAGs paused."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -98,7 +98,7 @@ def _running(home: Path) -> Iterator[Watched]:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """One that is up."""
+    """A `pulse airflow` that is up."""
     with _running(tmp_path_factory.mktemp("watched")) as started:
         started.wait(lambda: "Password for" in started.said(), "the start")
         yield started
@@ -138,7 +138,7 @@ def test_the_database_waits_for_another_writer(watched: Watched) -> None:
     with closing(sqlite3.connect(watched.home / "airflow.db", timeout=30, isolation_level=None)) as connection:
         assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
         connection.execute("begin immediate")
-        time.sleep(8)  # SQLite's own patience ends after five seconds
+        time.sleep(8)  # SQLite's default timeout is five seconds
         connection.execute("rollback")
         (last,) = connection.execute(beats).fetchone()
         watched.wait(lambda: connection.execute(beats).fetchone() != (last,), "another beat of the scheduler", 60)
@@ -226,7 +226,7 @@ def test_no_part_survives_when_pulse_airflow_is_killed(tmp_path_factory: pytest.
 
 @contextmanager
 def only_its_command(folder: Path, others: str, seconds: int = 0) -> Iterator[dict[str, str]]:
-    """Airflow's command without Airflow: an API server that answers after so long, and what all other parts do."""
+    """Fake the `airflow` command: its API server answers after `seconds`, and its other parts run `others`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -246,7 +246,7 @@ def only_its_command(folder: Path, others: str, seconds: int = 0) -> Iterator[di
 
 
 def test_a_part_that_keeps_ending_stops_all_parts_with_a_sentence(tmp_path: Path) -> None:
-    """As with a database that the scheduler cannot read."""
+    """For example, when the scheduler cannot read its database."""
     with only_its_command(tmp_path, "echo 'database is locked' >&2; exit 1") as environment:
         done = subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
@@ -262,13 +262,13 @@ def test_parts_start_after_the_api_answers_and_a_busy_api_fails_no_task(tmp_path
     with only_its_command(tmp_path, others, seconds=3) as environment:
         for name in [*environment]:
             if "EXECUTION_API" in name:
-                del environment[name]  # those of the tests
+                del environment[name]  # set for the tests' own Airflow
         subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, timeout=120)
     answers = float((tmp_path / "answers").read_text())
     for part in ("scheduler", "dag-processor", "triggerer"):
         assert float((tmp_path / part).read_text()) > answers
         said = dict(line.partition("=")[::2] for line in (tmp_path / f"{part}.env").read_text().splitlines())
-        assert int(said["AIRFLOW__WORKERS__EXECUTION_API_RETRIES"]) > 5  # which is Airflow's own
+        assert int(said["AIRFLOW__WORKERS__EXECUTION_API_RETRIES"]) > 5  # Airflow's default is 5
         assert float(said["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"]) > 5.0
 
 

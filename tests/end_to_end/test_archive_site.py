@@ -1,4 +1,4 @@
-"""The archive's pages on disk, in a real browser: the list filters itself."""
+"""The archive's static pages, opened from disk in a real browser: the list is filtered in the page."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_the_list_has_pages(page: Page, folder: Path) -> None:
     expect(page.locator(".run")).to_have_count(200)
     for number in (2, 3):
         page.get_by_role("link", name="earlier").click()
-        expect(page.get_by_text(f"page {number} of 3")).to_be_visible()  # or the next click would still be on this page
+        expect(page.get_by_text(f"page {number} of 3")).to_be_visible()  # else the next click is still on this page
     expect(page.locator(".run")).to_have_count(50)
     assert max(path.stat().st_size for path in folder.glob("*.html")) < 400_000
 

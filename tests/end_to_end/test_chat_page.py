@@ -31,7 +31,7 @@ def picture() -> bytes:
 
 
 def phone(browser: Browser, scheme: str = "light") -> Page:
-    """A page of the size of a phone."""
+    """Open a page of a phone's size."""
     return browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
 
 
@@ -84,7 +84,7 @@ def test_the_chat_file_is_readable_without_the_server_in_light_and_dark(
 
 
 def _luminance(color: str) -> float:
-    """The luminance of `rgb(r, g, b)`, from 0 for black to 1 for white, as the WCAG define it."""
+    """Returns the luminance of `rgb(r, g, b)`, from 0 for black to 1 for white, as WCAG defines it."""
     channels = [int(part) / 255 for part in color.removeprefix("rgb(").removesuffix(")").split(",")]
     linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,4 +1,4 @@
-"""The `pulse` command: bad input is one sentence and a non-zero exit."""
+"""The `pulse` command: bad input gives one sentence and a non-zero exit code."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ def run(*words: str, **environment: str) -> tuple[int, str]:
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address at which nothing answers, and will not while the test runs."""
+    """An address where nothing answers, reserved while the test runs."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://pulse:hush-hush-hush@127.0.0.1:{taken.getsockname()[1]}"
@@ -37,7 +37,7 @@ NEED_A_SERVER = ("daily", "show", "deliveries", "reconcile")
 
 
 def test_no_server_is_one_sentence(nobody: str) -> None:
-    with ThreadPoolExecutor() as side_by_side:  # each asks several times before it gives up
+    with ThreadPoolExecutor() as side_by_side:  # each tries several times before it gives up
         found = side_by_side.map(lambda command: run(command, CLICKHOUSE_URL=nobody), NEED_A_SERVER)
     for code, said in found:
         assert code == 1

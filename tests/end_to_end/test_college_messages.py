@@ -1,4 +1,4 @@
-"""The messages of a real community, day by day through the ETL: 59,835 by 1,899 students, April to October 2004."""
+"""Runs a real community's messages through the ETL day by day: 59,835 by 1,899 students, April to October 2004."""
 
 import zlib
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="college_messages.csv
 
 
 def sender_attributes(user: int, month: int) -> tuple[str | None, str | None, int]:
-    """What the data do not say of a sender, made up: the same for the same user; some take up a new phone in July."""
+    """Make up what the data lack about a sender: always the same for a user, but some change their phone in July."""
     dice = zlib.crc32(str(user).encode())
     phone = dice % 5 + (month >= 7 and dice % 3 == 0)
     return (
@@ -49,7 +49,7 @@ def raw() -> pd.DataFrame:
 def college(clickhouse_server: Server, raw: pd.DataFrame) -> Iterator[Etl]:
     """An app with these messages and no feed."""
     with Etl.fresh(clickhouse_server, BUSIEST, "America/Los_Angeles") as etl:
-        etl.create_source("message_actions", MESSAGES, "by month")  # one insert takes no more than 100 partitions
+        etl.create_source("message_actions", MESSAGES, "by month")  # one insert takes at most 100 partitions
         assert etl.source.write(raw, "message_actions").written_rows == len(raw)
         assert etl.source.value("select count() from message_actions") == len(raw)
         yield etl
@@ -57,13 +57,13 @@ def college(clickhouse_server: Server, raw: pd.DataFrame) -> Iterator[Etl]:
 
 @pytest.fixture(scope="module", params=[SOME, pytest.param(BUSY, marks=pytest.mark.prove)], ids=["some", "all"])
 def days(request: pytest.FixtureRequest) -> list[date]:
-    """Which days are computed: all of them take some three minutes."""
+    """The days that are computed; all of them take about three minutes."""
     return list(request.param)
 
 
 @pytest.fixture(scope="module")
 def published(college: Etl, days: list[date]) -> Etl:
-    """The days computed one after the other."""
+    """Compute the days one after the other."""
     for day in days:
         college.run(day, allow_empty=True)
     return college
@@ -87,7 +87,7 @@ def test_each_day_is_as_pandas_computes_it(published: Etl, days: list[date], raw
 
 
 def test_many_who_only_received_are_known_from_before(published: Etl) -> None:
-    """Else the comparison would say little about the lookback."""
+    """Otherwise the comparison would say little about the lookback."""
     passive = published.db.read("select os != 'unknown' as known from user_activity where messages_sent = 0")["known"]
     assert 100 < passive.sum() < len(passive)
 

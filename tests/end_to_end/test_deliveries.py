@@ -1,7 +1,7 @@
-"""Deliveries: once to each chat, corrected in place, never twice, never silently lost, whatever fails.
+"""Deliveries reach each chat once, are corrected in place, and are never repeated or silently lost, whatever fails.
 
-The real client over HTTP to the stand-in for Telegram, the ledger in the sandbox's ClickHouse, real processes that are
-really killed.
+The tests use the real client over HTTP with Telegram's stand-in, the ledger in the sandbox's ClickHouse, and real
+processes that are really killed.
 """
 
 import io
@@ -36,11 +36,11 @@ from pulse.delivery.rows import Posted, Row
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN, Settings
 
 DAY = date(2026, 3, 16)
-# Long enough for a busy machine, short enough to wait for; no rates, which have a test of their own.
+# Long enough for a busy machine, short enough to wait for. Rate limits are off; they have their own test.
 FAST = Limits(
     lease=10, bid=4, connect=2, answer=3, request=4, to_chat=(999, 1.0), to_group=(999, 60.0), to_all=(999, 1.0)
 )
-# To wait until a dead run's claim is over; short requests, so that a slow machine still begins them in time.
+# For waiting until a dead run's claim expires. Requests are short, so that a slow machine still begins them in time.
 SHORT = replace(FAST, lease=7, bid=3, answer=2, request=2)
 FORK = multiprocessing.get_context("fork")
 
@@ -58,7 +58,7 @@ def report(dau: int, photo: bytes | None = None) -> Message:
 
 @dataclass(frozen=True)
 class Pulse:
-    """The product's side: settings, ledger, and deliveries of one report."""
+    """Pulse's side: settings, ledger, and the deliveries of one report."""
 
     settings: Settings
     db: clickhouse.ClickHouse
@@ -162,7 +162,7 @@ def test_a_caption_without_room_goes_without_the_run(pulse: Pulse, chats: Telegr
 
 
 def test_one_chat_is_served_with_a_second_of_work(pulse: Pulse, chats: Telegram) -> None:
-    pulse.deliver(report(1), chats.new_chat())  # it warms up
+    pulse.deliver(report(1), chats.new_chat())  # warm-up
     before = work.done()
     pulse.deliver(report(1), chats.new_chat())
     assert work.done() - before < 1
@@ -206,7 +206,7 @@ def test_corrections_are_told_against_what_was_first_published(pulse: Pulse, cha
 
 
 def headline(language: str, dau: str, likes: str, name: str = "likes", **more: str) -> Message:
-    """A report of two numbers and more, each known by its column."""
+    """A report of two or more numbers, each identified by its column."""
     numbers = {"DAU" if language == "en" else "DAU (лента)": dau, name: likes, **more}
     columns = dict(zip(numbers, ["feed_users", "likes", *more], strict=True))
     return Message(f"{language} {numbers}", None, numbers, columns, language)  # type: ignore[arg-type]
@@ -220,7 +220,7 @@ GAP = "\N{NO-BREAK SPACE}"
     [
         # Another language, the same numbers: nothing was corrected.
         (headline("ru", f"2{GAP}258", f"1{GAP}000,5%", "лайки"), "обновлено {}"),
-        # Another language and another number: it alone, as readers of that language write it.
+        # Another language and another number: only that number is corrected, in the format of that language.
         (headline("ru", f"2{GAP}260", f"1{GAP}000,5%", "лайки"), f"исправлено {{}}: DAU (лента) 2{GAP}258 → 2{GAP}260"),
         # A metric has another name.
         (headline("en", "2,258", "1,000.5%", "loves"), "updated {}"),
@@ -394,7 +394,7 @@ def test_a_failed_delivery_is_dismissed(pulse: Pulse, chats: Telegram) -> None:
 
 
 def test_a_dismissed_edit_is_still_made_up_for(pulse: Pulse, chats: Telegram) -> None:
-    """Nobody knows what the message says now: a rerun with the first numbers makes sure of it."""
+    """It is unknown what the message says now, so a rerun with the first numbers edits it again."""
     chat = chats.new_chat()
     pulse.deliver(report(1), chat)
     chats.fault("500", chat, processed=True)
@@ -421,7 +421,7 @@ def test_what_nobody_knows_is_not_dismissed(pulse: Pulse, chats: Telegram) -> No
 def test_a_server_whose_clock_is_set_back_changes_nothing(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat()
     pulse.deliver(report(1), chat)
-    # All that was written so far bears a time that is still to come.
+    # Everything written so far gets a time in the future.
     table, here = f"{pulse.db.database}.deliveries", f"report = '{pulse.name}'"
     pulse.db.execute(
         f"alter table {table} update recorded_at = recorded_at + 7200 where {here} settings mutations_sync = 2"
@@ -433,7 +433,7 @@ def test_a_server_whose_clock_is_set_back_changes_nothing(pulse: Pulse, chats: T
     assert pulse.deliver(report(1), chat)[0].did == "edited"
     assert chats.texts(chat)[0].startswith("DAU 1\n")
     assert pulse.deliver(report(1), chat)[0].did == "nothing"
-    assert time.monotonic() - began < 60  # nor is the chat's pace reckoned from the future
+    assert time.monotonic() - began < 60  # the chat's rate limit does not wait for the future either
 
 
 @pytest.mark.parametrize(
@@ -453,14 +453,14 @@ def test_a_flood_that_outlasts_the_claim_fails_without_waiting(pulse: Pulse, cha
     chats.fault("429", chat, seconds=900)
     began = time.monotonic()
     error = pulse.fails(report(1), chat)
-    assert time.monotonic() - began < 60  # on a busy machine too; it was not waited for anything
+    assert time.monotonic() - began < 60  # even on a busy machine, since nothing was waited for
     assert error.deliveries[0].state == "failed"
     assert "Telegram asks to wait 900 s" in str(error)
     assert pulse.deliver(report(1), chat)[0].did == "sent"
 
 
 def test_a_refused_connection_is_tried_again(pulse: Pulse, chats: Telegram) -> None:
-    """The port opens only after a second: nothing was sent before, so all of it is safe to repeat."""
+    """The port opens only after a second. Nothing was sent before that, so it is safe to try again."""
     chat = chats.new_chat()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -476,7 +476,7 @@ def test_a_refused_connection_is_tried_again(pulse: Pulse, chats: Telegram) -> N
 
 
 def _forward(port: int, target: int, after: float) -> None:
-    """Listen on a port after a while, and pass one request on."""
+    """Listen on a port after a delay, and forward one request of each connection."""
     time.sleep(after)
     with socket.create_server(("127.0.0.1", port)) as listening:
         while True:
@@ -516,7 +516,7 @@ def test_a_refusal_fails_at_once_and_says_what_to_do(pulse: Pulse, chats: Telegr
     chats.fault(kind, chat)
     began = time.monotonic()
     error = pulse.fails(report(1), chat)
-    assert time.monotonic() - began < 60  # on a busy machine too; it was not waited for anything
+    assert time.monotonic() - began < 60  # even on a busy machine, since nothing was waited for
     assert error.deliveries[0].state == "failed"
     assert advice in str(error)
     assert [each.state for each in pulse.pending()] == ["failed"]
@@ -575,13 +575,13 @@ def test_a_migrated_chat_is_followed_and_remembered(pulse: Pulse, chats: Telegra
     assert pulse.deliver(report(2), chat)[0].did == "edited"
     pulse.deliver(report(1), chat, name=f"{pulse.name} next")
     assert len(chats.messages(new)) == 2
-    # The setting was corrected meanwhile: it is still the same delivery.
+    # With the corrected setting, it is still the same delivery.
     assert pulse.deliver(report(2), new)[0].did == "nothing"
     assert f"the chat is {new} now: put that in place of {chat}" in pulse.of_day()[chat].error
 
 
 def _other_message(chats: Telegram, chat: str, last: int) -> None:
-    """Fill a chat with messages of somebody else, until one has this id."""
+    """Fill a chat with other messages until one has this id."""
     bot = f"{chats.server.url}/bot{SANDBOX_TELEGRAM_TOKEN}/sendMessage"
     while httpx.post(bot, json={"chat_id": int(chat), "text": "theirs"}, **PLAIN).json()["result"]["message_id"] < last:
         pass
@@ -589,7 +589,7 @@ def _other_message(chats: Telegram, chat: str, last: int) -> None:
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_correction_touches_no_other_message_of_the_supergroup(pulse: Pulse, chats: Telegram, known: bool) -> None:
-    """In the supergroup that a group becomes, the id of the old message is that of another one."""
+    """In the supergroup that a group becomes, the old message's id belongs to another message."""
     chat = chats.new_chat("group")
     new = _new_id(chat)
     (sent,) = pulse.deliver(report(1), chat)
@@ -605,9 +605,9 @@ def test_a_correction_touches_no_other_message_of_the_supergroup(pulse: Pulse, c
     *others, corrected = chats.texts(new)
     assert others == before
     assert re.fullmatch(r"DAU 2\n\ncorrected \d\d:\d\d: DAU 1 → 2", corrected)
-    assert chats.texts(chat) == ["DAU 1"]  # what is in the old group cannot be edited
+    assert chats.texts(chat) == ["DAU 1"]  # messages in the old group cannot be edited
     assert pulse.pending() == []
-    # From then on it is the new message that is corrected.
+    # From then on, corrections edit the new message.
     assert pulse.deliver(report(3), chat)[0].did == "edited"
     assert chats.texts(new)[-1].startswith("DAU 3\n")
     assert len(chats.texts(new)) == len(before) + 1
@@ -646,8 +646,8 @@ def test_an_unknown_message_may_be_found_in_the_supergroup(pulse: Pulse, chats: 
         ("-1001234567890", "https://t.me/c/1234567890/7", ("-1001234567890", 7)),
         ("-1001234567890/5", "https://t.me/c/1234567890/5/7?single", ("-1001234567890/5", 7)),
         ("@news", "https://t.me/News/7", ("@news", 7)),
-        ("-1001234567890", "t.me/news/7/", ("-1001234567890", 7)),  # a public name: whose it is, Telegram knows
-        ("-4001", "https://t.me/c/1234567890/7", ("-1001234567890", 7)),  # the group became that
+        ("-1001234567890", "t.me/news/7/", ("-1001234567890", 7)),  # only Telegram knows whose public name it is
+        ("-4001", "https://t.me/c/1234567890/7", ("-1001234567890", 7)),  # the group became that supergroup
         ("-1001234567890", "https://t.me/c/1234567891/7", None),
         ("@news", "https://t.me/olds/7", None),
         ("42", "https://t.me/c/1234567890/7", None),
@@ -692,7 +692,7 @@ def test_a_text_too_long_for_a_caption_goes_without_the_photo(pulse: Pulse, chat
 
 def test_a_text_that_is_too_long_is_cut_at_a_line_and_never_in_markup(pulse: Pulse, chats: Telegram) -> None:
     chat = chats.new_chat()
-    lines = [f"<b>{n:04}</b> a &lt; b" for n in range(400)]  # 10 characters each, and a line's end
+    lines = [f"<b>{n:04}</b> a &lt; b" for n in range(400)]  # 10 characters each, plus a line break
     pulse.deliver(Message("\n".join(lines), ref="3f9c2a71b0"), chat)
     (message,) = chats.messages(chat)
     assert len(message["text"]) <= 4096
@@ -726,7 +726,7 @@ def test_an_edit_is_repeated_since_that_does_no_harm(pulse: Pulse, chats: Telegr
 
 
 def test_an_edit_that_failed_is_made_up_for_even_by_the_earlier_numbers(pulse: Pulse, chats: Telegram) -> None:
-    """The edit arrived though nobody knows: a rerun with the first numbers must not take the message for unchanged."""
+    """The edit arrived despite the error: a rerun with the first numbers must not treat the message as unchanged."""
     chat = chats.new_chat()
     pulse.deliver(report(1), chat)
     chats.fault("500", chat, processed=True)
@@ -756,7 +756,7 @@ def test_rate_limits_are_kept(pulse: Pulse, chats: Telegram) -> None:
         patient = replace(Limits(), lease=30, request=4)
         began = time.monotonic()
         pulse.deliver(report(1), [f"{group}/{topic}" for topic in (5, 6, 7)], limits=patient)
-        # Another run right after it knows of the message that was just sent.
+        # Another run right after it counts the message that was just sent.
         pulse.deliver(report(1), f"{group}/5", name="another", limits=patient)
         assert time.monotonic() - began >= 3
         assert len(chats.messages(group)) == 4
@@ -781,13 +781,13 @@ def test_the_token_is_in_no_log_and_no_error(
     said += _whole_story(lambda: pulse.deliver(report(1), "-5", settings=unreachable, limits=short))
     said += _whole_story(lambda: unrecorded.check("-404", pulse.settings))
     text = "\n".join([*said, caplog.text, *capfd.readouterr()])
-    assert "sendPhoto" in caplog.text  # the client's own log is there
+    assert "sendPhoto" in caplog.text  # the client's own log was captured
     for secret in (SANDBOX_TELEGRAM_TOKEN, SANDBOX_TELEGRAM_TOKEN.partition(":")[2]):
         assert secret not in text
 
 
 def _whole_story(attempt: Callable[[], object]) -> list[str]:
-    """Everything an error can show: its text, its representation, and the traceback with all causes and contexts."""
+    """Returns all that an error can show: its text, its repr, and the traceback with all causes and contexts."""
     with pytest.raises(TelegramError) as raised:
         attempt()
     error: BaseException | None = raised.value
@@ -830,15 +830,15 @@ def test_a_chat_that_wrote_to_the_bot_is_found(pulse: Pulse, chats: Telegram) ->
 
 # --- crashes: processes killed with SIGKILL ---------------------------------------------------------------------------
 
-# Where a run is killed: around its steps in the ledger and around the request.
+# Where a run is killed: before and after each of its steps in the ledger, and before and after the request.
 POINTS = [f"{moment} {step}" for step in ("bid", "claimed", "request", "outcome") for moment in ("before", "after")]
 
 
 def _run(pulse: Pulse, message: Message, chats: Sequence[str], point: str = "", skip: int = 0) -> None:
-    """In a process of its own: deliver, and be killed when a point is reached for the time after `skip`."""
+    """Deliver, in a process of its own that is killed at a point after having passed it `skip` times."""
     from pulse.delivery import bot
 
-    # A handler of the tests' process has no business in here.
+    # Do not keep the signal handler inherited from the tests' process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     left = [skip]
 
@@ -893,7 +893,7 @@ def _ended(*processes: Any) -> list[int]:
 def test_a_run_killed_anywhere_neither_repeats_nor_loses_the_message(pulse: Pulse, chats: Telegram) -> None:
     pulse = replace(pulse, limits=SHORT)
     killed = {point: chats.new_chat() for point in POINTS}
-    for point, chat in killed.items():  # all of them first, so that their leases run out together
+    for point, chat in killed.items():  # kill all of them first, so that their leases expire together
         assert _ended(_started(pulse, report(1), [chat], point)) == [-signal.SIGKILL], point
     for point, chat in killed.items():
         there = len(chats.messages(chat))
@@ -903,7 +903,7 @@ def test_a_run_killed_anywhere_neither_repeats_nor_loses_the_message(pulse: Puls
             assert pulse.deliver(report(1), chat)[0].state == "sent", point
             assert len(chats.messages(chat)) == 1, point
             continue
-        # The claim of the dead run holds until its lease is over; after that, nobody knows.
+        # The dead run's claim holds until its lease expires; after that, the outcome is unknown.
         (unknown,) = pulse.fails(report(1), chat).deliveries
         assert unknown.state == "unknown", point
         assert "the run that sent it was cut off" in unknown.error, point
@@ -920,7 +920,7 @@ def test_a_run_killed_while_editing_is_made_up_for(pulse: Pulse, chats: Telegram
     assert len(chats.messages(chat)) == 1
 
 
-# --- runs at once -----------------------------------------------------------------------------------------------------
+# --- concurrent runs --------------------------------------------------------------------------------------------------
 
 
 def test_two_runs_at_once_send_one_message(pulse: Pulse, chats: Telegram) -> None:
@@ -945,7 +945,7 @@ def test_runs_at_once_with_different_numbers_leave_one_message_with_one_of_them(
     assert pulse.deliver(report(shown), chat)[0].did == "nothing"
 
 
-# --- chance -----------------------------------------------------------------------------------------------------------
+# --- random trouble ---------------------------------------------------------------------------------------------------
 
 BATCH, AT_ONCE, SEED = 10, 5, 20260316
 FAULTS = [
@@ -968,7 +968,7 @@ def _new_id(chat: str) -> str:
 
 
 def _play(pulse: Pulse, chats: Telegram, many: Sequence[str], seed: int) -> None:
-    """A round or two over a batch of chats: random numbers, a fault for every second chat, crashes, double runs."""
+    """Deliver to a batch of chats once or twice: random numbers, faults in half the chats, crashes, concurrent runs."""
     dice = random.Random(seed)  # noqa: S311
     for _ in range(dice.choice([1, 2])):
         for chat in many:
@@ -985,7 +985,7 @@ def _play(pulse: Pulse, chats: Telegram, many: Sequence[str], seed: int) -> None
 
 @pytest.mark.parametrize("number", [25, pytest.param(200, marks=pytest.mark.prove)])
 def test_whatever_happens_no_report_arrives_twice_and_none_is_lost(pulse: Pulse, chats: Telegram, number: int) -> None:
-    """Deliveries in random trouble: each ends up once in its chat, or is shown as unknown or failed."""
+    """Under random trouble, each delivery arrives once in its chat, or is listed as unknown or failed."""
     print(f"seed {SEED}")
     pulse = replace(pulse, limits=replace(FAST, lease=5, bid=5, answer=1, request=2))
     many = [chats.new_chat("group") for _ in range(number)]
@@ -1001,12 +1001,12 @@ def test_whatever_happens_no_report_arrives_twice_and_none_is_lost(pulse: Pulse,
     def there(chat: str) -> list[dict[str, Any]]:
         return chats.messages(chat) + chats.messages(_new_id(chat))
 
-    # Without any more trouble, whatever can be known is put right.
+    # Once the trouble is over, reruns put right everything that can be known.
     calm = replace(pulse, limits=replace(FAST, lease=120, bid=60, answer=20, request=30))
 
     def put_right() -> dict[str, str]:
         states = {}
-        for first in range(0, number, 100):  # a run has a limited time for each of its chats
+        for first in range(0, number, 100):  # a run has limited time for each chat
             try:
                 ended = calm.deliver(report(7), many[first : first + 100])
             except DeliveryError as error:
@@ -1018,8 +1018,8 @@ def test_whatever_happens_no_report_arrives_twice_and_none_is_lost(pulse: Pulse,
     for chat in many:
         found = there(chat)
         if len(found) > 1:
-            # The group migrated after the message was sent. What is in the old group cannot be corrected: that is said
-            # once, in the new one.
+            # The group migrated after the message was sent. The message in the old group cannot be edited, so the
+            # correction is sent once, to the new group.
             old, new = chats.messages(chat), chats.messages(_new_id(chat))
             assert (len(old), len(new)) == (1, 1), f"{chat} got its report {len(found)} times"
             assert re.search(r"^(corrected|taken back|updated) ", new[0]["text"], re.MULTILINE)
@@ -1028,9 +1028,9 @@ def test_whatever_happens_no_report_arrives_twice_and_none_is_lost(pulse: Pulse,
     assert set(states.values()) == {"sent", "unknown"}
     shown = pulse.pending()
     assert {each.chat: each.state for each in shown} == {chat: s for chat, s in states.items() if s != "sent"}
-    assert 0 < len(shown) < number  # the dice did roll
+    assert 0 < len(shown) < number  # some ran into trouble, but not all
 
-    # The operator looks into the chats and says what is there; then every report is there, once.
+    # The operator looks into the chats and reports what is there; after that, every chat has its report once.
     for each in shown:
         found = there(each.chat)
         if found:
@@ -1045,7 +1045,7 @@ def test_whatever_happens_no_report_arrives_twice_and_none_is_lost(pulse: Pulse,
 
 
 def _as_seen(chats: Telegram, chat: str) -> str | int:
-    """The message as the operator finds it: by its link in a supergroup, by its id in a group that has no links."""
+    """Returns what the operator has of the message: its link in a supergroup, its id in a group, which has no links."""
     if there := chats.messages(_new_id(chat)):
         return f"https://t.me/c/{_new_id(chat).removeprefix('-100')}/{there[0]['id']}"
     return int(chats.messages(chat)[0]["id"])

@@ -1,4 +1,4 @@
-"""Every command in the README and the documentation works, in a fresh copy of the project with nothing around it."""
+"""Every command in the README and the documentation works in a fresh copy of the project with a clean environment."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ PAGES = [
 
 @dataclass
 class Home:
-    """A fresh copy of the project, and the environment of somebody who has just logged in."""
+    """A fresh copy of the project, and the environment of a user who has just logged in."""
 
     root: Path
     environment: dict[str, str]
@@ -90,11 +90,11 @@ def _commands() -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-# Commands that do not end by themselves, or that this run is: how each of them is shown to work.
+# Commands that never end by themselves, or that are tested elsewhere: where each of them is tested.
 ELSEWHERE = {
     "make test": "this run",
     "make run": "test_make_run_shows_yesterday",
-    "pulse sandbox run -- pulse daily": "test_make_run_shows_yesterday",  # which is this command
+    "pulse sandbox run -- pulse daily": "test_make_run_shows_yesterday",  # `make run` runs it
     "make up": "test_make_up_serves_airflow_and_todays_events_arrive",  # and `pulse airflow`: test_airflow_watched.py
     "make notebook": "test_make_notebook_serves_the_notebooks",
     "make superset": "test_make_superset_serves_the_dashboard",
@@ -108,7 +108,7 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.not_across("00:00", seconds=180)  # else the sandbox is filled up to another yesterday
+@pytest.mark.not_across("00:00", seconds=180)  # otherwise the sandbox is filled up to a different yesterday
 def test_make_run_shows_yesterday(home: Home) -> None:
     said = home.type("make run", 600)
     yesterday = settings.load().event_day("yesterday")
@@ -124,7 +124,7 @@ def test_make_run_shows_yesterday(home: Home) -> None:
     report = page.read_text()
     assert f"{yesterday:%A} {yesterday.day} {yesterday:%B %Y}</b>" in report
     last_week, before = yesterday - timedelta(days=7), yesterday - timedelta(days=1)
-    assert f"vs {last_week:%a} {last_week.day} · {before:%a} {before.day}\n" in report  # and so has a week to show
+    assert f"vs {last_week:%a} {last_week.day} · {before:%a} {before.day}\n" in report  # so there is a week to compare
     assert "No data" not in report
     assert list(page.parent.glob("photos/*.png"))
 
@@ -140,12 +140,12 @@ def test_a_port_in_use_is_reported_in_one_sentence(home: Home) -> None:
 
 
 class TestPages:
-    """Its commands, with the sandbox around them, as it says, and with an event date that the sandbox has."""
+    """The commands on the pages, run beside the sandbox as the pages say, with an event date that the sandbox has."""
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def sandbox(cls, home: Home) -> Iterator[None]:
-        """Runs meanwhile, so that no command has to start it."""
+        """Keep the sandbox running, so that no command has to start it."""
         process = home.start(". .venv/bin/activate && pulse sandbox run -- sleep 1000")
         _wait(lambda: "Telegram chat is at" in home.said(), home)
         yield
@@ -172,7 +172,7 @@ def test_the_hooks_pass(home: Home) -> None:
     home.type(". .venv/bin/activate && git add --all && pre-commit install && pre-commit run --all-files")
 
 
-@pytest.mark.prove  # the third start of an Airflow
+@pytest.mark.prove  # the third Airflow that the tests start
 def test_make_up_serves_airflow_and_todays_events_arrive(home: Home) -> None:
     home.environment["AIRFLOW__API__PORT"] = "18080"
     process = home.start("make up")
@@ -202,7 +202,7 @@ def test_make_notebook_serves_the_notebooks(home: Home) -> None:
         _stop(process)
 
 
-@pytest.mark.prove  # the third start of a Superset
+@pytest.mark.prove  # the third Superset that the tests start
 def test_make_superset_serves_the_dashboard(home: Home) -> None:
     process = home.start("make superset")
     try:
@@ -259,7 +259,7 @@ def _wait(done, home: Home, seconds: float = 180) -> None:  # type: ignore[no-un
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
-    """Ctrl-C, as the README's reader would; the group is the one that `start` made."""
+    """Press Ctrl-C as a reader of the README would: the signal goes to the process group that `start` made."""
     os.killpg(process.pid, signal.SIGINT)
     try:
         process.wait(40)
