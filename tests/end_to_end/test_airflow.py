@@ -605,12 +605,13 @@ def test_the_static_site_opens_from_disk_and_its_filters_work(
     count = len(list((tmp_path / "archive").rglob("*.ipynb")))
     shown = page.locator(".run:visible")
     assert shown.count() >= count
-    day = _loads(scheduled)[-1].split("/")[1]
+    days = [place.split("/")[1] for place in _loads(scheduled)]
+    loads = days.count(days[-1])  # two if another test computed the day again
     page.get_by_label("Notebook").select_option("load")
-    page.get_by_label("Event date from").fill(day)
-    page.get_by_text("1 run", exact=True).wait_for()
-    expect(shown).to_have_count(1)
-    shown.get_by_role("link", name="Load").click()
+    page.get_by_label("Event date from").fill(days[-1])
+    page.get_by_text("1 run" if loads == 1 else f"{loads} runs", exact=True).wait_for()
+    expect(shown).to_have_count(loads)
+    shown.first.get_by_role("link", name="Load").click()
     expect(page.get_by_role("heading", name="Check: the totals agree")).to_be_visible()
     page.get_by_role("link", name="Compare with").click()
     assert page.locator(".verdict").inner_text().startswith("Same as ")

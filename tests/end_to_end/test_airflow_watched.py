@@ -170,7 +170,7 @@ def test_a_part_that_dies_is_restarted_and_its_child_processes_are_gone(watched:
         left = _group(pid)
         os.kill(pid, signal.SIGKILL)
         watched.wait(lambda: watched.parts().get(name, pid) != pid, f"the restart of {name}", 60)  # noqa: B023
-        assert f"Airflow's {name} ended (killed by SIGKILL); it is started again." in watched.said()
+        assert f"Airflow's {name} ended (killed by SIGKILL) and is started again." in watched.said()
         watched.wait(lambda: not left & _group(pid), f"the end of what {name} had started", 20)  # noqa: B023
     watched.wait(
         lambda: (
@@ -186,8 +186,8 @@ def test_a_part_that_hangs_is_killed_and_restarted(watched: Watched) -> None:
     before = watched.parts()["scheduler"]
     os.kill(before, signal.SIGSTOP)
     watched.wait(lambda: watched.parts().get("scheduler", before) != before, "another scheduler", 500)
-    assert "Airflow's scheduler has said nothing for 300 s; it is ended.\n" in watched.said()
-    assert "Airflow's scheduler ended (killed by SIGKILL); it is started again.\n" in watched.said()
+    assert "Airflow's scheduler has been unhealthy for 300 s and is killed.\n" in watched.said()
+    assert "Airflow's scheduler ended (killed by SIGKILL) and is started again.\n" in watched.said()
     watched.wait(lambda: watched.health().get("scheduler", {}).get("status") == "healthy", "its health", 60)
 
 
@@ -197,8 +197,8 @@ def test_a_port_in_use_is_reported_in_one_sentence(watched: Watched, tmp_path: P
     done = subprocess.run(["pulse", "airflow"], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr == (
-        f"Airflow cannot listen on 127.0.0.1:{watched.port} (Address already in use): stop what uses it, or set "
-        "AIRFLOW__API__PORT to another.\n"
+        f"Airflow cannot listen on 127.0.0.1:{watched.port} (Address already in use): stop the program that uses it, "
+        "or set AIRFLOW__API__PORT to another port.\n"
     )
 
 
@@ -208,7 +208,7 @@ def test_sigterm_stops_all_parts(watched: Watched) -> None:
     watched.process.terminate()
     assert watched.process.wait(60) == 0
     assert all(not _group(group) for group in groups)
-    assert watched.said().splitlines()[-1] == "Airflow stops."
+    assert watched.said().splitlines()[-1] == "Airflow is stopping."
 
 
 @own_airflow
