@@ -160,7 +160,7 @@ def figures(root: Path, runs: int) -> list[Figure]:
         Figure("… by words and outcome", f"{found:.3f} s", "< 1 s", found < 1),
         Figure("a large notebook rendered", f"{warm:.2f} s (in a fresh process {cold:.1f} s)", "< 2 s", warm < 2),
         Figure("added to a notebook run", f"{1000 * added:.0f} ms", "< 100 ms", added < 0.1),
-        Figure("the index made anew", f"{index_seconds:.1f} s"),
+        Figure("the index rebuilt", f"{index_seconds:.1f} s"),
         Figure("pulse archive verify", f"{verified:.1f} s"),
     ]
 

@@ -1,4 +1,4 @@
-"""A Superset of this machine's own, in one process: set up where it is not yet, then served on loopback until stopped.
+"""Sets up a Superset on this machine if there is none yet, and serves it on loopback, in one process, until stopped.
 
     .superset/venv/bin/python dashboards/superset/serve.py --data .superset --port 18088
 
@@ -24,7 +24,7 @@ ADMIN = "admin"
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; status 2 and a sentence where that cannot be."""
+    """Serve until SIGTERM or SIGINT. If that is impossible, print a sentence and exit with status 2."""
     parser = argparse.ArgumentParser(description="A Superset of this machine's own, on loopback.")
     parser.add_argument("--data", type=Path, required=True, help="where it keeps everything; created if missing")
     parser.add_argument("--port", type=int, required=True, help="on loopback (0: a free one)")
@@ -43,14 +43,14 @@ def main() -> int:
     os.environ["SUPERSET_CONFIG_PATH"] = str(Path(__file__).with_name("superset_config.py"))
     warnings.simplefilter("ignore")
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # migrations and Superset itself print what they like
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # migrations and Superset itself print to stdout
     app, new = _set_up(home, password)
     _serve(app, listener, answer, {"admin": ADMIN, "password": str(home / "admin_password"), "new": new})
     return 0
 
 
 def _keep_secrets(home: Path) -> str:
-    """Make what is secret once, readable by its owner only; gives the administrator's password."""
+    """Create the secrets once, readable only by their owner. Returns the administrator's password."""
     home.mkdir(parents=True, exist_ok=True)
     for name, length in (("secret_key", 42), ("admin_password", 12)):
         if not (home / name).exists():
@@ -60,10 +60,10 @@ def _keep_secrets(home: Path) -> str:
 
 
 def _set_up(home: Path, password: str) -> tuple:
-    """The application, with its tables, roles and administrator; and whether it was set up only now."""
+    """Return the application with its tables, roles and administrator, and whether it was set up just now."""
     from superset.app import create_app
 
-    logging.disable(logging.INFO)  # migrations tell of every table
+    logging.disable(logging.INFO)  # migrations log every table
     app = create_app()
     done = home / "set_up"
     version = app.config["VERSION_STRING"]

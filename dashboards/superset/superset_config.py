@@ -1,4 +1,4 @@
-"""Settings of the Superset that `make superset` starts: on this machine only, everything it keeps in one folder."""
+"""Settings of the Superset that `make superset` starts. It serves this machine only, with all its data in a folder."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ SQLALCHEMY_DATABASE_URI = f"sqlite:///{HOME / 'superset.db'}?timeout=30"
 RATELIMIT_STORAGE_URI = "memory://"
 LOG_LEVEL = "WARNING"
 
-# Superset's own policy without the hosts beyond this machine, one of which is told of every page that is opened.
+# Superset's own policy without hosts outside this machine, one of which would learn of every page that is opened.
 TALISMAN_CONFIG = {
     "content_security_policy": {
         "base-uri": ["'self'"],
@@ -22,7 +22,7 @@ TALISMAN_CONFIG = {
         "script-src": ["'self'", "'strict-dynamic'"],
     },
     "content_security_policy_nonce_in": ["script-src"],
-    # Plain HTTP over loopback: a cookie that wants TLS would never come back.
+    # Loopback uses plain HTTP, over which a browser never sends a cookie marked secure.
     "force_https": False,
     "session_cookie_secure": False,
 }
