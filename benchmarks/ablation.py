@@ -66,4 +66,4 @@ def left_out(name: str) -> Iterator[None]:
 def _forget() -> None:
     """Empty the caches whose entries depend on constants."""
     references.reference_days.cache_clear()
-    references.places.cache_clear()
+    references.positions.cache_clear()

@@ -94,9 +94,9 @@ def behind(seen: pd.DataFrame, event: metrics.Event, tick: int) -> tuple[pd.Data
         The history, and the lag in minutes.
     """
     values = seen.to_numpy(dtype=float, copy=True)
-    place, since = list(seen.columns).index(event.series), tick - event.start
-    values[-1 - since, place] = np.floor(values[-1 - since, place] * ARRIVED)
-    values[len(values) - since :, place] = 0.0 if event.start % 2 else np.nan
+    position, since = list(seen.columns).index(event.series), tick - event.start
+    values[-1 - since, position] = np.floor(values[-1 - since, position] * ARRIVED)
+    values[len(values) - since :, position] = 0.0 if event.start % 2 else np.nan
     return pd.DataFrame(values, seen.index, seen.columns), (since + 1 - ARRIVED) * metrics.MINUTES
 
 

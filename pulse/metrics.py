@@ -17,7 +17,7 @@ PartName: TypeAlias = Literal["app", "feed", "messenger"]
 Unit: TypeAlias = Literal["users", "count", "share", "ratio"]
 Table: TypeAlias = Literal["user_activity", "dimension_activity", "daily_metrics", "metric_buckets"]
 Shown: TypeAlias = Literal["report", "live"]
-Row: TypeAlias = Mapping[str, float | None]
+DayMetrics: TypeAlias = Mapping[str, float | None]
 """The metrics of a day by column; None or NaN where one cannot be computed."""
 
 BUCKET = timedelta(minutes=15)
@@ -309,6 +309,6 @@ def columns(table: Table) -> list[str]:
     return [metric.column for metric in METRICS if table in metric.tables]
 
 
-def shown_in(place: Shown) -> list[Metric]:
+def shown_in(where: Shown) -> list[Metric]:
     """The metrics that readers see in a place, in their order."""
-    return [metric for metric in METRICS if place in metric.shown]
+    return [metric for metric in METRICS if where in metric.shown]

@@ -194,7 +194,7 @@ partition by toYYYYMM(bucket)
 order by (dimension, dimension_value, bucket);
 
 -- The history of the slices that are large enough to watch, one row per slice: for each metric an array of values, and in
--- `places` the positions of their buckets, counted from the start. A slice is large enough if it has a given share of the active
+-- `positions` the positions of their buckets, counted from the start. A slice is large enough if it has a given share of the active
 -- users over the last 168 hours; a week in hours does not depend on clock changes in the server's time zone.
 create or replace view bucket_history as
 with largest as (
@@ -214,7 +214,7 @@ with largest as (
 select
     dimension,
     dimension_value,
-    groupArray(intDiv(dateDiff('second', {start:DateTime64(6)}, bucket), 900)) as places,
+    groupArray(intDiv(dateDiff('second', {start:DateTime64(6)}, bucket), 900)) as positions,
     groupArray(app_users) as app_users,
     groupArray(feed_users) as feed_users,
     groupArray(views) as views,

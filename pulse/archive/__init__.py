@@ -18,7 +18,7 @@ The manifest, the index and the pages need an archive in a local (or mounted) fo
 kept in the same way and messages show the same run references; whether a notebook was changed later is recorded by the
 store's own versioning. A copy of such an archive in a folder can be used with everything here.
 
-A notebook is named by its path: its place below the archive's root. Its run reference, which messages show, is the
+A notebook is named by its path below the archive's root. Its run reference, which messages show, is the
 beginning of its SHA-256.
 """
 
@@ -79,7 +79,7 @@ def is_notebook_path(path: str) -> bool:
     return fits and bool(_PATH.fullmatch(path))
 
 
-def place(root: Path, file: str) -> str:
+def notebook_path(root: Path, file: str) -> str:
     """The path below the archive's root of a notebook's file."""
     return Path(file).resolve().relative_to(root.resolve()).as_posix()
 

@@ -29,14 +29,14 @@ def verify(
     except clickhouse.ClickHouseError as error:
         outside = None
         typer.echo(f"note: deliveries and the nightly heads were not compared with the ledger: {error}")
-    verdict = proof.verify(root, head, outside)
-    for line in verdict.remarks:
+    findings = proof.verify(root, head, outside)
+    for line in findings.remarks:
         typer.echo(f"note: {line}")
-    if verdict.problems:
-        listed = "\n".join(f"  {line}" for line in verdict.problems)
-        raise PulseError(f"The archive is not as it was kept ({len(verdict.problems)}):\n{listed}")
-    typer.echo(f"{verdict.notebooks:,} notebooks, all of them as they were kept.")
-    typer.echo(f"Head of the chain, after {verdict.entries:,} entries: {verdict.head}")
+    if findings.problems:
+        listed = "\n".join(f"  {line}" for line in findings.problems)
+        raise PulseError(f"The archive is not as it was kept ({len(findings.problems)}):\n{listed}")
+    typer.echo(f"{findings.notebooks:,} notebooks, all of them as they were kept.")
+    typer.echo(f"Head of the chain, after {findings.entries:,} entries: {findings.head}")
     if outside and outside.heads:
         at, noted = outside.heads[-1]
         typer.echo(f"It passes through all {len(outside.heads):,} heads that went to the alert chat, {noted} on {at}.")

@@ -17,7 +17,7 @@ from pulse import archive
 
 Entry = dict[str, Any]
 
-DAYS = 30
+LEAST_DAYS = 30
 """The least number of days for which the archive keeps everything."""
 
 FOLLOWS = {
@@ -76,7 +76,7 @@ class Lives:
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             return f"{entry.get('what')!s:.40}: not written by a run ({type(error).__name__})", ""
 
-    def keeps(self, life: Life, at: str, days: int = DAYS, alerts: int | None = None) -> str:
+    def keeps(self, life: Life, at: str, days: int = LEAST_DAYS, alerts: int | None = None) -> str:
         """Why retention's rule keeps a notebook at some moment; empty if the notebook may be removed.
 
         Args:
@@ -136,7 +136,7 @@ class Lives:
             if entry["sha256"] != life.sha256:
                 return "thinned by hand: its SHA-256 is a different one"
             facts = (entry.get("stays") or {}).get("facts") or {}
-            kept = self.keeps(life, entry["at"], DAYS, facts.get("alerts"))
+            kept = self.keeps(life, entry["at"], LEAST_DAYS, facts.get("alerts"))
             return f"thinned by hand: the rule keeps it, since {kept}" if kept else ""
         return ""
 

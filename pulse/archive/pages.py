@@ -174,7 +174,7 @@ def message_page(look: Look, title: str, text: str, base: str = "") -> str:
 # --- addresses -------------------------------------------------------------------------------------------------------
 
 
-def place(address: str) -> str:
+def notebook_path(address: str) -> str:
     """The path of the notebook whose page has this address below `run/`, `compare/` or `notebook/`."""
     return address.removesuffix(".html").removesuffix(".ipynb") + ".ipynb"
 

@@ -49,7 +49,7 @@ class Database(Protocol):
 
 
 @dataclass
-class Verdict:
+class Findings:
     """What `verify` found: problems, remarks about what is unusual but not wrong, and the head of the chain."""
 
     problems: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class _Known:
     remarks: list[str] = field(default_factory=list)
 
 
-def verify(root: Path, earlier: str = "", outside: Outside | None = None, last_only: bool = False) -> Verdict:
+def verify(root: Path, earlier: str = "", outside: Outside | None = None, last_only: bool = False) -> Findings:
     """Compare the archive with its manifest.
 
     Args:
@@ -107,32 +107,32 @@ def verify(root: Path, earlier: str = "", outside: Outside | None = None, last_o
     if suspects:  # a run may have ended after its entry was read and before its notebook was: so check again
         known = _read(root)
         found = [each for each in found if each[0] not in suspects] + _judged(root, suspects, known)
-    verdict = Verdict(known.problems, known.remarks, len(there), known.entries, known.head)
+    findings = Findings(known.problems, known.remarks, len(there), known.entries, known.head)
     for path, problem, remark in sorted(found):
-        verdict.problems += [f"{path}: {problem}"] if problem else []
-        verdict.remarks += [f"{path}: {remark}"] if remark else []
+        findings.problems += [f"{path}: {problem}"] if problem else []
+        findings.remarks += [f"{path}: {remark}"] if remark else []
     if outside:
-        _compare(known, outside, root, verdict)
-        verdict.problems += _dated_back(known, outside)
+        _compare(known, outside, root, findings)
+        findings.problems += _dated_back(known, outside)
     noted = [(f"noted on {at}", head) for at, head in (outside.heads if outside else [])]
     for when, head in [*(noted[-1:] if last_only else noted), *([("noted earlier", earlier)] if earlier else [])]:
         if not any(each.startswith(head.lower()) for each in known.hashes):
-            verdict.gone.append(
+            findings.gone.append(
                 f"{manifest.NAME}: the entry {head} {when} is gone: the manifest was cut, rewritten or started again"
             )
-    verdict.problems += verdict.gone
-    return verdict
+    findings.problems += findings.gone
+    return findings
 
 
-def sentence(verdict: Verdict, most: int = 3) -> str:
+def sentence(findings: Findings, most: int = 3) -> str:
     """The problems of an archive in one sentence, which names the first ones.
 
     Args:
-        verdict: what `verify` found.
+        findings: what `verify` found.
         most: how many problems to name.
     """
-    more = f"; and {len(verdict.problems) - most} more" if len(verdict.problems) > most else ""
-    listed = "; ".join(verdict.problems[:most])
+    more = f"; and {len(findings.problems) - most} more" if len(findings.problems) > most else ""
+    listed = "; ".join(findings.problems[:most])
     return f"The archive is not as it was kept: {listed}{more}. `pulse archive verify` lists all of them."
 
 
@@ -255,7 +255,7 @@ def _contradiction(node: executed.Node, life: Life, known: _Known) -> str:
     return ""
 
 
-def _compare(known: _Known, outside: Outside, root: Path, verdict: Verdict) -> None:
+def _compare(known: _Known, outside: Outside, root: Path, findings: Findings) -> None:
     """Compare the manifest's deliveries with the ledger's."""
     older = 0
     for number, entry in known.lives.deliveries:
@@ -267,11 +267,11 @@ def _compare(known: _Known, outside: Outside, root: Path, verdict: Verdict) -> N
                 continue
             problem = _difference(entry, each, outside.claims.get(each["ref"]), root)
             if problem:
-                verdict.problems.append(
+                findings.problems.append(
                     f"{manifest.NAME}, line {number}: delivery {each['ref']} {problem}{_about(entry)}"
                 )
     if older:
-        verdict.remarks.append(f"{older} deliveries are older than the ledger, and were not compared with it")
+        findings.remarks.append(f"{older} deliveries are older than the ledger, and were not compared with it")
 
 
 def _dated_back(known: _Known, outside: Outside) -> Iterable[str]:

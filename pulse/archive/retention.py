@@ -22,10 +22,10 @@ from pathlib import Path
 from pulse import archive
 from pulse.archive import ArchiveError, index, index_upkeep, lives, manifest
 from pulse.archive.attempts import Attempt
-from pulse.archive.lives import DAYS
+from pulse.archive.lives import LEAST_DAYS
 
 
-def thin(root: Path, days: int = DAYS, now: datetime | None = None) -> list[str]:
+def thin(root: Path, days: int = LEAST_DAYS, now: datetime | None = None) -> list[str]:
     """Remove the notebooks that the rule does not keep.
 
     Args:
@@ -50,14 +50,16 @@ def thin(root: Path, days: int = DAYS, now: datetime | None = None) -> list[str]
     return [each.path for each in going]
 
 
-def may_go(root: Path, days: int = DAYS, now: datetime | None = None) -> list[Attempt]:
+def may_go(root: Path, days: int = LEAST_DAYS, now: datetime | None = None) -> list[Attempt]:
     """The attempts that the rule does not keep, the latest event date first.
 
     Raises:
         ArchiveError: the archive cannot be read, or `days` is too small.
     """
-    if days < DAYS:
-        raise ArchiveError(f"The archive keeps everything for {DAYS} days at least; give {DAYS} or more, not {days}.")
+    if days < LEAST_DAYS:
+        raise ArchiveError(
+            f"The archive keeps everything for {LEAST_DAYS} days at least; give {LEAST_DAYS} or more, not {days}."
+        )
     at = (now or datetime.now(UTC)).isoformat()
     known = lives.read(entry for entry, _ in manifest.read(root))
     with index.opened(root) as opened:

@@ -36,7 +36,7 @@ def names() -> dict[str, str]:
     return {definition["name"]: key for key, definition in definitions().items()}
 
 
-def places(columns: int) -> Iterator[tuple[str, Item]]:
+def widgets(columns: int) -> Iterator[tuple[str, Item]]:
     """The widgets by name, each with what it shows and its first position.
 
     Args:
@@ -48,27 +48,27 @@ def places(columns: int) -> Iterator[tuple[str, Item]]:
         shown = row.get("widgets", [""])
         beside = len(shown) if columns % len(shown) == 0 else len(shown) // 2  # else in two lines
         for line in range(0, len(shown), beside):
-            for place, name in enumerate(shown[line : line + beside]):
+            for number, name in enumerate(shown[line : line + beside]):
                 width = columns // beside
-                position = {"col": place * width, "row": top, "sizeX": width, "sizeY": height, "autoHeight": False}
+                position = {"col": number * width, "row": top, "sizeX": width, "sizeY": height, "autoHeight": False}
                 text = row.get("text", "")
                 what = {"text": text, "query": query, "visualization": name, "position": position}
                 yield text or f"{query}: {name}", what
             top += height
 
 
-def new_widget(dashboard: int, place: Item, what: int | str) -> Item:
+def new_widget(dashboard: int, widget: Item, what: int | str) -> Item:
     """A widget with the dashboard's parameters."""
-    names = definitions()[place["query"]]["parameters"] if place["query"] else []
+    names = definitions()[widget["query"]]["parameters"] if widget["query"] else []
     mappings = {
         name: {"name": name, "type": "dashboard-level", "mapTo": name, "value": None, "title": ""} for name in names
     }
     return {
         "dashboard_id": dashboard,
-        "visualization_id": None if place["text"] else what,
-        "text": place["text"],
+        "visualization_id": None if widget["text"] else what,
+        "text": widget["text"],
         "width": 1,
-        "options": {"isHidden": False, "position": place["position"], "parameterMappings": mappings},
+        "options": {"isHidden": False, "position": widget["position"], "parameterMappings": mappings},
     }
 
 
@@ -79,7 +79,7 @@ def visualization(definition: Item) -> Item:
         return {**common, "type": "COUNTER", "options": _counter(definition)}
     if "table" in definition:
         hidden = definition.get("hidden", [])  # Redash shows each column that it is not told of
-        columns = [_column(name, place) for place, name in enumerate([*definition["table"], *hidden])]
+        columns = [_column(name, number) for number, name in enumerate([*definition["table"], *hidden])]
         for column in columns:
             column["visible"] = column["name"] not in hidden
         return {**common, "type": "TABLE", "options": {"itemsPerPage": 25, "columns": columns}}
@@ -102,14 +102,14 @@ def _counter(definition: Item) -> Item:
     }
 
 
-def _column(name: str, place: int) -> Item:
+def _column(name: str, number: int) -> Item:
     text = name == "dimension_value"
     shown = {"displayAs": "string"} if text else {"displayAs": "number", "numberFormat": "0,0"}
     return {
         "name": name,
         "title": name.replace("_", " ").capitalize(),
         "type": "string" if text else "integer",
-        "order": place,
+        "order": number,
         "alignContent": "left" if text else "right",
         **shown,
     }

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from pulse.dashboards import Api, DashboardsError, Reader
 from pulse.dashboards.redash_api import MARK, NAME, TAG, find_dashboard, fingerprint, known, mark, marked, stamped
-from pulse.dashboards.redash_files import Item, definitions, names, new_widget, parameters, places, visualization
+from pulse.dashboards.redash_files import Item, definitions, names, new_widget, parameters, visualization, widgets
 
 WIDE = (25, 8)  # from this version on the grid has twice as many columns; Redash doubles old positions when upgraded
 
@@ -133,16 +133,16 @@ class Installation:
             for each in found["widgets"] or []
         }
         put = mark(found).get("widgets", {})
-        once = dict(put) if isinstance(put, dict) else dict.fromkeys(put)  # an older install kept no places
-        for name, place in places(12 if self.api.version >= WIDE else 6):
-            what = place["text"] or visualizations[place["query"], place["visualization"]]
+        once = dict(put) if isinstance(put, dict) else dict.fromkeys(put)  # an older install kept no positions
+        for name, wanted in widgets(12 if self.api.version >= WIDE else 6):
+            what = wanted["text"] or visualizations[wanted["query"], wanted["visualization"]]
             widget = there.get(what)
             if widget is None and name not in once:
-                self.api.post("/api/widgets", new_widget(number, place, what))
-            elif widget and (replace or widget["options"].get("position") == once.get(name) != place["position"]):
-                body = {"text": widget["text"], "options": {**widget["options"], "position": place["position"]}}
+                self.api.post("/api/widgets", new_widget(number, wanted, what))
+            elif widget and (replace or widget["options"].get("position") == once.get(name) != wanted["position"]):
+                body = {"text": widget["text"], "options": {**widget["options"], "position": wanted["position"]}}
                 self.api.post(f"/api/widgets/{widget['id']}", body)
-            once[name] = place["position"]
+            once[name] = wanted["position"]
         found = self.api.get(f"/api/dashboards/{number}")
         published = {"options": marked(found, once), "is_draft": False, "version": found["version"]}
         self._change(f"/api/dashboards/{number}", published)

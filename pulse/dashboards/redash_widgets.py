@@ -60,8 +60,8 @@ def numbers_of(drawn: Item, rows: list[Item], day: date, dimension: str) -> dict
 def _row_number(number: Any, rows: int) -> int:
     """The index of a counter's row. Redash counts from 1, or from -1 at the end, and wraps around."""
     number = int(number or 0)
-    place = (abs(number) - 1) % rows if number else 0
-    return place if number >= 0 else rows - place - 1
+    index = (abs(number) - 1) % rows if number else 0
+    return index if number >= 0 else rows - index - 1
 
 
 def _numbered(row: Item, columns: Iterable[str | None]) -> Iterator[tuple[str, float | None]]:

@@ -186,8 +186,8 @@ def _without_ids(kind: str, content: Assets, charts: dict[int, str]) -> Assets:
     """A file's content with uuids in place of the ids that the server assigned."""
     if kind == "charts":
         context = json.loads(content.get("query_context") or "{}")
-        for place in (context, content["params"]):
-            place.pop("datasource", None)
+        for chosen in (context, content["params"]):
+            chosen.pop("datasource", None)
         return {**content, "query_context": context}
     if kind == "datasets":  # which Superset exports in arbitrary order
         ordered = {"metrics": "metric_name", "columns": "column_name"}
@@ -195,11 +195,11 @@ def _without_ids(kind: str, content: Assets, charts: dict[int, str]) -> Assets:
     if kind != "dashboards":
         return content
     metadata = {name: value for name, value in content.get("metadata", {}).items() if name not in _ITS_OWN}
-    for place in metadata.get("native_filter_configuration", []):
-        scope = place.get("scope", {})
+    for each in metadata.get("native_filter_configuration", []):
+        scope = each.get("scope", {})
         scope["excluded"] = sorted(charts.get(number, "") for number in scope.get("excluded", []))
-        place.pop("chartsInScope", None)
-        place.pop("tabsInScope", None)
+        each.pop("chartsInScope", None)
+        each.pop("tabsInScope", None)
     metadata.get("global_chart_configuration", {}).pop("chartsInScope", None)
     metadata.pop("chart_configuration", None)
     for part in content["position"].values():

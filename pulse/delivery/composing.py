@@ -11,7 +11,7 @@ from pulse import wording
 from pulse.delivery.ledger import Claim
 from pulse.delivery.markup import MAX_CAPTION, MAX_TEXT, cut, length
 from pulse.delivery.message import Message
-from pulse.delivery.rows import Content, Row
+from pulse.delivery.rows import Content, LedgerRow
 from pulse.delivery.standing import Standing
 from pulse.settings import Language
 
@@ -100,7 +100,7 @@ class Composer:
         line = self.words("updated", time=moment)
         return line if length(line) <= room else ""
 
-    def _changes(self, first: Row, standing: Standing) -> tuple[list[str], list[str]]:
+    def _changes(self, first: LedgerRow, standing: Standing) -> tuple[list[str], list[str]]:
         """The numbers that differ from the first version; and those that differed meanwhile and no longer do."""
         names = {self.message.columns.get(label, label): label for label in self.message.numbers}
         before, after = first.content.numbers, self.content().numbers

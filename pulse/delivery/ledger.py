@@ -57,8 +57,8 @@ from pulse.delivery.rows import (
     SELECT,
     Content,
     Key,
+    LedgerRow,
     Posted,
-    Row,
     State,
     from_record,
     key_values,
@@ -83,7 +83,7 @@ class LedgerError(PulseError):
 class Claim:
     """The right to send, for a limited time."""
 
-    row: Row
+    row: LedgerRow
     standing: Standing
     ends: float  # on this process's monotonic clock
 
@@ -129,14 +129,14 @@ class Ledger:
             here = standing(*await self._rows(key))
             if not here.rivals and here.settles(content):
                 return here
-            place, bid_step = recipient or key.chat, max(here.turn, 1)
-            bid = Row(key, secrets.token_hex(5), bid_step, "bid", "send", place, content, run=run, lease=self.bid)
+            where, bid_step = recipient or key.chat, max(here.turn, 1)
+            bid = LedgerRow(key, secrets.token_hex(5), bid_step, "bid", "send", where, content, run=run, lease=self.bid)
             if not here.rivals and (won := await self._contest(bid)):
                 return won
             await asyncio.sleep(pause)
         raise LedgerError(f"Other runs have been busy with the delivery of {key} for {3 * self.lease:g} s.")
 
-    async def _contest(self, mine: Row) -> Claim | None:
+    async def _contest(self, mine: LedgerRow) -> Claim | None:
         """One round of the one-bit algorithm: returns the claim, or None after withdrawing."""
         bid_ends = time.monotonic() + self.bid * CLOCK_MARGIN
         try:
@@ -161,7 +161,7 @@ class Ledger:
             self._try_to_write(next_step(mine, "withdrawn"))
             raise
 
-    async def _alone(self, mine: Row, until: float) -> Standing | None:
+    async def _alone(self, mine: LedgerRow, until: float) -> Standing | None:
         """Wait until no rival is left, then return the standing; None where a claim or a smaller bid is there."""
         for pause in _pauses():
             if time.monotonic() > until:
@@ -186,7 +186,7 @@ class Ledger:
         """
         return standing(*await self._rows(key))
 
-    async def end(self, claim: Claim, state: State, **outcome: object) -> Row:
+    async def end(self, claim: Claim, state: State, **outcome: object) -> LedgerRow:
         """Record how a claim ended, with retries: the message is out, and this is the only record of it.
 
         Args:
@@ -250,7 +250,7 @@ class Ledger:
 
     def _standings(self, which: str, **values: object) -> dict[Key, Standing]:
         rows, now = self._select(which, **values)
-        by_key: dict[Key, list[Row]] = {}
+        by_key: dict[Key, list[LedgerRow]] = {}
         for row in rows:
             by_key.setdefault(row.key, []).append(row)
         return {key: standing(found, now) for key, found in by_key.items()}
@@ -265,7 +265,7 @@ class Ledger:
         row = here.unknown or here.last
         return row.recipient if row else key.chat
 
-    def settle(self, ref: str, state: Literal["sent", "failed"], error: str, posted: Posted | None = None) -> Row:
+    def settle(self, ref: str, state: Literal["sent", "failed"], error: str, posted: Posted | None = None) -> LedgerRow:
         """Record what the operator says about a delivery.
 
         Args:
@@ -284,10 +284,10 @@ class Ledger:
         settled = [here.unknown] if here.unknown and state == "sent" else list(here.published)
         if not settled:
             raise LedgerError(f"The delivery of {key} was not sent; the next run sends it.")
-        place = {"message_id": posted.id, "recipient": posted.recipient} if posted else {"message_id": 0}
-        return self._say(settled, state, error, **place)
+        arrived = {"message_id": posted.id, "recipient": posted.recipient} if posted else {"message_id": 0}
+        return self._say(settled, state, error, **arrived)
 
-    def dismiss(self, ref: str, error: str) -> Row:
+    def dismiss(self, ref: str, error: str) -> LedgerRow:
         """Record that the operator took a failed delivery off the list.
 
         A later run of the report may still send it.
@@ -325,7 +325,7 @@ class Ledger:
             raise LedgerError(f"The delivery of {key} is under way; settle it after {until:%H:%M:%S} UTC.")
         return key, here
 
-    def _say(self, settled: Sequence[Row], state: State, error: str, **outcome: object) -> Row:
+    def _say(self, settled: Sequence[LedgerRow], state: State, error: str, **outcome: object) -> LedgerRow:
         """Append the last row of some claims. The end that a lost claim may still write itself has a lower step."""
         entries = [
             replace(row, step=row.step + 2, state=state, error=error, lease=0.0, **outcome)  # type: ignore[arg-type]
@@ -336,18 +336,18 @@ class Ledger:
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
-    async def _rows(self, key: Key) -> tuple[list[Row], datetime]:
+    async def _rows(self, key: Key) -> tuple[list[LedgerRow], datetime]:
         return await asyncio.to_thread(self._select, OF_KEY, **key_values(key))
 
-    async def _write(self, row: Row) -> None:
+    async def _write(self, row: LedgerRow) -> None:
         await asyncio.to_thread(self._insert, [row])
 
-    def _try_to_write(self, row: Row) -> None:
+    def _try_to_write(self, row: LedgerRow) -> None:
         # If it cannot be written, the lease expires.
         with suppress(LedgerError):
             self._insert([row])
 
-    def _select(self, which: str, **values: object) -> tuple[list[Row], datetime]:
+    def _select(self, which: str, **values: object) -> tuple[list[LedgerRow], datetime]:
         """The rows, and the server's time when they were read."""
         found = records(self._read(f"{SELECT} {which}", **values))
         return [from_record(record) for record in found], moment(found[0]["now"] if found else 0)
@@ -358,7 +358,7 @@ class Ledger:
         except ClickHouseError as error:
             raise LedgerError(f"The ledger of deliveries cannot be read: {error}") from None
 
-    def _insert(self, rows: Sequence[Row]) -> None:
+    def _insert(self, rows: Sequence[LedgerRow]) -> None:
         for row in rows:
             try:
                 self.db.execute(INSERT, **row_values(row))

@@ -32,9 +32,9 @@ def cut(html: str, room: int) -> str:
             break
         end += 1
     for boundary in ("\n", " "):
-        place = text.rfind(boundary, 0, end + 1)
-        if place > end // 2:
-            end = place
+        cut = text.rfind(boundary, 0, end + 1)
+        if cut > end // 2:
+            end = cut
             break
     cutting = _Cut(end)
     cutting.feed(html)

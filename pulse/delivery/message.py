@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Literal
 
 from pulse import PulseError
-from pulse.delivery.rows import Row, State
+from pulse.delivery.rows import LedgerRow, State
 from pulse.settings import Language
 
 
@@ -71,14 +71,14 @@ class Delivery:
     at: datetime | None = None
 
     @classmethod
-    def of(cls, row: Row, *, unknown: bool = False) -> "Delivery":
+    def of(cls, row: LedgerRow, *, unknown: bool = False) -> "Delivery":
         """The delivery of a row of the ledger; `unknown` where the row's lease has expired."""
         state: State = "unknown" if unknown else row.state
         error = what_to_settle(row) if state == "unknown" else row.error
         return cls(*row.key.fields, state, row.claim, "nothing", row.message_id, error, row.run, row.at)
 
 
-def what_to_settle(row: Row) -> str:
+def what_to_settle(row: LedgerRow) -> str:
     """That nobody knows whether a message arrived, and what the operator can do."""
     reason = row.error or "the run that sent it was cut off"
     return (

@@ -62,7 +62,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Row:
+class LedgerRow:
     """One step of a claim."""
 
     key: Key
@@ -112,7 +112,7 @@ OF_KEY = """
 """
 
 
-def next_step(row: Row, state: State) -> Row:
+def next_step(row: LedgerRow, state: State) -> LedgerRow:
     """The next step of the claim."""
     return replace(row, step=row.step + 1, state=state)
 
@@ -121,7 +121,7 @@ def key_values(key: Key) -> dict[str, object]:
     return {"report": key.report, "event_date": key.event_date, "chat": key.chat}
 
 
-def row_values(row: Row) -> dict[str, object]:
+def row_values(row: LedgerRow) -> dict[str, object]:
     content = row.content
     what = {"content_hash": content.hash, "numbers": json.dumps(dict(content.numbers), ensure_ascii=False)}
     how = {"step": row.step, "state": row.state, "action": row.action, "recipient": row.recipient, "lease": row.lease}
@@ -129,9 +129,9 @@ def row_values(row: Row) -> dict[str, object]:
     return {**key_values(row.key), "claim": row.claim, **how, **what, **end}
 
 
-def from_record(record: Mapping[str, Any]) -> Row:
+def from_record(record: Mapping[str, Any]) -> LedgerRow:
     day = record["event_date"]
-    return Row(
+    return LedgerRow(
         key=Key(record["report"], day.date() if isinstance(day, datetime) else day, record["chat"]),
         claim=record["claim"],
         step=int(record["step"]),

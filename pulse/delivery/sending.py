@@ -162,8 +162,8 @@ class _Dispatch:
             return await self._ended(claim, "unknown", error=str(error)), None
         shown = replace(claim.row.content, photo=outcome.photo)
         posted = outcome.posted
-        place = {"message_id": posted.id, "recipient": posted.recipient}
-        return await self._ended(claim, "sent", error=outcome.remark, content=shown, **place), None
+        arrived = {"message_id": posted.id, "recipient": posted.recipient}
+        return await self._ended(claim, "sent", error=outcome.remark, content=shown, **arrived), None
 
     async def _ended(self, claim: Claim, state: Literal["sent", "failed", "unknown"], **outcome: Any) -> Delivery:
         did: Literal["sent", "edited", "nothing"] = "nothing"

@@ -6,7 +6,7 @@ from datetime import date
 from pulse.clickhouse import ClickHouse
 from pulse.delivery.ledger import open_ledger
 from pulse.delivery.message import Delivery, TelegramError
-from pulse.delivery.rows import Posted, Row
+from pulse.delivery.rows import LedgerRow, Posted
 from pulse.delivery.standing import Standing
 from pulse.settings import Settings
 
@@ -40,7 +40,7 @@ def of_day(event_date: date, settings: Settings | None = None, db: ClickHouse | 
     return sorted(found, key=lambda each: (each.report, each.chat))
 
 
-def _claimed(standing: Standing) -> Row | None:
+def _claimed(standing: Standing) -> LedgerRow | None:
     return next((row for row in standing.rivals if row.state == "claimed"), None)
 
 

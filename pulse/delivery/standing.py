@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pulse.delivery.rows import Content, Row
+from pulse.delivery.rows import Content, LedgerRow
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Standing:
         turn: the step of the latest claim; the next winner takes the one after it.
     """
 
-    rivals: tuple[Row, ...] = ()
-    unknown: Row | None = None
-    first: Row | None = None
-    last: Row | None = None
-    failed: Row | None = None
-    published: tuple[Row, ...] = ()
+    rivals: tuple[LedgerRow, ...] = ()
+    unknown: LedgerRow | None = None
+    first: LedgerRow | None = None
+    last: LedgerRow | None = None
+    failed: LedgerRow | None = None
+    published: tuple[LedgerRow, ...] = ()
     turn: int = 0
 
     @property
@@ -40,7 +40,7 @@ class Standing:
         return self.unknown is not None or as_wanted
 
 
-def standing(rows: Sequence[Row], now: datetime) -> Standing:
+def standing(rows: Sequence[LedgerRow], now: datetime) -> Standing:
     """The state of one delivery.
 
     Args:
@@ -65,16 +65,16 @@ def standing(rows: Sequence[Row], now: datetime) -> Standing:
     )
 
 
-def _in_order(rows: Sequence[Row]) -> list[Row]:
+def _in_order(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
     return sorted(rows, key=lambda row: (row.step, row.at))
 
 
-def _last_steps(rows: Sequence[Row]) -> list[Row]:
+def _last_steps(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
     """The last step of each claim."""
     return list({row.claim: row for row in _in_order(rows)}.values())
 
 
-def _turns(rows: Sequence[Row]) -> dict[str, int]:
+def _turns(rows: Sequence[LedgerRow]) -> dict[str, int]:
     """The step with which each claim won; where only its end is at hand, the step before that."""
     turns: dict[str, int] = {}
     for row in _in_order(rows):
@@ -83,10 +83,10 @@ def _turns(rows: Sequence[Row]) -> dict[str, int]:
     return turns
 
 
-def _is_lost(row: Row, now: datetime) -> bool:
+def _is_lost(row: LedgerRow, now: datetime) -> bool:
     """Whether nobody knows how a claim ended: its process says so, or its lease has expired."""
     return row.state == "unknown" or (row.state == "claimed" and not row.live(now))
 
 
-def _has_ended(row: Row) -> bool:
+def _has_ended(row: LedgerRow) -> bool:
     return row.state in ("sent", "failed", "dismissed")

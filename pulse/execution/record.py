@@ -34,13 +34,13 @@ class Book:
     """Tells the archive's manifest and index of one attempt; does nothing where the archive is in an object store."""
 
     root: Path | None
-    place: str = ""
+    path: str = ""
 
     @classmethod
     def of(cls, root: str, path: str) -> "Book":
         if not root or in_object_store(root):
             return cls(None)
-        return cls(Path(root), archive.place(Path(root), path))
+        return cls(Path(root), archive.notebook_path(Path(root), path))
 
     def head(self) -> str:
         return manifest.head(self.root) if self.root else manifest.GENESIS
@@ -53,12 +53,12 @@ class Book:
 
     def settled(self, outcome: str, text: str) -> None:
         """Record the end of an attempt that could not do it itself, and its beginning if that is missing too."""
-        known = self.root and index.attempt(self.root, self.place)
+        known = self.root and index.attempt(self.root, self.path)
         self._say(*([] if known else [{"what": "begun"}]), manifest.ending(outcome, text.encode()))
 
     def _say(self, *entries: dict[str, Any]) -> None:
         if self.root:
-            manifest.append(self.root, *({**entry, "path": self.place} for entry in entries))
+            manifest.append(self.root, *({**entry, "path": self.path} for entry in entries))
             index.keep_up(self.root)
 
 

@@ -64,7 +64,7 @@ def settle_endless(root: Path, before: datetime) -> None:
                 manifest.append(root, {**manifest.ending(outcome, content), "path": each.path})
 
 
-def settle_and_thin(root: Path, days: int = lives.DAYS, now: datetime | None = None) -> list[str]:
+def settle_and_thin(root: Path, days: int = lives.LEAST_DAYS, now: datetime | None = None) -> list[str]:
     """Settle the attempts that were killed, then remove the notebooks that retention does not keep.
 
     Args:

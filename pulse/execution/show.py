@@ -40,8 +40,8 @@ def table(data: pd.DataFrame | pd.Series, shares: Collection[str] = SHARES) -> p
         return pd.DataFrame({"": cells}, index=data.index)
     shown = pd.DataFrame(index=data.index)
     columns = []
-    for place, name in enumerate(data.columns):
-        values = list(data.iloc[:, place])
+    for column, name in enumerate(data.columns):
+        values = list(data.iloc[:, column])
         whole = _whole(values)
         columns.append(pd.Series([_cell(value, str(name), whole, shares) for value in values], index=data.index))
     shown = pd.concat(columns, axis=1) if columns else shown

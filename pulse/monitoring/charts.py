@@ -66,19 +66,19 @@ def draw(title: str, metric: Metric, band: pd.DataFrame, shown: Collection[datet
         A figure that pyplot no longer holds.
     """
     moments = list(band.index)
-    places = range(len(moments))
+    positions = range(len(moments))
     with plt.style.context(STYLE, after_reset=True):
         figure, axis = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
-        axis.fill_between(places, band["lower"], band["upper"], color=RANGE, linewidth=0)
-        axis.plot(places, band["expected"], color=GREY, linewidth=1)
-        axis.plot(places, band["value"], color=PARTS[metric.part].color)
-        marked = [place for place in places if moments[place] in shown]
+        axis.fill_between(positions, band["lower"], band["upper"], color=RANGE, linewidth=0)
+        axis.plot(positions, band["expected"], color=GREY, linewidth=1)
+        axis.plot(positions, band["value"], color=PARTS[metric.part].color)
+        marked = [position for position in positions if moments[position] in shown]
         axis.plot(
             marked, band["value"].iloc[marked], color=ALARM, marker="o", linestyle="none", clip_on=False, zorder=3
         )
-        gaps = [place for place in places if isnan(band["value"].iloc[place])]
-        for place in gaps:
-            axis.axvspan(place - 0.5, place + 0.5, color=NO_DATA, linewidth=0)
+        gaps = [position for position in positions if isnan(band["value"].iloc[position])]
+        for position in gaps:
+            axis.axvspan(position - 0.5, position + 0.5, color=NO_DATA, linewidth=0)
         if gaps:
             words, across = word("no data", language), axis.get_xaxis_transform()
             axis.text(_widest(gaps), 0.02, words, transform=across, rotation=90, color=WORDS, size=11, ha="center")
@@ -86,12 +86,12 @@ def draw(title: str, metric: Metric, band: pd.DataFrame, shown: Collection[datet
         axis.set_title(word("per bucket", language, span=bucket_length(language)), loc="right", color=WORDS, size=12)
         room = (band["upper"] - band["value"]).fillna(0.0).iloc[len(moments) // 5 : 4 * len(moments) // 5]
         if len(room) and room.max() > 0:
-            place = moments.index(room.idxmax())  # where the label hides least
+            position = moments.index(room.idxmax())  # where the label hides least
             words = word("expected", language)
-            axis.annotate(words, (place, band["upper"].iloc[place]), color=WORDS, ha="center", va="top")
+            axis.annotate(words, (position, band["upper"].iloc[position]), color=WORDS, ha="center", va="top")
         axis.set_xlim(-0.5, len(moments) + 0.5)
-        full = [place for place in places if moments[place].minute == 0 and moments[place].hour % 6 == 0]
-        axis.set_xticks(full, [_clock(moments[place], language) for place in full])
+        full = [position for position in positions if moments[position].minute == 0 and moments[position].hour % 6 == 0]
+        axis.set_xticks(full, [_clock(moments[position], language) for position in full])
         axis.set_ylim(bottom=0 if metric.unit != "share" else None)
         label_ticks(axis, metric.unit, 4, language)
     plt.close(figure)
@@ -99,13 +99,13 @@ def draw(title: str, metric: Metric, band: pd.DataFrame, shown: Collection[datet
 
 
 def _widest(gaps: Sequence[int]) -> float:
-    """The middle of the longest run of consecutive places; the places are sorted."""
+    """The middle of the longest run of consecutive positions; the positions are sorted."""
     runs: list[list[int]] = []
-    for place in gaps:
-        if runs and place == runs[-1][-1] + 1:
-            runs[-1].append(place)
+    for position in gaps:
+        if runs and position == runs[-1][-1] + 1:
+            runs[-1].append(position)
         else:
-            runs.append([place])
+            runs.append([position])
     longest = max(runs, key=len)
     return (longest[0] + longest[-1]) / 2
 

@@ -22,7 +22,7 @@ import pandas as pd
 from pulse.metrics import BUCKET
 from pulse.monitoring.expectation import Histories
 from pulse.monitoring.grid import Clock, Floats, HistoryError, Holidays, Ints, clock_of, column, numbers, on_grid
-from pulse.monitoring.references import DAYS, has_few_references, places
+from pulse.monitoring.references import HISTORY_DAYS, has_few_references, positions
 from pulse.monitoring.scores import Deviation, Limits, deviations, scores
 
 Kind: TypeAlias = Literal["count", "ratio", "value"]
@@ -183,10 +183,10 @@ def band(
     """
     columns = ["value", "expected", "lower", "upper"]
     ranges = np.full((min(last, len(history)), len(columns)), math.nan)
-    for place, end in enumerate(range(len(history) - len(ranges) + 1, len(history) + 1)):
+    for position, end in enumerate(range(len(history) - len(ranges) + 1, len(history) + 1)):
         below = None if denominator is None else denominator.iloc[:end]
         verdict = judge(history.iloc[:end], denominator=below, kind=kind, is_holiday=is_holiday, thresholds=thresholds)
-        ranges[place] = (verdict.value, verdict.expected, verdict.lower, verdict.upper)
+        ranges[position] = (verdict.value, verdict.expected, verdict.lower, verdict.upper)
     return pd.DataFrame(ranges, index=history.index[len(history) - len(ranges) :], columns=columns)
 
 
@@ -265,10 +265,10 @@ def _verdicts(index: pd.Index, series: _Series, is_holiday: Holidays) -> dict[st
     """The verdicts by name."""
     verdicts = dict.fromkeys(series.names, UNKNOWN)
     kinds, lags = _checked(series)
-    grid = on_grid(index, [series.top] if series.bottom is None else [series.top, series.bottom], DAYS)
+    grid = on_grid(index, [series.top] if series.bottom is None else [series.top, series.bottom], HISTORY_DAYS)
     if grid is None:
         return verdicts
-    clock = clock_of(grid, is_holiday, DAYS)
+    clock = clock_of(grid, is_holiday, HISTORY_DAYS)
     top, bottom = grid.arrays[0], grid.arrays[-1]
     _clean(top, bottom, kinds)
     late = np.clip(lags / clock.minutes, 0, 1)
@@ -353,7 +353,7 @@ def _judged_group(group: _Group, clock: Clock) -> list[_Judged]:
     counts = group.histories.counts
 
     def with_lag(late: Floats) -> list[Deviation]:
-        scored = scores(group.histories, places(clock, group.oldest), clock.per_hour, late)
+        scored = scores(group.histories, positions(clock, group.oldest), clock.per_hour, late)
         return deviations(scored, group.limits, counts)
 
     excused = with_lag(group.late)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pulse.monitoring.grid import Floats, Ints
-from pulse.monitoring.references import CYCLES, LONGEST_WINDOW, Places
+from pulse.monitoring.references import CYCLES, LONGEST_WINDOW, Positions
 
 LEAST_HOURS = 8  # hours of a day that must be comparable for its level to be known
 LEVELS_OF_A_WEEK = 8  # daily levels whose median is the level of the last week
@@ -34,14 +34,14 @@ class Comparison(NamedTuple):
 
     Args:
         histories: the series.
-        places: where to look.
+        positions: where to look.
         references: by cycle, reference, offset and series: the values to compare with.
         levels: by cycle, number of weeks and series: how the last day compares with that many weeks before.
         week: the same for the last week instead of the last day; one cycle.
     """
 
     histories: Histories
-    places: Places
+    positions: Positions
     references: Floats
     levels: Floats
     week: Floats
@@ -51,37 +51,37 @@ class Comparison(NamedTuple):
         return _median_of_few(references * levels if self.histories.counts else references + levels, 1)
 
 
-def expected(histories: Histories, places: Places, per_hour: int) -> tuple[Floats, list[Floats]]:
-    """What each bucket of `places.judged` should hold, for a ratio per unit of its denominator.
+def expected(histories: Histories, positions: Positions, per_hour: int) -> tuple[Floats, list[Floats]]:
+    """What each bucket of `positions.judged` should hold, for a ratio per unit of its denominator.
 
     Returns:
         By cycle, offset and series: the values expected at the level of the day before. And the alternatives, for the
         judged cycle only.
     """
-    references = reference_values(histories, places.references)
-    levels = _levels(_hourly(histories, per_hour), places)
+    references = reference_values(histories, positions.references)
+    levels = _levels(_hourly(histories, per_hour), positions)
     week = np.median(levels[:LEVELS_OF_A_WEEK], axis=0, keepdims=True)
     if histories.counts:
         is_outage = levels[:1] < week - OUTAGE
         levels[:1] = np.where(is_outage, week, levels[:1])
         levels, week = np.exp(levels), np.exp(week)
-    comparison = Comparison(histories, places, references, levels, week)
+    comparison = Comparison(histories, positions, references, levels, week)
     alternatives = [alternative(comparison) for alternative in ALTERNATIVES]
-    by_day = comparison.scaled(references, levels[np.arange(CYCLES)[:, None, None], places.weeks])
+    by_day = comparison.scaled(references, levels[np.arange(CYCLES)[:, None, None], positions.weeks])
     return by_day, [alternative for alternative in alternatives if alternative is not None]
 
 
 def at_last_weeks_level(comparison: Comparison) -> Floats | None:
     """What is expected if the level of the last day was an exception, and the last week's level is back."""
-    weeks = comparison.places.weeks[:1]
+    weeks = comparison.positions.weeks[:1]
     return comparison.scaled(comparison.references[:1], comparison.week[0, weeks])
 
 
 def as_another_kind_of_day(comparison: Comparison) -> Floats | None:
     """What is expected if a holiday, or the day before one, runs like another kind of day; None on other days."""
-    if comparison.places.others is None:
+    if comparison.positions.others is None:
         return None
-    rows, weeks = comparison.places.others
+    rows, weeks = comparison.positions.others
     return comparison.scaled(reference_values(comparison.histories, rows), comparison.levels[0, weeks])
 
 
@@ -127,14 +127,14 @@ def _hourly(histories: Histories, per_hour: int) -> Floats:
     return np.concatenate([level, np.full((1, level.shape[1]), math.nan)])
 
 
-def _levels(hourly: Floats, places: Places) -> Floats:
+def _levels(hourly: Floats, positions: Positions) -> Floats:
     """How the day before each cycle's windows compares with the same hours of the weeks before.
 
     Returns:
         By cycle, number of weeks (from 0, which is always 0) and series: the median difference of the hours.
     """
-    change = hourly[places.hours][:, :, None] - hourly[places.hours_before]
-    change[~places.alike] = math.nan
+    change = hourly[positions.hours][:, :, None] - hourly[positions.hours_before]
+    change[~positions.alike] = math.nan
     known = np.isfinite(change).sum(axis=1)
     change.sort(axis=1)
     levels = middle_of_sorted(np.moveaxis(change, 1, 0), known)

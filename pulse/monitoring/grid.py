@@ -125,12 +125,12 @@ def on_grid(index: pd.Index, arrays: list[Floats], days: int) -> Grid | None:
     index = index[-2 * rows :]  # twice as many, because rows may be duplicated
     arrays = [array[-len(index) :] for array in arrays]
     wall = index.tz_localize(None).asi8
-    places = rows - 1 - (wall[-1] - wall) // length
+    positions = rows - 1 - (wall[-1] - wall) // length
     if len(index) >= rows and bool((np.diff(wall[-rows:]) == length).all()):
         return Grid(per_day, last, [_with_missing_row(array[-rows:]) for array in arrays])
     # When the clock is set back, local times later than the judged bucket's have already passed.
-    inside = (places >= 0) & (places < rows)
-    return Grid(per_day, last, [_placed(array[inside], places[inside], rows) for array in arrays])
+    inside = (positions >= 0) & (positions < rows)
+    return Grid(per_day, last, [_placed(array[inside], positions[inside], rows) for array in arrays])
 
 
 def _bucket_length(index: pd.DatetimeIndex) -> int | None:
@@ -159,9 +159,9 @@ def _with_missing_row(array: Floats) -> Floats:
     return grid
 
 
-def _placed(array: Floats, places: Ints, rows: int) -> Floats:
+def _placed(array: Floats, positions: Ints, rows: int) -> Floats:
     grid = np.full((rows + 1, array.shape[1]), math.nan)
-    grid[places] = array
+    grid[positions] = array
     return grid
 
 

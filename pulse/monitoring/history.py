@@ -20,7 +20,7 @@ def histories(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watch: Watch, kno
     """Build the history of every metric and slice.
 
     Args:
-        slices: one row per slice, the total among them: `dimension`, `dimension_value`, `places` (the positions in
+        slices: one row per slice, the total among them: `dimension`, `dimension_value`, `positions` (the positions in
             `buckets` at which it has rows) and for each metric its values there, as arrays.
         buckets: the first moments of the buckets.
         watch: what is watched. The history of a share is that of its numerator.
@@ -34,15 +34,15 @@ def histories(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watch: Watch, kno
     series = [Series(name, row["dimension"], row["dimension_value"]) for row in rows for name in watch.metrics]
     values = np.zeros((len(buckets), len(series)), order="F")
     columns = {watched.of or name for name, watched in watch.metrics.items()}
-    place = 0
+    column = 0
     for row in rows:
-        places = np.asarray(row["places"], dtype=np.int64)
+        positions = np.asarray(row["positions"], dtype=np.int64)
         counted = {name: np.asarray(row[name], dtype=np.float64) for name in columns}
         for name, watched in watch.metrics.items():
-            values[places, place] = counted[watched.of or name]
-            place += 1
+            values[positions, column] = counted[watched.of or name]
+            column += 1
     total = slices[slices["dimension"] == TOTAL[0]]
-    values[: min(map(min, total["places"]), default=len(buckets))] = np.nan
+    values[: min(map(min, total["positions"]), default=len(buckets))] = np.nan
     values[np.asarray(buckets >= pd.Timestamp(known_until))] = np.nan
     return pd.DataFrame(values, index=buckets, columns=pd.Index(series, tupleize_cols=False))
 
@@ -64,15 +64,15 @@ def known_until(slices: pd.DataFrame, buckets: pd.DatetimeIndex, watermark: date
     if watermark >= end or total.empty:
         return max(watermark, end)
     users = np.zeros(len(buckets))
-    users[total["places"].iloc[0]] = total["app_users"].iloc[0]
+    users[total["positions"].iloc[0]] = total["app_users"].iloc[0]
     silent = np.flatnonzero(buckets >= pd.Timestamp(watermark))
     # The same time means the same local time: after a clock change it is further or fewer buckets away.
     ahead = (buckets.tz_localize(None) - buckets.tz_convert("UTC").tz_localize(None)) // pd.Timedelta(BUCKET)
     earlier = []
     for back in (weeks * (WEEK // BUCKET) for weeks in range(1, WEEKS + 1)):
         if len(silent) and silent[0] >= back:
-            places = silent - back + ahead[silent] - ahead[silent - back]
-            earlier.append(users[np.clip(places, 0, len(users) - 1)])
+            positions = silent - back + ahead[silent] - ahead[silent - back]
+            earlier.append(users[np.clip(positions, 0, len(users) - 1)])
     missed = float(np.median(earlier, axis=0).sum()) if earlier else math.inf
     return watermark if missed >= LEAST_MISSED else end
 

@@ -46,7 +46,7 @@ class Anomaly:
     upper: float
     score: float
     deviation: float
-    window: int = 1
+    window: int
 
 
 Cause: TypeAlias = list[Anomaly]
@@ -122,19 +122,19 @@ def fold(ticks: Iterable[Tick], watch: Watch, carried: Sequence[Incident] = ()) 
         watched = [anomaly for anomaly in tick.anomalies if anomaly.series.metric in watch.metrics]
         for cause in _causes(watched, watch):
             continued.add(_continue_or_open(incidents, tick, _direction(cause), cause, watch))
-        for place, incident in enumerate(incidents):
+        for position, incident in enumerate(incidents):
             judged = not tick.late if incident.direction == "data_lag" else tick.known
             if incident.state == "open" and incident.ref not in continued and judged:
-                incidents[place] = _after_quiet_bucket(incident, watch)
+                incidents[position] = _after_quiet_bucket(incident, watch)
     return [incident for incident in incidents if incident not in carried]
 
 
 def _continue_or_open(incidents: list[Incident], tick: Tick, direction: Direction, cause: Cause, watch: Watch) -> str:
     """Add a cause to the incident that it continues, or open a new one; returns the incident's reference."""
     showing = tuple(anomaly.series for anomaly in cause)
-    for place, incident in enumerate(incidents):
+    for position, incident in enumerate(incidents):
         if _continues(incident, tick, direction, cause, watch):
-            incidents[place] = replace(
+            incidents[position] = replace(
                 incident,
                 state="open",
                 resolved=None,

@@ -11,14 +11,14 @@ REFERENCES = 4  # past days that a bucket is compared with
 ENOUGH_REFERENCES = 3  # with fewer days of the same weekday, similar days are added
 ENOUGH_DAYS = 6  # days that have references; earlier days then need references of their own weekday
 CYCLES = 15  # the judged day and the two weeks before it, which show how large ordinary deviations are
-DAYS = CYCLES + 2 + 7 * REFERENCES  # days of history that the detector looks at
+HISTORY_DAYS = CYCLES + 2 + 7 * REFERENCES  # days of history that the detector looks at
 WEEKS = 4  # weeks back to which the level of the last day is compared
 LEVEL_HOURS = 24  # hours before the longest window that make up the level
 LONGEST_WINDOW = 16  # buckets
 FRIDAY, SATURDAY, SUNDAY = 4, 5, 6
 
 
-class Places(NamedTuple):
+class Positions(NamedTuple):
     """Row numbers of the grid by cycle: the judged day, the day before it, and so on, each ending at the same time.
 
     Args:
@@ -42,7 +42,7 @@ class Places(NamedTuple):
 
 def _ordinary_days(back: int, holidays: tuple[bool, ...], oldest: int) -> list[int]:
     """The days before the given day that are not holidays, as days back from the judged one."""
-    return [other for other in range(back + 1, min(oldest, DAYS) + 1) if not holidays[other]]
+    return [other for other in range(back + 1, min(oldest, HISTORY_DAYS) + 1) if not holidays[other]]
 
 
 def _same_weekday(days: list[int], wanted: int, judged_weekday: int) -> list[int]:
@@ -113,7 +113,7 @@ def _other_days(clock: Clock, oldest: int) -> Ints | None:
 
 
 @lru_cache(maxsize=256)
-def places(clock: Clock, oldest: int) -> Places:
+def positions(clock: Clock, oldest: int) -> Positions:
     """Where in the grid the judged buckets, their references and the hours of their levels are.
 
     Args:
@@ -124,7 +124,7 @@ def places(clock: Clock, oldest: int) -> Places:
         Row and hour numbers; for what does not exist, the number after the last, where the grid is NaN.
     """
     per_day, per_hour = clock.per_day, clock.per_hour
-    rows = DAYS * per_day
+    rows = HISTORY_DAYS * per_day
     days = reference_days(clock.weekday, clock.holidays, oldest)
 
     def back(row: Ints) -> Ints:
@@ -150,7 +150,7 @@ def places(clock: Clock, oldest: int) -> Places:
     weeks = 7 * np.arange(1, WEEKS + 1)
     before = ends[..., None] - per_day * weeks
     holiday = np.array(clock.holidays)
-    return Places(
+    return Positions(
         judged=np.minimum(wide[:, 1:-1], rows),
         references=references,
         weeks=weeks_ago,

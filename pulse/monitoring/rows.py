@@ -64,7 +64,9 @@ def unchanged(verdicts: pd.DataFrame, history: pd.DataFrame, watch: Watch) -> se
     verdicts = verdicts[verdicts["metric"] != ""]
     late = verdicts["bucket"][verdicts["kind"] == "data_lag"]
     columns = {
-        tuple(series): place for place, series in enumerate(series_of(history)) if not watch.metrics[series.metric].per
+        tuple(series): position
+        for position, series in enumerate(series_of(history))
+        if not watch.metrics[series.metric].per
     }
     keys = zip(verdicts["metric"], verdicts["dimension"], verdicts["dimension_value"], strict=True)
     column = np.array([columns.get(key, -1) for key in keys], dtype=np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pulse.monitoring.expectation import Histories, expected, middle_of_sorted
 from pulse.monitoring.grid import Bools, Floats, Ints
-from pulse.monitoring.references import LONGEST_WINDOW, Places
+from pulse.monitoring.references import LONGEST_WINDOW, Positions
 
 WINDOWS = (1, 4, LONGEST_WINDOW)  # in buckets
 SCORE_FACTORS = {1: 1.3, 4: 1.0, LONGEST_WINDOW: 1.25}  # by window, times the least score of the thresholds
@@ -119,19 +119,19 @@ class Deviation(NamedTuple):
     known: bool
 
 
-def scores(histories: Histories, places: Places, per_hour: int, late: Floats) -> Scores:
+def scores(histories: Histories, positions: Positions, per_hour: int, late: Floats) -> Scores:
     """Score series of one kind that have the same days of history.
 
     Args:
         histories: the series; the grid's last row is NaN.
-        places: where to look.
+        positions: where to look.
         per_hour: buckets an hour.
         late: by series, the share of the judged bucket that a lag may have kept back.
     """
     counts = histories.counts
-    by_day, alternatives = expected(histories, places, per_hour)
-    value = histories.top[places.judged]
-    size = np.ones_like(value) if histories.bottom is None else histories.bottom[places.judged]
+    by_day, alternatives = expected(histories, positions, per_hour)
+    value = histories.top[positions.judged]
+    size = np.ones_like(value) if histories.bottom is None else histories.bottom[positions.judged]
     with np.errstate(invalid="ignore"):
         known = np.isfinite(value) & np.isfinite(by_day) & np.isfinite(size)
     now = value.shape[1] - 1 - per_hour
@@ -245,18 +245,18 @@ def _deviation(one: SeriesScores, limit: Limits, counts: bool) -> Deviation:
         abs(score) / bar if shows and abs(effect) > limit.effect * EFFECT_FACTORS[window] and one.known else 0.0
         for window, score, effect, bar, shows in zip(WINDOWS, one.score, one.effect, one.bar, one.shows, strict=True)
     ]
-    place = max(range(len(strengths)), key=strengths.__getitem__)
-    surprise = _tail(strengths[place]) / _tail(limit.score) if strengths[place] > 0 else math.inf
-    place = place if surprise <= 1 else 0
-    window, due = WINDOWS[place], one.due[place]
-    margin, least = limit.score * one.bar[place] * one.spread[place], limit.effect * EFFECT_FACTORS[window]
-    lower, upper = _range(one.low[place], one.high[place], margin, least, counts, window)
+    position = max(range(len(strengths)), key=strengths.__getitem__)
+    surprise = _tail(strengths[position]) / _tail(limit.score) if strengths[position] > 0 else math.inf
+    position = position if surprise <= 1 else 0
+    window, due = WINDOWS[position], one.due[position]
+    margin, least = limit.score * one.bar[position] * one.spread[position], limit.effect * EFFECT_FACTORS[window]
+    lower, upper = _range(one.low[position], one.high[position], margin, least, counts, window)
     if counts:
         share = one.expected / due if due > 0 else 1 / one.size
         lower, upper = lower * share, upper * share
     value = one.value / one.size
     return Deviation(
-        one.score[place], one.effect[place], window, surprise, lower, upper, value, one.expected, one.known
+        one.score[position], one.effect[position], window, surprise, lower, upper, value, one.expected, one.known
     )
 
 

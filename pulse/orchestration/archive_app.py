@@ -56,7 +56,7 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.get("/run/{where:path}")
     def run(request: Request, where: str, user: Reader) -> Any:
-        return answer(request, user, lambda opened, look: pages.run_page(opened, look, pages.place(where)))
+        return answer(request, user, lambda opened, look: pages.run_page(opened, look, pages.notebook_path(where)))
 
     @app.get("/compare.html")
     def compare(request: Request, user: Reader, left: str = "", right: str = "") -> Any:

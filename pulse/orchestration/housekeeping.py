@@ -26,7 +26,7 @@ class ThinArchiveOperator(BaseOperator):
         days: for how many days everything is kept, 30 or more.
     """
 
-    def __init__(self, *, days: int = lives.DAYS, **kwargs: Any) -> None:
+    def __init__(self, *, days: int = lives.LEAST_DAYS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.days = days
 
@@ -145,15 +145,15 @@ class VerifyArchiveOperator(ToChats):
             outside = proof.ledger(db, root)
             if not root.is_dir() and not outside.heads:  # one that was there before is missed
                 raise AirflowSkipException(f"There is no archive at {root} yet; it begins with the first run.")
-            verdict = proof.verify(root, outside=outside, last_only=True)
-            for line in verdict.remarks:
+            findings = proof.verify(root, outside=outside, last_only=True)
+            for line in findings.remarks:
                 self.log.info("%s", line)
-            if verdict.problems == verdict.gone:  # a missing head is reported once; then a new chain of heads begins
-                text = archive_notice(verdict.notebooks, verdict.head, config.language)
-                numbers = {"head": verdict.head, "folder": str(root.resolve())}
+            if findings.problems == findings.gone:  # a missing head is reported once; then a new chain of heads begins
+                text = archive_notice(findings.notebooks, findings.head, config.language)
+                numbers = {"head": findings.head, "folder": str(root.resolve())}
                 message = Message(text, numbers=numbers, silent=True)
-                self.send(f"{proof.NOTICE} {verdict.head[:16]}", message, context)
-            if verdict.problems:
-                raise ArchiveError(proof.sentence(verdict))
-        self.log.info("%d notebooks, all as they were kept; head %s", verdict.notebooks, verdict.head)
-        return verdict.head
+                self.send(f"{proof.NOTICE} {findings.head[:16]}", message, context)
+            if findings.problems:
+                raise ArchiveError(proof.sentence(findings))
+        self.log.info("%d notebooks, all as they were kept; head %s", findings.notebooks, findings.head)
+        return findings.head

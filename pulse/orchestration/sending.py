@@ -196,7 +196,7 @@ def deliver(
     message = replace(message, ref=store.run_reference(path))
     root = None if in_object_store(config.output) else Path(config.output)
     if root and config.archive_url:
-        page = archive.address(archive.place(root, path))
+        page = archive.address(archive.notebook_path(root, path))
         message = replace(message, link=f"{config.archive_url.rstrip('/')}/{page}")
     done: Sequence[Delivery] = ()
     try:
@@ -213,7 +213,7 @@ def deliver(
 def _note(root: Path, path: str, report: str, day: date, done: Sequence[Delivery]) -> None:
     """Tell the archive what was sent. The ledger knows it: where the archive cannot be written, the sending stands."""
     try:
-        manifest.delivered(root, archive.place(root, path), report, day, done)
+        manifest.delivered(root, archive.notebook_path(root, path), report, day, done)
         index.keep_up(root)
     except ArchiveError as error:
         log.warning("What was sent is in the ledger, but not in the archive: %s", error)

@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pulse.figures import FINEST, GREY, NO_DATA, STYLE, WIDTH, WORDS, label_ticks
-from pulse.metrics import PARTS, WEEK, Metric, PartName, Row
+from pulse.metrics import PARTS, WEEK, DayMetrics, Metric, PartName
 from pulse.reports.texts import compared
 from pulse.settings import Language
 from pulse.wording import capital, change, compact, long_date, short_date, word
 
-DAYS = WEEK // timedelta(days=1)
+WEEK_DAYS = WEEK // timedelta(days=1)
 COLUMNS = 2
 LONGEST_TITLE = 22  # characters over a panel: name, unit and value; a longer title goes without the unit, or smaller
 # In inches.
@@ -28,7 +28,7 @@ HEAD, HEADING, PANEL = 0.6, 0.44, 1.4
 LEAST_SPAN = 0.2  # of the largest value: so a change by a percent looks like one
 
 
-def week(day: date, metrics: Sequence[Metric], days: Mapping[date, Row], language: Language) -> Figure:
+def week(day: date, metrics: Sequence[Metric], days: Mapping[date, DayMetrics], language: Language) -> Figure:
     """Each metric over the week that ends with the event date, a panel each; a part's panels under its name.
 
     Args:
@@ -69,7 +69,7 @@ def week(day: date, metrics: Sequence[Metric], days: Mapping[date, Row], languag
     return figure
 
 
-def _head(axis: Axes, day: date, metric: Metric, days: Mapping[date, Row], language: Language) -> None:
+def _head(axis: Axes, day: date, metric: Metric, days: Mapping[date, DayMetrics], language: Language) -> None:
     """The finding, the first metric with its changes, over the day."""
     now = days[day][metric.column]
     changes = [
@@ -102,11 +102,11 @@ def _whole_row(axes: NDArray[Any], row: int) -> Axes:
     return first
 
 
-def _panel(axis: Axes, day: date, metric: Metric, days: Mapping[date, Row], language: Language) -> None:
+def _panel(axis: Axes, day: date, metric: Metric, days: Mapping[date, DayMetrics], language: Language) -> None:
     """A metric's week: the line in grey, the event date in the part's colour, days without a number shaded."""
     shown = _days_shown(day)
     values = _week(day, metric, days)
-    color, places = PARTS[metric.part].color, range(DAYS)
+    color, places = PARTS[metric.part].color, range(WEEK_DAYS)
 
     axis.set_axis_on()
     # A dot at the edge is drawn whole.
@@ -125,8 +125,8 @@ def _panel(axis: Axes, day: date, metric: Metric, days: Mapping[date, Row], lang
     axis.set_title(title, loc="left", size=size, x=begins)
     axis.set_title(value, loc="right", color=color, weight="bold", size=size)
 
-    axis.set_xlim(-0.5, DAYS - 0.5)
-    labelled = (0, (DAYS - 1) // 2, DAYS - 1)
+    axis.set_xlim(-0.5, WEEK_DAYS - 0.5)
+    labelled = (0, (WEEK_DAYS - 1) // 2, WEEK_DAYS - 1)
     axis.set_xticks(labelled, [short_date(shown[place], language) for place in labelled])
     first, *_, last = axis.get_xticklabels()
     first.set_horizontalalignment("left")
@@ -153,10 +153,10 @@ def _no_data(head: Axes, language: Language) -> None:
 
 
 def _days_shown(day: date) -> list[date]:
-    return [day - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
+    return [day - timedelta(days=back) for back in range(WEEK_DAYS - 1, -1, -1)]
 
 
-def _week(day: date, metric: Metric, days: Mapping[date, Row]) -> list[float]:
+def _week(day: date, metric: Metric, days: Mapping[date, DayMetrics]) -> list[float]:
     """A metric's values of the week; NaN where there is no number."""
     return [_value(days.get(each, {}).get(metric.column)) for each in _days_shown(day)]
 

@@ -10,7 +10,7 @@ from datetime import date, datetime, time, timedelta
 from itertools import groupby
 
 from pulse.dashboards.links import anchor
-from pulse.metrics import PARTS, WEEK, Metric, PartName, Row
+from pulse.metrics import PARTS, WEEK, DayMetrics, Metric, PartName
 from pulse.reports.unusual import is_unusual
 from pulse.settings import Language
 from pulse.wording import (
@@ -32,7 +32,7 @@ DAY = timedelta(days=1)
 
 
 def daily_report(
-    day: date, metrics: Sequence[Metric], days: Mapping[date, Row], language: Language, link: str = ""
+    day: date, metrics: Sequence[Metric], days: Mapping[date, DayMetrics], language: Language, link: str = ""
 ) -> str:
     """The report of a day: each metric with its changes against the same weekday a week before and the day before.
 
@@ -65,8 +65,8 @@ def daily_report(
 def live_metrics(
     moment: datetime,
     metrics: Sequence[Metric],
-    now: Row,
-    earlier: Mapping[date, Row],
+    now: DayMetrics,
+    earlier: Mapping[date, DayMetrics],
     language: Language,
     silent: Collection[PartName] = (),
     until: Mapping[PartName, datetime] | None = None,
@@ -118,7 +118,10 @@ def late_data_notice(day: date, rows: Sequence[tuple[str, int]], language: Langu
 
 
 def headline(
-    metrics: Sequence[Metric], row: Row, language: Language, label: Callable[[Metric, Language], str] = Metric.label
+    metrics: Sequence[Metric],
+    row: DayMetrics,
+    language: Language,
+    label: Callable[[Metric, Language], str] = Metric.label,
 ) -> dict[str, str]:
     """The numbers as shown, by the metrics' names: a later run says which of them it corrected.
 
@@ -147,8 +150,8 @@ def _week_before(day: date) -> list[date]:
 
 def _table(
     metrics: Sequence[Metric],
-    now: Row,
-    earlier: Mapping[date, Row],
+    now: DayMetrics,
+    earlier: Mapping[date, DayMetrics],
     language: Language,
     *,
     unusual: Collection[str] = (),

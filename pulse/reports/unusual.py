@@ -6,7 +6,7 @@ from datetime import date
 from itertools import pairwise
 from statistics import quantiles
 
-from pulse.metrics import WEEK, Metric, Row, Unit
+from pulse.metrics import WEEK, DayMetrics, Metric, Unit
 
 # How many earlier changes of the same weekday are looked at, and how many have to be known.
 MOST_WEEKS, LEAST_WEEKS = 12, 8
@@ -16,7 +16,7 @@ FENCE = 3.0
 LEAST_CHANGE: dict[Unit, float] = {"share": 0.01, "ratio": 0.05}
 
 
-def is_unusual(day: date, metric: Metric, days: Mapping[date, Row]) -> bool:
+def is_unusual(day: date, metric: Metric, days: Mapping[date, DayMetrics]) -> bool:
     """Whether a day's change against the same weekday of the week before lies outside what is usual for that weekday.
 
     The baseline is the last 12 changes of the same weekday, each against the week before it, as far as they are known;

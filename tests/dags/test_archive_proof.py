@@ -165,9 +165,9 @@ def test_a_delivery_claimed_for_another_run_contradicts_the_ledger(root: Path) -
 def test_a_ledger_younger_than_the_archive_is_only_a_remark(root: Path) -> None:
     db = clickhouse.connect()
     db.execute("truncate table deliveries")
-    verdict = proof.verify(root, outside=proof.ledger(db, root))
-    assert verdict.problems == []
-    assert verdict.remarks == ["1 deliveries are older than the ledger, and were not compared with it"]
+    findings = proof.verify(root, outside=proof.ledger(db, root))
+    assert findings.problems == []
+    assert findings.remarks == ["1 deliveries are older than the ledger, and were not compared with it"]
     assert date.fromisoformat(DAY)
 
 

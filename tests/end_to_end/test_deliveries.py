@@ -32,7 +32,7 @@ from pulse.delivery import ledger, sending, settling, unrecorded
 from pulse.delivery.composing import MAX_PHOTO_BYTES
 from pulse.delivery.message import Delivery, DeliveryError, Message, TelegramError
 from pulse.delivery.pace import Limits
-from pulse.delivery.rows import Posted, Row
+from pulse.delivery.rows import LedgerRow, Posted
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN, Settings
 
 DAY = date(2026, 3, 16)
@@ -850,7 +850,7 @@ def _run(pulse: Pulse, message: Message, chats: Sequence[str], point: str = "", 
 
     insert, send, edit = ledger.Ledger._insert, bot.Bot.send, bot.Bot.edit
 
-    def watched_insert(self: ledger.Ledger, rows: Sequence[Row]) -> None:
+    def watched_insert(self: ledger.Ledger, rows: Sequence[LedgerRow]) -> None:
         step = rows[0].state if rows[0].state in ("bid", "claimed", "withdrawn") else "outcome"
         pass_by("before", step)
         insert(self, rows)

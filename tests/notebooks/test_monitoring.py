@@ -354,7 +354,7 @@ def test_a_run_reads_no_more_with_a_long_history_or_an_old_open_incident(
         watcher.db.execute(copies)
     opened = _at("13:00") - timedelta(days=days)
     lead = ("views", "total", "all")
-    old = Anomaly(Series(*lead), "drop", 1.0, 9.0, 8.0, 10.0, -9.0, -0.9)
+    old = Anomaly(Series(*lead), "drop", 1.0, 9.0, 8.0, 10.0, -9.0, -0.9, window=1)
     since = Incident("open", "drop", opened, _at("12:45"), old, (old.series,), (old.series,))
     watcher.db.write(incident_rows([since], {}), "incidents")
     read.clear()

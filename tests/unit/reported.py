@@ -2,7 +2,7 @@
 
 from datetime import date, timedelta
 
-from pulse.metrics import Row, shown_in
+from pulse.metrics import DayMetrics, shown_in
 
 DAY = date(2026, 11, 22)  # a Sunday
 
@@ -20,7 +20,7 @@ _ROWS = [  # from Sunday to Sunday, in the order of the metrics
 ]
 
 
-def eight_days() -> dict[date, Row]:
+def eight_days() -> dict[date, DayMetrics]:
     """Return the rows by day, from the Sunday before to the event date."""
     columns = [metric.column for metric in METRICS]
     return {DAY - timedelta(days=7 - place): dict(zip(columns, row, strict=True)) for place, row in enumerate(_ROWS)}

@@ -56,9 +56,9 @@ def problems(root: Path, head: str = "") -> list[str]:
 
 
 def test_an_unchanged_archive_has_no_problems(root: Path) -> None:
-    verdict = proof.verify(root)
-    assert (verdict.problems, verdict.remarks, verdict.notebooks, verdict.entries) == ([], [], 4, 8)
-    assert verdict.head == manifest.head(root)
+    findings = proof.verify(root)
+    assert (findings.problems, findings.remarks, findings.notebooks, findings.entries) == ([], [], 4, 8)
+    assert findings.head == manifest.head(root)
 
 
 def test_the_hash_chain_can_be_checked_without_our_code(root: Path) -> None:
@@ -333,8 +333,8 @@ def test_what_retention_removes_is_not_reported_as_a_forgery(tmp_path: Path) -> 
         at = (datetime.now(UTC) - timedelta(days=90, hours=-hour)).isoformat()
         keep(tmp_path, place("anomalies", number=hour), started=at, alerts=[])
     assert len(settling.settle_and_thin(tmp_path)) == 3
-    verdict = proof.verify(tmp_path)
-    assert (verdict.problems, verdict.remarks, verdict.notebooks) == ([], [], 2)
+    findings = proof.verify(tmp_path)
+    assert (findings.problems, findings.remarks, findings.notebooks) == ([], [], 2)
     with pytest.raises(ArchiveError, match="keeps everything for 30 days at least"):
         settling.settle_and_thin(tmp_path, days=7)
 
@@ -348,8 +348,8 @@ def test_a_path_outside_the_archive_is_not_recorded(root: Path) -> None:
 
 def test_a_clock_that_was_set_back_is_a_remark(root: Path) -> None:
     keep(root, place("back"), started=(datetime.now(UTC) - timedelta(days=2)).isoformat(timespec="seconds"))
-    verdict = proof.verify(root)
-    assert re.search("a clock was set back, or it is forged", verdict.remarks[0])
+    findings = proof.verify(root)
+    assert re.search("a clock was set back, or it is forged", findings.remarks[0])
 
 
 def test_an_unreadable_notebook_is_reported_on_its_own_line(root: Path) -> None:
@@ -399,8 +399,8 @@ def test_many_writers_make_one_chain(tmp_path: Path) -> None:
             assert problems(tmp_path) == []  # while they write, there are no problems
     for each in writers:
         each.join()
-    verdict = proof.verify(tmp_path)
-    assert (verdict.problems, verdict.remarks, verdict.notebooks, verdict.entries) == ([], [], 100, 200)
+    findings = proof.verify(tmp_path)
+    assert (findings.problems, findings.remarks, findings.notebooks, findings.entries) == ([], [], 100, 200)
 
 
 def test_a_writer_killed_at_any_moment_breaks_nothing(tmp_path: Path) -> None:
@@ -416,10 +416,10 @@ def test_a_writer_killed_at_any_moment_breaks_nothing(tmp_path: Path) -> None:
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         keep(tmp_path, place("next", number=round_))
-        verdict = proof.verify(tmp_path)
-        assert verdict.problems == []
+        findings = proof.verify(tmp_path)
+        assert findings.problems == []
         # At most one attempt of each writer was running; it is not mistaken for one that was added by hand.
-        assert len(verdict.remarks) <= round_ + 1
+        assert len(findings.remarks) <= round_ + 1
 
 
 def test_a_torn_last_line_is_a_remark_and_is_replaced(root: Path) -> None:
@@ -427,10 +427,10 @@ def test_a_torn_last_line_is_a_remark_and_is_replaced(root: Path) -> None:
     whole = path.read_bytes()
     last = whole.splitlines(keepends=True)[-1]
     path.write_bytes(whole[: -len(last) // 2])
-    verdict = proof.verify(root)
-    assert verdict.problems == []
-    assert re.search("line 8: torn by a crash", verdict.remarks[0])
-    assert "extract_feed" in verdict.remarks[1]  # which now has no end
+    findings = proof.verify(root)
+    assert findings.problems == []
+    assert re.search("line 8: torn by a crash", findings.remarks[0])
+    assert "extract_feed" in findings.remarks[1]  # which now has no end
     keep(root, place("after"))
     assert problems(root) == []
     assert len(path.read_bytes().splitlines()) == 9
@@ -598,8 +598,8 @@ def test_many_runs_are_listed_and_searched_in_a_second(tmp_path: Path, runs: int
         assert time.process_time() - begun < 1, wanted
         shown = html.count('<li class="run')
         assert shown == 200 or (runs < 100_000 and shown > 5), wanted  # with fewer runs, the last page may be shorter
-    verdict = proof.verify(tmp_path)
-    assert (verdict.problems, verdict.notebooks) == ([], runs)
+    findings = proof.verify(tmp_path)
+    assert (findings.problems, findings.notebooks) == ([], runs)
 
 
 def test_a_page_number_too_large_for_the_database_is_an_empty_page(root: Path) -> None:
@@ -746,8 +746,8 @@ def test_quiet_runs_are_removed_but_alerts_failures_and_deliveries_stay(watched:
     # Of the quiet runs (03, 04, 08, 09) the first and the last stay; all of yesterday's stay.
     assert gone == [f"monitoring/{OLD}/run_{hour}/anomalies.1.ipynb" for hour in ("08", "04")]
     assert len(walk(watched)) == 12
-    verdict = proof.verify(watched)
-    assert (verdict.problems, verdict.remarks) == ([], [])
+    findings = proof.verify(watched)
+    assert (findings.problems, findings.remarks) == ([], [])
     assert not (watched / f"monitoring/{OLD}/run_08").exists()
     assert settling.settle_and_thin(watched, now=NOW) == []
 
@@ -793,7 +793,7 @@ def test_a_run_that_was_killed_long_ago_gets_its_end(tmp_path: Path) -> None:
     write(watched / unsaid, notebook("failed", started=moment(5)))  # killed between the notebook and the manifest
     assert len(proof.verify(watched).remarks) == 2
     settling.settle_and_thin(watched, now=NOW)
-    verdict = proof.verify(watched)
-    assert (verdict.problems, verdict.remarks) == ([], [])
+    findings = proof.verify(watched)
+    assert (findings.problems, findings.remarks) == ([], [])
     with index.opened(watched) as opened:
         assert [opened.attempt(where).outcome for where in (killed, unsaid)] == ["killed", "failed"]  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from reported import DAY, METRICS, eight_days
 
-from pulse.metrics import PARTS, Row
+from pulse.metrics import PARTS, DayMetrics
 from pulse.reports import charts
 from pulse.settings import Language
 from pulse.wording import GAP
@@ -23,7 +23,7 @@ BASELINE = Path(__file__).parent / "baseline"
 both_languages = pytest.mark.parametrize("language", ["en", "ru"])
 
 
-def drawn(language: Language = "en", days: dict[date, Row] | None = None) -> Figure:
+def drawn(language: Language = "en", days: dict[date, DayMetrics] | None = None) -> Figure:
     """Return the chart as it will be saved."""
     figure = charts.week(DAY, METRICS, eight_days() if days is None else days, language)
     figure.draw_without_rendering()
@@ -146,7 +146,7 @@ def test_what_the_shade_means_is_said_where_there_is_one(language: Language) -> 
     [(0, "en"), (1, "ru"), (2, "en"), (3, "ru"), (7, "en"), (0.0004, "ru"), (0.004, "en"), (0.004, "ru"), (0.3, "en")],
 )
 def test_no_two_ticks_say_the_same_and_the_dot_stands_on_its_own(value: float, language: Language) -> None:
-    days: dict[date, Row] = {day: dict.fromkeys(eight_days()[DAY], value) for day in eight_days()}
+    days: dict[date, DayMetrics] = {day: dict.fromkeys(eight_days()[DAY], value) for day in eight_days()}
     for metric, axis in zip(METRICS, panels(drawn(language, days)), strict=True):
         low, high = axis.get_ylim()
         ticks = {
@@ -165,7 +165,7 @@ def test_no_two_ticks_say_the_same_and_the_dot_stands_on_its_own(value: float, l
 
 
 def test_dots_at_the_edge_are_whole_and_dates_stay_within_their_panel() -> None:
-    days: dict[date, Row] = {day: dict.fromkeys(eight_days()[DAY], 0) for day in eight_days()}
+    days: dict[date, DayMetrics] = {day: dict.fromkeys(eight_days()[DAY], 0) for day in eight_days()}
     figure = drawn(days=days)
     for axis in panels(figure):
         assert not any(line.get_clip_on() for line in axis.get_lines())
@@ -190,7 +190,7 @@ def test_a_first_day_and_a_day_without_views_are_drawn_without_nan() -> None:
     ("value", "language"), [(3, "en"), (999_999, "ru"), (123_456_789, "en"), (2**64 - 1, "en"), (2**64 - 1, "ru")]
 )
 def test_no_label_runs_into_another_whatever_the_numbers(value: int, language: Language) -> None:
-    days: dict[date, Row] = {day: dict.fromkeys(eight_days()[DAY], value) for day in eight_days()}
+    days: dict[date, DayMetrics] = {day: dict.fromkeys(eight_days()[DAY], value) for day in eight_days()}
     figure = drawn(language, days)
     edge = figure.bbox
     for axis in panels(figure):

@@ -13,7 +13,7 @@ from pulse import wording
 from pulse.clickhouse import ClickHouse, ClickHouseError
 from pulse.dashboards.links import dashboard_link
 from pulse.delivery.markup import MAX_CAPTION, MAX_TEXT, length
-from pulse.metrics import BY_COLUMN, Name, PartName, Row, Unit
+from pulse.metrics import BY_COLUMN, DayMetrics, Name, PartName, Unit
 from pulse.monitoring.texts import slice_name
 from pulse.orchestration.texts import REASONS, failure_notice, not_run_notice, reason_in
 from pulse.reports.texts import compared, daily_report, headline, late_notice, live_metrics
@@ -57,13 +57,13 @@ DAU <code>200</code> +25,0% · −20,0%
 отпр. / получ. <code>1,25</code> 0,00 · +0,05"""
 
 
-def report(language: Language = "en", days: dict[date, Row] | None = None, link: str = "") -> str:
+def report(language: Language = "en", days: dict[date, DayMetrics] | None = None, link: str = "") -> str:
     """Return the report's text with ordinary spaces."""
     text = daily_report(DAY, METRICS, eight_days() if days is None else days, language, link)
     return text.replace(GAP, " ")
 
 
-def without(*days: int) -> dict[date, Row]:
+def without(*days: int) -> dict[date, DayMetrics]:
     """Return the eight days without these days of November."""
     return {day: row for day, row in eight_days().items() if day.day not in days}
 
@@ -155,7 +155,7 @@ def test_the_caption_is_short_enough_whatever_the_numbers(language: Language) ->
     # The largest possible numbers are compared with the smallest, and every second day is missing. Even so, there is
     # room for the line of a correction.
     largest, smallest = 2**64 - 1, 1
-    days: dict[date, Row] = {
+    days: dict[date, DayMetrics] = {
         day: dict.fromkeys((metric.column for metric in METRICS), largest if day == DAY else smallest)
         for day in without(16, 18, 20)
     }
@@ -217,7 +217,7 @@ def test_the_headline_names_every_number_once_in_the_reports_order() -> None:
 VIEWS, CTR = BY_COLUMN["views"], BY_COLUMN["ctr"]
 
 
-def sundays(column: str, *values: float | None) -> dict[date, Row]:
+def sundays(column: str, *values: float | None) -> dict[date, DayMetrics]:
     """Return Sundays up to the event date, the latest value last; None stands for a day that was not published."""
     days = {DAY - timedelta(weeks=back): value for back, value in enumerate(reversed(values))}
     return {day: {column: value} for day, value in days.items() if value is not None}

@@ -12,7 +12,7 @@ from pulse.delivery.ledger import Claim, Ledger
 from pulse.delivery.markup import cut, length
 from pulse.delivery.message import TelegramError
 from pulse.delivery.pace import Limits, Pace
-from pulse.delivery.rows import Content, Key, Row
+from pulse.delivery.rows import Content, Key, LedgerRow
 from pulse.delivery.standing import standing
 
 KEY = Key("daily_report", date(2026, 3, 16), "-1")
@@ -20,10 +20,10 @@ NOON = datetime(2026, 3, 17, 12, tzinfo=UTC)
 OLD, NEW = Content("old"), Content("new")
 
 
-def row(claim: str, step: int, state: str, seconds: float, action: str = "send", content: Content = OLD) -> Row:
+def row(claim: str, step: int, state: str, seconds: float, action: str = "send", content: Content = OLD) -> LedgerRow:
     """Return a row written this many seconds after noon; bids and claims hold for a minute."""
     at = NOON + timedelta(seconds=seconds)
-    return Row(KEY, claim, step, state, action, "-1", content, message_id=5, lease=60, at=at)  # type: ignore[arg-type]
+    return LedgerRow(KEY, claim, step, state, action, "-1", content, message_id=5, lease=60, at=at)  # type: ignore[arg-type]
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------
@@ -129,20 +129,20 @@ class Shuffled(Ledger):
     """
 
     dice: random.Random = field(default_factory=random.Random)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LedgerRow] = field(default_factory=list)
 
     async def _turns(self) -> None:
         for _ in range(self.dice.choice([0, 1, 1, 2, 5])):
             await asyncio.sleep(0)
 
-    async def _write(self, row: Row) -> None:
+    async def _write(self, row: LedgerRow) -> None:
         await self._turns()
         stamped = replace(row, at=datetime.now(UTC))
         await self._turns()
         self.rows.append(stamped)
         await self._turns()
 
-    async def _rows(self, key: Key) -> tuple[list[Row], datetime]:
+    async def _rows(self, key: Key) -> tuple[list[LedgerRow], datetime]:
         await self._turns()
         found = list(self.rows)
         await self._turns()
