@@ -454,15 +454,17 @@ def test_slices_explain_a_rate_if_a_fifth_lies_elsewhere_than_the_volume(watch: 
 
 
 def test_only_the_last_sixteen_buckets_of_an_incident_explain_it(watch: Watch) -> None:
-    """Android was down in the first bucket only, and iOS in the sixteen that followed."""
+    """Android was down in the first two buckets, and iOS in the sixteen after the first."""
     rows = [
         {**row, "bucket": at(number)}
         for number in range(17)
-        for row in verdicts("views", "os", Android=(100 if number else 0, 100), iOS=(40 if number else 100, 100))
+        for row in verdicts(
+            "views", "os", Android=({0: 0, 1: 20}.get(number, 100), 100), iOS=(40 if number else 100, 100)
+        )
     ]
     (one,) = incidents_of(watch, *[("views",)] * 17)
     why = explain(pd.DataFrame(rows), one, watch)
-    assert [(each.dimension_value, each.deviation) for each in why] == [("iOS", -0.6), ("Android", 0.0)]
+    assert [(each.dimension_value, each.deviation) for each in why] == [("iOS", -0.6), ("Android", -0.05)]
 
 
 def test_a_slice_is_named_if_it_moves_at_least_half_as_far_as_the_furthest(watch: Watch) -> None:
@@ -514,6 +516,48 @@ def test_a_rate_is_explained_by_the_rates_of_slices_and_by_their_mix(watch: Watc
     why = explain(pd.DataFrame(rows), one, watch)
     assert sum(each.mix for each in why) == pytest.approx(-0.06)
     assert "shift between slices −6.0pp" in explanation_line(one, why, watch, "en")
+
+
+def test_a_rate_is_explained_by_rates_and_mix_at_once(watch: Watch) -> None:
+    """By hand: of 1,000 views iOS has 600 and not 500, at 10 % and not 30 %; Android is at 10 % as ever.
+
+    The rates lower the whole by 0.6 · 0.2 = 12 points. The mix raises it by 0.1 · (0.3 - 0.2) = 1 point for each.
+    """
+    rows = verdicts("likes", "os", iOS=(60, 150), Android=(40, 50), web=(0, 0))
+    rows += verdicts("views", "os", iOS=(600, 500), Android=(400, 500), web=(0, 0))
+    rows += verdicts("ctr", "os", iOS=(0.1, 0.3), Android=(0.1, 0.1), web=(0.2, 0.2))
+    (one,) = fold([Tick(at(0), False, (anomaly("ctr", 0.1, 0.2),))], watch)
+    why = explain(pd.DataFrame(rows), one, watch)
+    assert [(each.dimension_value, round(each.share, 6), round(each.mix, 6), each.off) for each in why] == [
+        ("iOS", 1.1, 0.01, True),
+        ("web", 0.0, 0.0, False),
+        ("Android", -0.1, 0.01, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        verdicts("ctr", "os", iOS=(0.1, 0.3), Android=(0.1, 0.1)),  # nothing is known of likes and views
+        [
+            row
+            for name, due in (("likes", 50), ("views", 500), ("ctr", 0.1))
+            for row in verdicts(name, "os", iOS=(0, due), Android=(0, due))
+        ],  # nobody viewed anything, so there is no rate
+    ],
+)
+def test_a_rate_without_counts_is_not_explained(watch: Watch, rows: list[dict[str, object]]) -> None:
+    (one,) = fold([Tick(at(0), False, (anomaly("ctr", 0.1, 0.2),))], watch)
+    assert explain(pd.DataFrame(rows), one, watch) == []
+
+
+def test_a_slice_of_which_nothing_was_expected_is_left_out(watch: Watch) -> None:
+    rows = verdicts("views", "os", Android=(39, 100), iOS=(99, 100), new=(5, 0), rare=(0, 1))
+    (one,) = incidents_of(watch, ("views",))
+    why = explain(pd.DataFrame(rows), one, watch)
+    assert {each.dimension_value: round(each.deviation, 2) for each in why} == {
+        "Android": -0.61, "iOS": -0.01, "rare": -1.0,
+    }  # fmt: skip
 
 
 # --- the messages -----------------------------------------------------------------------------------------------------
