@@ -63,6 +63,13 @@ def test_what_may_be_in_the_chat_is_what_was_sent_or_lost() -> None:
     assert [each.claim for each in standing(rows, NOON + timedelta(hours=1)).published] == ["a", "c", "d"]
 
 
+def test_a_send_without_an_answer_is_unknown_and_an_edit_failed() -> None:
+    sent = standing([row("a", 1, "unknown", 0)], NOON)
+    assert (sent.unknown is not None, sent.failed) == (True, None)
+    edited = standing([row("a", 1, "sent", 0), row("b", 2, "unknown", 1, "edit")], NOON)
+    assert (edited.unknown, edited.failed is not None) == (None, True)
+
+
 def test_the_next_winner_takes_the_turn_after_the_latest_claim() -> None:
     assert standing([], NOON).turn == 0
     assert standing([row("a", 4, "claimed", 0), row("b", 2, "claimed", 9)], NOON).turn == 4
