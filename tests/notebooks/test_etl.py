@@ -906,6 +906,16 @@ WRONG = {
         WRONG_SLICES,
     ),
     **{
+        f"a slice has another's {column}": (
+            "alter table {database}.dimension_activity__wrong update "
+            + f"{column} = {column} + if(dimension_value = 'iOS', 1, -1) where dimension = 'os'"
+            " settings mutations_sync = 1",
+            WRONG_SLICES,
+        )
+        for column, kind in SHAPES["dimension_activity"].items()
+        if kind == "UInt64"
+    },
+    **{
         f"a user has another's {column}": (
             "alter table {database}.user_activity__wrong update "
             + f"{column} = {column} + if(user_id = '1', 1, -1) where user_id in ('1', '2') settings mutations_sync = 1",
