@@ -102,8 +102,11 @@ def _tables() -> str:
     """The tables and views of `schema.sql`, with its comments."""
     text = (settings.ROOT / "pulse" / "schema.sql").read_text()
     parts = ["# Tables\n\nPulse's own tables in ClickHouse, from `pulse/schema.sql`.\n"]
+    # A semicolon in a comment or a string does not end a statement.
     pattern = re.compile(
-        r"((?:^--[^\n]*\n)*)^create (?:table if not exists|or replace view) (\w+)([^;]*);", re.MULTILINE
+        r"((?:^--[^\n]*\n)*)^create (?:table if not exists|or replace view) (\w+)"
+        r"((?:--[^\n]*|'(?:[^']|'')*'|[^;'-]|-(?!-))*);",
+        re.MULTILINE,
     )
     for found in pattern.finditer(text):
         said = " ".join(line.lstrip("- ").strip() for line in found[1].splitlines())

@@ -82,6 +82,14 @@ def test_every_table_is_there_with_the_meaning_of_its_columns(built: Path) -> No
     assert "distinct users" in shown
 
 
+@pytest.mark.parametrize("table", ["user_activity", "dimension_activity", "daily_metrics"])
+@pytest.mark.usefixtures("built")
+def test_every_metric_of_a_table_is_listed_there(table: metrics.Table) -> None:
+    page = (DOCS / "generated" / "tables.md").read_text()
+    section = page.split(f"## `{table}_loads`")[1].split("## ")[0]
+    assert set(metrics.columns(table)) <= {*re.findall(r"^\| `(\w+)` \| `[A-Z]\w*", section, re.MULTILINE)}
+
+
 def test_every_command_is_there(built: Path) -> None:
     shown = text_of(built, "generated/commands")
     wanted = ("daily", "archive verify", "archive thin", "deliveries arrived", "sandbox run")
