@@ -45,7 +45,7 @@ def daily_report(
         link: the dashboard's address for that day, if there is a dashboard.
 
     Returns:
-        Telegram's HTML. The nine metrics of the daily report fit a photo's caption whatever the numbers.
+        Telegram's HTML. The metrics of the daily report fit a photo's caption whatever the numbers.
     """
     earlier = {before: days[before] for before in compared(day) if before in days}
     missing = [before for before in _week_before(day) if before not in days]

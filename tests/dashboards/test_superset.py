@@ -23,6 +23,7 @@ from pulse import settings
 from pulse.dashboards import Api, DashboardsError
 from pulse.dashboards import superset as dashboard
 from pulse.dashboards.links import dashboard_link, time_range
+from pulse.metrics import shown_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -69,6 +70,10 @@ def installed(published: Published, superset: Server) -> tuple[Api, dict[str, in
     api = dashboard.connect(config)
     shown = dashboard.shown(api)
     return api, {name: shown[content["uuid"]] for name, content in FILES.items()}
+
+
+def test_every_metric_of_the_report_is_computed_again_here() -> None:
+    assert [*HEADLINES] == [metric.column for metric in shown_in("report")]
 
 
 def test_what_is_installed_is_what_is_in_the_project(installed: tuple[Api, dict[str, int]]) -> None:

@@ -1039,7 +1039,7 @@ def test_a_column_that_was_added_anywhere_shifts_no_number(etl: Etl) -> None:
     etl.messages((1, 2, "10:00", *IOS))
     schema.ensure(etl.db)
     for table, after in (("user_activity", "likes"), ("dimension_activity", "likes"), ("daily_metrics", "event_date")):
-        etl.db.execute(f"alter table {table}_loads add column comments UInt64 after {after}")
+        etl.db.execute(f"alter table {table}_loads add column reposts UInt64 after {after}")
     etl.run()
     assert_equal(etl.published(), etl.expected())
 

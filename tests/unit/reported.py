@@ -1,4 +1,4 @@
-"""Data for the tests of the report's text and chart: nine metrics, and eight days whose changes are easy to see."""
+"""Data for the tests of the report's text and chart: eight days whose changes are easy to see."""
 
 from datetime import date, timedelta
 
@@ -18,6 +18,7 @@ _ROWS = [  # from Sunday to Sunday, in the order of the metrics
     (1_000, 125, 1_000, 16_000, 4_100, 0.25625, 250, 2_400, 1.2),
     (1_100, 100, 1_000, 20_000, 4_000, 0.2, 200, 3_000, 1.25),
 ]
+assert len(_ROWS[0]) == len(METRICS), "tests/unit/reported.py lacks a number of a metric that the report shows"
 
 
 def eight_days() -> dict[date, DayMetrics]:
