@@ -149,6 +149,7 @@ class _Writer:
             self._db.execute("rollback to entry")
             if what not in ("delivered", "thinned"):
                 self._write(path, what, str(entry.get("sha256", ""))[:64], str(entry.get("outcome") or ""), _Said(), [])
+        self._db.execute("release entry")  # SQLite gets slower with every open savepoint
 
     def _thin(self, entry: Entry) -> None:
         stays = entry.get("stays") or {}

@@ -585,7 +585,26 @@ def test_the_list_is_read_from_one_covering_index_for_every_reader(root: Path) -
         assert opened._total(index.Filter(outcome="failed")) == 1
 
 
-@pytest.mark.timeout(1800)
+def test_no_savepoint_of_the_index_stays_open(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each open one slows all later statements down, so that 100,000 runs took half an hour."""
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = connect(*args, **kwargs)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    line_by_hand(
+        root, {"what": "delivered", "path": place(), "deliveries": [7], "report": "r", "event_date": "2026-11-22"}
+    )
+    index.rebuild(root)
+    assert statements.count("savepoint entry") == statements.count("release entry") > 0
+    assert "rollback to entry" in statements
+
+
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("runs", [2_000, pytest.param(100_000, marks=pytest.mark.prove)])
 def test_many_runs_are_listed_and_searched_in_a_second(tmp_path: Path, runs: int) -> None:
     fill(tmp_path, runs)
