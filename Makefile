@@ -24,7 +24,7 @@ test: install $(SUPERSET)/.installed ## set up, then run all tests (the slowest 
 	pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 prove: install $(SUPERSET)/.installed ## what takes longer than a test may: docs/operations/prove.md says what it showed
-	pytest -m prove $(PYTEST_ARGS)
+	pytest -m prove -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 coverage: install $(SUPERSET)/.installed ## what of the code the tests run: all suites, and every process they start
 	coverage erase
