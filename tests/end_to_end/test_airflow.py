@@ -444,7 +444,8 @@ def test_a_days_load_can_be_found_opened_and_compared_with_the_day_before(schedu
     for name in ("app_users", "views", "messages_sent"):
         was, now = int(numbers[day_before][name]), int(numbers[day][name])
         cells = archive.locator("table.numbers tr", has_text=name).locator("td").all_inner_texts()
-        shown = [f"{was:,}", f"{now:,}", f"{now - was:+,}", f"{100 * (now - was) / was:+.1f}%"]
+        change = [f"{now - was:+,}", f"{100 * (now - was) / was:+.1f}%"] if now != was else ["same", ""]
+        shown = [f"{was:,}", f"{now:,}", *change]
         assert cells == [text.replace("-", "−") for text in shown]
     expect(archive.get_by_text("The same in every cell.")).to_be_visible()
 

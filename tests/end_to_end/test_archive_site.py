@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from archives import keep
+from archives import keep, notebook, write
 from playwright.sync_api import Browser, Page, expect
 
 from pulse import settings
@@ -15,9 +16,14 @@ from pulse.archive import manifest, site
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages of 450 runs, one of them a report that was sent."""
     root = tmp_path_factory.mktemp("archive")
+    entries: list[dict[str, Any]] = []
     for number in range(449):
         day = f"2026-{9 + number // 200:02}-{1 + number % 28:02}"
-        keep(root, f"etl/{day}/run_{number}/load.1.ipynb", "failed" if number == 100 else "succeeded", rows=number)
+        path, outcome = f"etl/{day}/run_{number}/load.1.ipynb", "failed" if number == 100 else "succeeded"
+        text = notebook(outcome, place=path, rows=number)
+        write(root / path, text)
+        entries += [{"what": "begun", "path": path}, {**manifest.ending(outcome, text.encode()), "path": path}]
+    manifest.append(root, *entries)
     report = "daily_report/2026-08-01/run/daily_report.1.ipynb"
     keep(root, report, users=13_806, ctr=0.1977345, numbers=[["DAU", "13,806"]])
     sent = {"chat": "-1001234567890", "state": "sent", "did": "sent", "ref": "a1b2", "message_id": 4711}
@@ -37,7 +43,7 @@ def page(browser: Browser, folder: Path) -> Iterator[Page]:
 
 
 def count(page: Page, runs: int) -> None:
-    page.locator("#count", has_text=f"{runs} run").wait_for(timeout=10_000)
+    page.locator("#count", has_text=f"{runs} run").wait_for()
 
 
 def test_the_list_has_pages(page: Page, folder: Path) -> None:
