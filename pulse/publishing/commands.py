@@ -39,7 +39,8 @@ def show(event_date: EventDate = "yesterday") -> None:
         for name, number in numbers.items():
             typer.echo(f"  {name:<20}{'–' if pd.isna(number) else f'{number:>12,.10g}'}")
         typer.echo(f"\n{config.database}.dimension_activity, the largest slices\n")
-        typer.echo(slices.to_string(index=False, formatters=dict.fromkeys(slices.columns[2:], "{:,}".format)))
+        counted = dict.fromkeys(slices.columns[2:], "{:,}".format)
+        typer.echo(slices.to_string(index=False, max_colwidth=40, formatters=counted))
     typer.echo(f"\nThe executed notebooks, the report's chart in its own: {config.output}/*/{day}/")
     if config.telegram_bot_token.get_secret_value() == settings.SANDBOX_TELEGRAM_TOKEN:
         typer.echo(f"The report as readers see it: {settings.ROOT}/.sandbox/telegram/chat.html")

@@ -114,6 +114,7 @@ def test_make_run_shows_yesterday(home: Home) -> None:
     yesterday = settings.load().event_day("yesterday")
     assert f"daily_metrics, {yesterday:%A %d %B %Y}" in said
     assert "Android" in said
+    assert max(len(line) for line in said.splitlines() if line.startswith(" ")) < 160  # a long value is cut
     assert "succeeded" in said
     assert "Traceback" not in said
     kept = list((home.root / "output" / "etl" / str(yesterday)).glob("*/*.1.ipynb"))
