@@ -113,6 +113,7 @@ def _forget() -> None:
 
 @pytest.fixture(autouse=True)
 def no_runs(outside: Server) -> Iterator[None]:
+    _forget()  # tests of other files leave runs, too
     yield
     _forget()
 
