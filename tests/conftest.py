@@ -4,7 +4,6 @@ import shutil
 import signal
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
-from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
-MEMORY = Path("/dev/shm")  # noqa: S108 (a file system in memory, where there is one)
 QUARTER, SHORT = 900, 5  # seconds
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell starts in the background
@@ -107,12 +105,7 @@ def browser() -> "Iterator[Browser]":
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
         pytest.skip("there is no Chromium on this machine; install the package chromium to see the pages tested")
-    with pytest.MonkeyPatch.context() as patch:
-        # Chromium waits for the disk to save its profile, on a busy disk for longer than a test waits for a page.
-        if MEMORY.is_dir():
-            patch.setenv("TMPDIR", str(MEMORY))
-        playwright = sync_playwright().start()
-    browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
-    yield browser
-    browser.close()
-    playwright.stop()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
+        yield browser
+        browser.close()
