@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 SUPERSET := .superset
 PYTEST_ARGS ?=
+# A file's tests stay together, and the files in their order: the long ones come first.
+PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Compiled bytecode halves the time every notebook and task needs to start.
@@ -20,16 +22,15 @@ run: install ## set up, then compute yesterday on the sandbox, through the real 
 	pulse sandbox run -- pulse daily
 
 test: install $(SUPERSET)/.installed ## set up, then run all tests (the slowest are listed at the end)
-	@# a file's tests stay together, and the files in their order: the long ones come first
-	pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PYTEST)
 
 prove: install $(SUPERSET)/.installed ## what takes longer than a test may: docs/operations/prove.md says what it showed
-	pytest -m prove -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PYTEST) -m prove
 
 coverage: install $(SUPERSET)/.installed ## what of the code the tests run: all suites, and every process they start
 	coverage erase
 	PYTHONPATH=$(CURDIR)/tests/coverage COVERAGE_FILE=$(CURDIR)/.coverage \
-	    pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	    $(PYTEST)
 	coverage combine --quiet
 	coverage report
 
