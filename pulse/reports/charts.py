@@ -62,8 +62,8 @@ def week(day: date, metrics: Sequence[Metric], days: Mapping[date, DayMetrics], 
         row = 1
         for part, group in parts:
             _heading(_whole_row(axes, row), part, language)
-            for place, metric in enumerate(group):
-                _panel(axes[row + 1 + place // COLUMNS, place % COLUMNS], day, metric, days, language)
+            for position, metric in enumerate(group):
+                _panel(axes[row + 1 + position // COLUMNS, position % COLUMNS], day, metric, days, language)
             row += 1 + ceil(len(group) / COLUMNS)
     plt.close(figure)
     return figure
@@ -106,17 +106,17 @@ def _panel(axis: Axes, day: date, metric: Metric, days: Mapping[date, DayMetrics
     """A metric's week: the line in grey, the event date in the part's colour, days without a number shaded."""
     shown = _days_shown(day)
     values = _week(day, metric, days)
-    color, places = PARTS[metric.part].color, range(WEEK_DAYS)
+    color, positions = PARTS[metric.part].color, range(WEEK_DAYS)
 
     axis.set_axis_on()
     # A dot at the edge is drawn whole.
-    axis.plot(places, values, color=GREY, marker="o", clip_on=False, zorder=3)
+    axis.plot(positions, values, color=GREY, marker="o", clip_on=False, zorder=3)
     axis.plot(
-        places[-1:], values[-1:], color=color, marker="o", markersize=10, linestyle="none", clip_on=False, zorder=3
+        positions[-1:], values[-1:], color=color, marker="o", markersize=10, linestyle="none", clip_on=False, zorder=3
     )
-    for place in places:
-        if isnan(values[place]):
-            axis.axvspan(place - 0.5, place + 0.5, color=NO_DATA, linewidth=0)
+    for position in positions:
+        if isnan(values[position]):
+            axis.axvspan(position - 0.5, position + 0.5, color=NO_DATA, linewidth=0)
 
     value, title = compact(values[-1], metric.unit, language), metric.label(language)
     unit = f", {word('users', language)}" if metric.unit == "users" else ""
@@ -127,7 +127,7 @@ def _panel(axis: Axes, day: date, metric: Metric, days: Mapping[date, DayMetrics
 
     axis.set_xlim(-0.5, WEEK_DAYS - 0.5)
     labelled = (0, (WEEK_DAYS - 1) // 2, WEEK_DAYS - 1)
-    axis.set_xticks(labelled, [short_date(shown[place], language) for place in labelled])
+    axis.set_xticks(labelled, [short_date(shown[position], language) for position in labelled])
     first, *_, last = axis.get_xticklabels()
     first.set_horizontalalignment("left")
     last.set(color=color, weight="bold", ha="right")

@@ -52,8 +52,8 @@ def expected_user_activity(
     before = _latest_attributes([rows[rows["user_id"].isin(passive)] for rows in earlier])
     attributes = pd.concat([that_day, before]).reindex(activity.index)
 
-    for place, attribute in enumerate(ATTRIBUTES):
-        activity.insert(place, attribute, [_name(value) for value in attributes[attribute]])
+    for position, attribute in enumerate(ATTRIBUTES):
+        activity.insert(position, attribute, [_name(value) for value in attributes[attribute]])
     activity["age"] = activity["age"].replace("0", "unknown")
     activity["feed_active"] = activity.index.isin(seen["user_id"])
     activity = activity.reset_index()

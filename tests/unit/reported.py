@@ -24,4 +24,4 @@ assert len(_ROWS[0]) == len(METRICS), "tests/unit/reported.py lacks a number of 
 def eight_days() -> dict[date, DayMetrics]:
     """Return the rows by day, from the Sunday before to the event date."""
     columns = [metric.column for metric in METRICS]
-    return {DAY - timedelta(days=7 - place): dict(zip(columns, row, strict=True)) for place, row in enumerate(_ROWS)}
+    return {DAY - timedelta(days=7 - number): dict(zip(columns, row, strict=True)) for number, row in enumerate(_ROWS)}
