@@ -73,6 +73,17 @@ class Result:
     read_rows: int = 0
     written_rows: int = 0
 
+    @classmethod
+    def sum(cls, results: Iterable["Result"]) -> "Result":
+        """What statements did together, with the id of the last one."""
+        done = list(results)
+        return cls(
+            done[-1].query_id,
+            sum(each.seconds for each in done),
+            sum(each.read_rows for each in done),
+            sum(each.written_rows for each in done),
+        )
+
     def __str__(self) -> str:
         return f"{self.written_rows:,} rows written, {self.read_rows:,} read in {self.seconds:.2f} s"
 

@@ -13,19 +13,30 @@ A replaced load is dropped an hour later, so that a query that has already begun
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pandas as pd
 
 from pulse import PulseError
-from pulse.clickhouse import ClickHouse, quoted
+from pulse.clickhouse import ClickHouse, Result, quoted
 
 TABLES = ("user_activity", "dimension_activity", "daily_metrics")
 """The published tables, as readers see them. The rows of all loads are in `<table>_loads`."""
 
 
-STAGING = rf"^((feed|message|earlier)_(hours|users|attributes)|attributes|users|{'|'.join(TABLES)})__"
+STAGING = (
+    r"^((feed|message|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|partners"
+    rf"|{'|'.join(TABLES)})__"
+)
 """The names of a run's staging tables: what they hold, then the run."""
+
+USERS_PER_PART = 4_000_000
+"""How many users a statement groups at a time. The groups of many more would not fit into memory, and a GROUP BY that
+continues on disk takes five times as long as one that runs in parts."""
 
 
 class PublishingError(PulseError):
@@ -179,6 +190,61 @@ def publish(
 def _is_newer(last: Publication, extracted_at: datetime) -> bool:
     """Whether the published load was extracted later. A time far in the future only shows that a clock was wrong."""
     return extracted_at < last.extracted_at < datetime.now(UTC) + timedelta(days=1)
+
+
+def parts(users: float) -> int:
+    """In how many parts a statement that groups this many users is run."""
+    return max(1, math.ceil(users / USERS_PER_PART))
+
+
+def stage(db: ClickHouse, table: str, select: str, *, parts: int = 1, **values: Any) -> Result:
+    """Make a staging table from a SELECT, which is run once for each part of the users.
+
+    Args:
+        db: where.
+        table: the table; it is replaced if it exists.
+        select: the statement. `{parts:UInt32}` and `{part:UInt32}`, from 0, are bound in it, so that it can pick its part.
+        parts: how many parts, see `parts`.
+        values: what else to bind.
+
+    Returns:
+        What all parts did together.
+
+    Raises:
+        ClickHouseError: as `ClickHouse.execute`; the table may hold some of the parts.
+    """
+    create = "create or replace table {table:Identifier} engine = MergeTree order by tuple() as"
+    insert = "insert into {table:Identifier}"
+    return Result.sum(
+        db.execute(f"{insert if part else create}\n{select}", table=table, parts=parts, part=part, **values)
+        for part in range(parts)
+    )
+
+
+def unpublished(db: ClickHouse, first: date, end: date) -> list[date]:
+    """The days that are not published, from `first` up to but without `end`, in order.
+
+    Raises:
+        ClickHouseError: no server answers, or the tables are not there.
+    """
+    days = """
+    -- The published days of a time, one row per day
+    select event_date
+    from published_loads
+    where event_date >= {first:Date} and event_date < {end:Date}
+    """
+    published = {moment.date() for moment in db.read(days, first=first, end=end)["event_date"]}
+    window = (first + timedelta(days=number) for number in range((end - first).days))
+    return [day for day in window if day not in published]
+
+
+def read_parts(db: ClickHouse, select: str, *, parts: int, **values: Any) -> pd.DataFrame:
+    """The rows of a SELECT that is run once for each part of the users, as `stage` runs it.
+
+    Raises:
+        ClickHouseError: as `ClickHouse.read`.
+    """
+    return pd.concat([db.read(select, parts=parts, part=part, **values) for part in range(parts)], ignore_index=True)
 
 
 def made_at(db: ClickHouse, names: Iterable[str]) -> datetime:

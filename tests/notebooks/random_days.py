@@ -92,13 +92,17 @@ class Table:
 
 @dataclass(frozen=True)
 class RandomDay:
-    """An app's raw rows, the day to compute from them, and the days to run the ETL for, including that day."""
+    """An app's raw rows, the day to compute from them, and the days to run the ETL for, including that day.
+
+    A statement that groups by user handles `users_per_part` of them at a time.
+    """
 
     seed: int
     timezone: str
     day: date
     runs: tuple[date, ...]
     lookback_days: int
+    users_per_part: int
     feed: Table
     messages: Table
 
@@ -120,7 +124,10 @@ class RandomDay:
 
     def __str__(self) -> str:
         runs = ", ".join(map(str, self.runs))
-        lines = [f"{self.day} in {self.timezone}, lookback_days={self.lookback_days}, run for {runs}:"]
+        lines = [
+            f"{self.day} in {self.timezone}, lookback_days={self.lookback_days}, "
+            f"{self.users_per_part:,} users at a time, run for {runs}:"
+        ]
         for name, table in (("feed_actions", self.feed), ("message_actions", self.messages)):
             kinds = ", ".join(f"{column} {kind}" for column, kind in table.columns.items())
             lines.append(f"{name} ({kinds}), laid out {table.layout}; written by insert")
@@ -140,8 +147,10 @@ def random_day(seed: int) -> RandomDay:
     if dice.random() < 0.5 and (changes := _changes(zone, FIRST_DAY, DAYS)):
         day = _date(dice.choice(changes), zone) + timedelta(days=dice.choice((0, 0, 0, -1, 1)))
     before = day - timedelta(days=1)
-    runs = dice.choice(((day,),) * 9 + ((day, day), (before, day), (day, before)))
+    earlier = [day - timedelta(days=back) for back in dice.sample(range(1, 32), 3)]
+    runs = dice.choice(((day,),) * 6 + ((day, day), (before, day), (before, day), (*earlier, day), (day, before)))
     lookback_days = dice.choice((30, 30, 30, 7, 1, 0, 31))
+    users_per_part = dice.choice((4_000_000, 4_000_000, 4_000_000, 3))
 
     users, senders, receivers = _ids(dice)
     names = {"os": _text, "gender": dice.choice((_text, _code)), "age": _age}
@@ -166,7 +175,7 @@ def random_day(seed: int) -> RandomDay:
         kinds = {name: column.kind for name, column in columns.items()} | {"time": time_kind}
         others = dict(dice.sample(OTHERS, dice.choice((0, 0, 2))))
         tables.append(Table(kinds | others, dice.choice(list(LAYOUTS)), _cut(dice, rows)))
-    return RandomDay(seed, timezone, day, runs, lookback_days, *_without_open_questions(*tables))
+    return RandomDay(seed, timezone, day, runs, lookback_days, users_per_part, *_without_open_questions(*tables))
 
 
 # --- what may be in a column -----------------------------------------------------------------------------------------

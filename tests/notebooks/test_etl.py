@@ -331,6 +331,23 @@ def test_whoever_acted_that_day_is_not_looked_up(etl: Etl) -> None:
     assert etl.attributes() == {1: ("unknown", "unknown", "unknown"), 2: ("unknown", "male", "unknown")}
 
 
+def test_earlier_attributes_are_those_that_were_published(etl: Etl) -> None:
+    """Late rows of an earlier day count once that day is published again, here as in its own numbers."""
+    before = DAY - timedelta(days=1)
+    etl.feed((2, "view", f"{before} 10:00", *IOS), (3, "view", f"{DAY - timedelta(days=2)} 10:00", *IOS))
+    etl.messages((1, 2, "12:00", *IOS), (1, 3, "12:00", *IOS), (4, 1, f"{before} 12:00", *ANDROID))
+    etl.run(before)
+    etl.feed((2, "view", f"{before} 11:00", *ANDROID), (3, "view", f"{before} 11:00", *ANDROID))
+    etl.run(allow_empty=True)
+    phones = {user: os for user, (os, _, _) in etl.attributes().items()}
+    assert phones == {1: "iOS", 2: "iOS", 3: "iOS"}  # that of 3 is from a day that was never published
+    etl.run(before)
+    etl.run(allow_empty=True)
+    phones = {user: os for user, (os, _, _) in etl.attributes().items()}
+    assert phones == {1: "iOS", 2: "Android", 3: "Android"}
+    assert_equal(etl.published(), etl.expected())
+
+
 # --- nothing there ---------------------------------------------------------------------------------------------------
 
 
@@ -1025,8 +1042,12 @@ def test_transform_without_its_extracts_publishes_nothing(standing: tuple[Etl, p
     for missing in STEPS[:2]:
         run = f"without_{missing}"
         etl.run(steps=[step for step in STEPS[:2] if step != missing], run=run)
-        side = missing.removeprefix("extract_").rstrip("s")
-        sentence = rf"^{side}_attributes__{run}, {side}_users__{run} are not there; run both extracts for {DAY} first"
+        tables = {
+            "extract_feed": ["feed_attributes", "feed_users"],
+            "extract_messages": ["message_attributes", "message_receivers", "message_senders"],
+        }[missing]
+        gone = ", ".join(f"{table}__{run}" for table in tables)
+        sentence = rf"^{gone} are not there; run both extracts for {DAY} first"
         with pytest.raises(CheckError, match=sentence):
             etl.run(steps=STEPS[2:], run=run)
     with pytest.raises(CheckError, match=r"^lookback_days is -1; give 0 to 366$"):

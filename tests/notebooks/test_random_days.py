@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from notebooks.random_days import SECOND, RandomDay, random_day
@@ -18,6 +19,7 @@ from pulse_sandbox.clickhouse_stand_in import Server
 from notebooks import recount
 from notebooks.etl import Etl
 from pulse import PulseError
+from pulse.publishing import loads
 
 COLUMNS = {
     "user_activity": recount.USER_ACTIVITY,
@@ -75,8 +77,9 @@ def problem(server: Server, day: RandomDay) -> str:
             for rows in table.inserts:
                 etl.source.write([row | {"time": instant(row["time"])} for row in rows], name)
         try:
-            for each in day.runs:
-                etl.run(each, allow_empty=True, lookback_days=day.lookback_days)
+            with patch.object(loads, "USERS_PER_PART", day.users_per_part):
+                for each in day.runs:
+                    etl.run(each, allow_empty=True, lookback_days=day.lookback_days)
         except PulseError as error:
             return f"The ETL failed: {error}"
         expected = recount.recount(day.feed.rows, day.messages.rows, day.day, day.zone, day.lookback_days)

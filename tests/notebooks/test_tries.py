@@ -24,7 +24,7 @@ def test_each_try_writes_its_own_tables_and_the_next_step_gets_their_names(etl: 
         etl.run(steps=EXTRACTS, run=f"night_{number}")
     # What the try that is not used writes late does not matter.
     etl.db.execute("truncate table feed_users__night_1")
-    etl.db.execute("truncate table message_users__night_2")
+    etl.db.execute("truncate table message_senders__night_2")
     extracts = {"feed": "night_2", "messages": "night_1"}
     for number in (1, 2):
         etl.run(steps=["transform"], run=f"transform_{number}", extracts=extracts)

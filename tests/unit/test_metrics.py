@@ -27,6 +27,8 @@ ATTRIBUTES = [dimension.column for dimension in DIMENSIONS]
 USERS, SLICES, DAYS, BUCKETS = (
     columns(table) for table in ("user_activity", "dimension_activity", "daily_metrics", "metric_buckets")
 )
+DERIVED = ["app_users", "ctr", "sent_per_received"]  # made of other metrics of the day
+PARTNERS = ["users_received", "users_sent"]
 ADDITIVE = [metric.column for metric in METRICS if metric.additive]
 
 
@@ -57,19 +59,24 @@ PLACES = [
     Place(f"{ETL}/extract_feed.ipynb", "The day's feed activity, one row per user", counts("feed")),
     Place(f"{ETL}/extract_feed.ipynb", "What each attributes key means, one row per key", ATTRIBUTES),
     Place(f"{ETL}/extract_feed.ipynb", "The day in one row", counts("feed")),
-    Place(f"{ETL}/extract_messages.ipynb", "The day's messages, one row per user", counts("messenger")),
+    Place(f"{ETL}/extract_messages.ipynb", "The day's sent messages, one row per sender", ["messages_sent"]),
+    Place(f"{ETL}/extract_messages.ipynb", "The day's received messages, one row per receiver", ["messages_received"]),
     Place(f"{ETL}/extract_messages.ipynb", "What each attributes key means, one row per key", ATTRIBUTES),
     Place(f"{ETL}/extract_messages.ipynb", "The day in one row", counts("messenger")),
     Place(f"{ETL}/transform.ipynb", "The latest earlier attributes of users who only received messages", ATTRIBUTES),
     Place(f"{ETL}/transform.ipynb", "The names of the attributes, one row per attributes key", ATTRIBUTES),
-    Place(f"{ETL}/transform.ipynb", "The day's activity with partners, one row per user", counts()),
+    Place(f"{ETL}/transform.ipynb", "The day's activity, one row per user", USERS),
     Place(f"{ETL}/transform.ipynb", "The day's user activity, one row per user", USERS + ATTRIBUTES),
-    Place(f"{ETL}/transform.ipynb", "The day's activity of one dimension, one row per value", SLICES),
+    Place(f"{ETL}/transform.ipynb", "The partners of each slice", PARTNERS),
+    Place(f"{ETL}/transform.ipynb", "The day's activity, one row per dimension and value", SLICES),
     Place(f"{ETL}/transform.ipynb", "The day's metrics, one row", DAYS),
     Place(f"{ETL}/load.ipynb", "totals made in several ways", counts()),
-    Place(f"{ETL}/load.ipynb", "A hash of each column by user", USERS + ATTRIBUTES),
-    Place(f"{ETL}/load.ipynb", "The slices that are not as the users make them", SLICES),
-    Place(f"{ETL}/load.ipynb", "The day's metrics from the extracts, one row", DAYS),
+    Place(f"{ETL}/load.ipynb", "Each column of the users as staged", USERS + ATTRIBUTES),
+    Place(f"{ETL}/load.ipynb", "The same from the extracts", USERS + ATTRIBUTES),
+    Place(f"{ETL}/load.ipynb", "The counts of the slices as their users make them", counts()),
+    Place(f"{ETL}/load.ipynb", "The partners of the slices", PARTNERS),
+    Place(f"{ETL}/load.ipynb", "The day's metrics from the extracts", [name for name in DAYS if name not in DERIVED]),
+    Place(f"{ETL}/load.ipynb", 'again["app_users"] =', DERIVED),
     Place(f"{ETL}/load.ipynb", "The day by slice as this load has it", SLICES),
     Place("notebooks/monitoring/anomalies.ipynb", "What happened, one row per bucket", BUCKETS + ATTRIBUTES),
     Place("notebooks/monitoring/anomalies.ipynb", "The history of what is watched", BUCKETS),
@@ -111,10 +118,10 @@ PLACES = [
 ]
 CHOSEN = {
     ("notebooks/etl/extract_feed.ipynb", "cell 12"): "a few numbers for the archive's index",
-    ("notebooks/etl/extract_messages.ipynb", "cell 10"): "the check that no message is missing",
-    ("notebooks/etl/extract_messages.ipynb", "cell 12"): "a few numbers for the archive's index",
+    ("notebooks/etl/extract_messages.ipynb", "cell 12"): "the check that no message is missing",
+    ("notebooks/etl/extract_messages.ipynb", "cell 14"): "a few numbers for the archive's index",
     ("notebooks/etl/load.ipynb", "cell 20"): "a few numbers for the archive's index",
-    ("notebooks/etl/transform.ipynb", "cell 16"): "a few numbers for the archive's index",
+    ("notebooks/etl/transform.ipynb", "cell 18"): "a few numbers for the archive's index",
     ("notebooks/reports/live_metrics.ipynb", "cell 18"): "which parts have users today",
     ("pulse/publishing/agreement.py", "published as ("): "distinct partners, which no sum gives",
     ("sandbox", ""): "makes the demo events; sources.sql fails where one of its columns is missing",
