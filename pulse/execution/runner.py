@@ -4,10 +4,8 @@ papermill executes; this module decides what may run, where the result is kept a
 """
 
 import hashlib
-import logging
 import re
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse import settings
-from pulse.execution import parameters
+from pulse.execution import engine, parameters
 from pulse.execution.errors import NotebookError, ParameterError, SupersededError, TerminatedError
 from pulse.execution.kernel import kernel_environment, proxy_passwords
 from pulse.execution.light import light_import
@@ -25,10 +23,6 @@ from pulse.execution.record import Book, Record
 
 with light_import():
     import nbformat
-    import papermill
-    from papermill.clientwrap import PapermillNotebookClient
-    from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
-    from traitlets.config import Config
 
 
 @dataclass(frozen=True)
@@ -134,17 +128,8 @@ def run(
     record.begin()
     error: BaseException | None = None
     try:
-        with _sigterm_raises(), _without_papermills_warning():
-            papermill.execute_notebook(
-                str(notebook),
-                None,  # the record writes the notebook: masked, whole, and with the real outcome
-                parameters=parameters,
-                engine_name="pulse",
-                progress_bar=False,
-                execution_timeout=cell_seconds,
-                record=record,
-                environment=variables,
-            )
+        with _sigterm_raises():
+            engine.execute(notebook, parameters, record, variables, cell_seconds)
     except BaseException as caught:
         error = caught
     if isinstance(error, SupersededError):
@@ -155,78 +140,6 @@ def run(
     if failure:
         raise NotebookError(failure) from None
     return Run(path, record.about["seconds"], record.about["queries"])
-
-
-class _Manager(NotebookExecutionManager):
-    """papermill's execution state, saved by the record instead of directly to a file."""
-
-    record: Record
-
-    def save(self, **kwargs: Any) -> None:
-        if kwargs.get("nb"):
-            self.nb = kwargs["nb"]
-        self.record.node = self.nb
-        self.record.save()
-        self.last_save_time = self.now()
-
-    def cell_complete(self, *args: Any, **kwargs: Any) -> None:
-        self.record.hush()
-        super().cell_complete(*args, **kwargs)
-
-
-class _Client(PapermillNotebookClient):
-    """papermill's client, which also passes printed text to the record while the cell runs."""
-
-    def process_message(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
-        output = super().process_message(msg, *args, **kwargs)
-        if msg["msg_type"] == "stream":
-            self.nb_man.record.hear(msg["content"]["name"], msg["content"]["text"])
-        return output
-
-
-class _Engine(NBClientEngine):
-    """papermill's engine, with an environment for the kernel, and with the record."""
-
-    @classmethod
-    def execute_notebook(
-        cls, nb: Any, kernel_name: str, *, record: Record, environment: dict[str, str], **options: Any
-    ) -> Any:
-        manager = _Manager(nb, progress_bar=False)
-        manager.record = record
-        with tempfile.TemporaryDirectory(prefix="pulse-") as folder:
-            # Sockets in a private folder: on a TCP port, every user of the machine could listen.
-            sockets = {"transport": "ipc", "connection_file": str(Path(folder) / "kernel.json")}
-            client = _Client(
-                manager,
-                config=Config(KernelManager=sockets),
-                kernel_name=kernel_name,
-                timeout=options.get("execution_timeout"),
-                startup_timeout=options["start_timeout"],
-            )
-            manager.notebook_start()
-            try:
-                client.execute(env=environment)
-            finally:
-                manager.notebook_complete()
-        return manager.nb
-
-
-papermill_engines.register("pulse", _Engine)
-
-
-@contextmanager
-def _without_papermills_warning() -> Iterator[None]:
-    """Suppress papermill's warning about unknown parameters: its own parser misses some that `check` has found."""
-
-    def is_news(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Passed unknown parameter")
-
-    logger = logging.getLogger("papermill")
-    logger.addFilter(is_news)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_news)
 
 
 @contextmanager

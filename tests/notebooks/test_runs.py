@@ -1,5 +1,6 @@
 """A notebook's run is archived with how it really ended. The tests run small notebooks in real kernels."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -24,7 +25,7 @@ from papermill import iorw
 
 from pulse import PulseError, settings
 from pulse.archive import ArchiveError, index, manifest, proof, render
-from pulse.execution import errors, masking, record, runner, settling, store
+from pulse.execution import engine, errors, masking, record, runner, settling, store
 
 SECRET = "correct-horse-battery"  # noqa: S105
 
@@ -236,6 +237,55 @@ def test_an_empty_cell_is_not_a_failure(make: Make, kept: Path) -> None:
     assert metadata(kept)["outcome"] == "succeeded"
 
 
+def test_a_run_waits_only_for_its_kernel(make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    ready: list[bool] = []
+    sleep, wait_for_ready = asyncio.sleep, engine.KernelClient.wait_for_ready
+
+    async def sleeps(seconds: float) -> None:
+        await sleep(seconds)
+        slept.append(seconds)
+
+    async def waits(client: Any, timeout: float | None = None) -> None:
+        await wait_for_ready(client, timeout)
+        ready.append(True)
+
+    monkeypatch.setattr(asyncio, "sleep", sleeps)
+    monkeypatch.setattr(engine.KernelClient, "wait_for_ready", waits)
+    runner.run(make("x = 1"), str(kept), {})
+    assert ready == [True]  # it is our way, without the pauses of Jupyter's
+    assert engine.STEP in slept
+    assert max(slept) < 0.1  # the step in which Jupyter would look whether the kernel has ended
+
+
+def test_what_a_notebook_does_last_is_kept(make: Make, kept: Path, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    last = f"""
+import atexit, os, pathlib, sys
+atexit.register(pathlib.Path({str(done)!r}).write_text, 'closed')
+print('pid', os.getpid())
+for number in range(20_000):
+    print('line', number)
+print('the last line', file=sys.stderr, end='')
+"""
+    runner.run(make(last), str(kept), {})
+    outputs = nbformat.read(kept, 4).cells[-1].outputs
+    printed = {name: "".join(out.text for out in outputs if out.name == name) for name in ("stdout", "stderr")}
+    assert printed["stdout"].splitlines()[1:] == [f"line {number}" for number in range(20_000)]
+    assert printed["stderr"] == "the last line"
+    assert done.read_text() == "closed"
+    assert not _exists(_kernel_pid(kept))
+
+
+def test_a_kernel_that_does_not_end_is_killed(make: Make, kept: Path) -> None:
+    last = "import atexit, os, time\natexit.register(time.sleep, 60)\nprint('pid', os.getpid())"
+    began = time.monotonic()
+    runner.run(make(last), str(kept), {})
+    assert time.monotonic() - began < 30
+    assert metadata(kept)["outcome"] == "succeeded"
+    assert not _exists(_kernel_pid(kept))
+
+
 # --- a run that does not ---------------------------------------------------------------------------------------------
 
 
@@ -426,6 +476,11 @@ def _run_elsewhere(notebook: Path, kept: Path, stderr: int = subprocess.DEVNULL)
 def _kernel_pid(path: Path) -> int:
     texts = [out.get("text", "") for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]
     return int(next(text for text in texts if text.startswith("pid ")).split()[1])
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is such a process, be it a zombie."""
+    return Path(f"/proc/{pid}").exists()
 
 
 def _alive(pid: int) -> bool:

@@ -1,0 +1,192 @@
+"""Executes a notebook through papermill, with the record in place of papermill's own file, in a kernel of our own.
+
+What papermill and the Jupyter libraries wait for longer than needed is done here without the wait: each time they poll
+in steps of 0.1 or 0.2 seconds.
+"""
+
+import asyncio
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from pulse.execution.light import light_import
+from pulse.execution.record import Record
+
+with light_import():
+    import papermill
+    import zmq
+    from jupyter_client.asynchronous.client import AsyncKernelClient
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+    from traitlets.config import Config
+
+STEP = 0.005
+"""In seconds: how often we look whether a kernel has ended."""
+
+PROMPT = 1.0
+"""For how many seconds we look that often; most kernels need a tenth."""
+
+RECONNECT = 10
+"""In milliseconds: how often we try to connect to a kernel that is starting."""
+
+
+def execute(
+    notebook: Path, parameters: Mapping[str, Any], record: Record, environment: Mapping[str, str], seconds: int | None
+) -> None:
+    """Run a notebook in a kernel; the record saves it on the way.
+
+    Args:
+        notebook: the notebook.
+        parameters: checked before.
+        record: of this attempt.
+        environment: of the kernel.
+        seconds: the longest that a cell may take.
+
+    Raises:
+        PapermillExecutionError: a cell raised an error.
+        CellTimeoutError, DeadKernelError: as they say.
+    """
+    with _without_papermills_warning():
+        papermill.execute_notebook(
+            str(notebook),
+            None,  # the record writes the notebook: masked, whole, and with the real outcome
+            parameters=parameters,
+            engine_name="pulse",
+            progress_bar=False,
+            execution_timeout=seconds,
+            record=record,
+            environment=environment,
+        )
+
+
+class _Manager(NotebookExecutionManager):
+    """papermill's execution state, saved by the record instead of directly to a file."""
+
+    record: Record
+
+    def save(self, **kwargs: Any) -> None:
+        if kwargs.get("nb"):
+            self.nb = kwargs["nb"]
+        self.record.node = self.nb
+        self.record.save()
+        self.last_save_time = self.now()
+
+    def cell_complete(self, *args: Any, **kwargs: Any) -> None:
+        self.record.hush()
+        super().cell_complete(*args, **kwargs)
+
+
+class KernelClient(AsyncKernelClient):
+    """Jupyter's client of a kernel, which does not listen for silence before the first cell."""
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:
+        """Return once the kernel answers and its output arrives.
+
+        Jupyter's own way then waits until no message has come for 0.2 seconds. That is not needed here: nbclient takes
+        a message for a cell's output only if the message says so.
+
+        Raises:
+            RuntimeError: the kernel died, or did not answer in time.
+        """
+        deadline = time.monotonic() + (timeout or float("inf"))
+        while not await self._answers():
+            if not await self.is_alive():
+                raise RuntimeError("Kernel died before replying to kernel_info")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Kernel didn't respond in {timeout} seconds")
+
+    async def _answers(self) -> bool:
+        """Whether a question is answered, and the output that belongs to it arrives: the first may be lost."""
+        question = self.kernel_info()
+        try:
+            while (await self.get_shell_msg(timeout=1))["parent_header"].get("msg_id") != question:
+                pass
+            while (await self.get_iopub_msg(timeout=0.2))["parent_header"].get("msg_id") != question:
+                pass
+        except Empty:
+            return False
+        return True
+
+
+class _Provisioner(LocalProvisioner):
+    """Starts a kernel on this machine, and notices at once when it has ended."""
+
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        """Wait for a kernel that was asked to end; Jupyter's own wait, in longer steps, then has nothing to do."""
+        deadline = time.monotonic() + PROMPT
+        while await self.poll() is None and time.monotonic() < deadline:
+            await asyncio.sleep(STEP)
+
+
+class _KernelManager(AsyncKernelManager):
+    """Jupyter's manager of a kernel, with our client and provisioner."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, client_factory=KernelClient)
+        self.context.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
+        spec = self.kernel_spec
+        if spec and "kernel_provisioner" not in spec.metadata:  # else a kernel that runs elsewhere
+            self.provisioner = _Provisioner(parent=self, kernel_spec=spec)
+
+
+class _Client(PapermillNotebookClient):
+    """papermill's client, which also passes printed text to the record while the cell runs."""
+
+    def process_message(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
+        output = super().process_message(msg, *args, **kwargs)
+        if msg["msg_type"] == "stream":
+            self.nb_man.record.hear(msg["content"]["name"], msg["content"]["text"])
+        return output
+
+
+class _Engine(NBClientEngine):
+    """papermill's engine, with an environment for the kernel, and with the record."""
+
+    @classmethod
+    def execute_notebook(
+        cls, nb: Any, kernel_name: str, *, record: Record, environment: dict[str, str], **options: Any
+    ) -> Any:
+        manager = _Manager(nb, progress_bar=False)
+        manager.record = record
+        with tempfile.TemporaryDirectory(prefix="pulse-") as folder:
+            # Sockets in a private folder: on a TCP port, every user of the machine could listen.
+            sockets = {"transport": "ipc", "connection_file": str(Path(folder) / "kernel.json")}
+            client = _Client(
+                manager,
+                config=Config(KernelManager=sockets),
+                kernel_manager_class=_KernelManager,
+                kernel_name=kernel_name,
+                timeout=options.get("execution_timeout"),
+                startup_timeout=options["start_timeout"],
+            )
+            manager.notebook_start()
+            try:
+                client.execute(env=environment)
+            finally:
+                manager.notebook_complete()
+        return manager.nb
+
+
+papermill_engines.register("pulse", _Engine)
+
+
+@contextmanager
+def _without_papermills_warning() -> Iterator[None]:
+    """Suppress papermill's warning about unknown parameters: its own parser misses some that `check` has found."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Passed unknown parameter")
+
+    logger = logging.getLogger("papermill")
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
