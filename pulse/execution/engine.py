@@ -30,8 +30,8 @@ with light_import():
 STEP = 0.005
 """In seconds: how often we look whether a kernel has ended."""
 
-PROMPT = 1.0
-"""For how many seconds we look that often; most kernels need a tenth."""
+PROMPT = 2.5
+"""For how many seconds we look that often, half of the time that Jupyter gives a kernel; most need a tenth of one."""
 
 RECONNECT = 10
 """In milliseconds: how often we try to connect to a kernel that is starting."""
@@ -67,19 +67,32 @@ def execute(
 
 
 class _Manager(NotebookExecutionManager):
-    """papermill's execution state, saved by the record instead of directly to a file."""
+    """papermill's execution state, saved by the record instead of directly to a file.
+
+    papermill saves at the start and at the end of every cell. Between the end of one cell and the start of the next
+    that has code, nothing happens that could be lost. So the record saves at the start of each cell with code, whenever
+    papermill does so while it runs, and once after the last.
+    """
 
     record: Record
+    between_cells = False
 
     def save(self, **kwargs: Any) -> None:
         if kwargs.get("nb"):
             self.nb = kwargs["nb"]
         self.record.node = self.nb
+        if self.between_cells:
+            return
         self.record.save()
         self.last_save_time = self.now()
 
+    def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
+        self.between_cells = cell.cell_type != "code" or not cell.source.strip()
+        super().cell_start(cell, cell_index, **kwargs)
+
     def cell_complete(self, *args: Any, **kwargs: Any) -> None:
         self.record.hush()
+        self.between_cells = True
         super().cell_complete(*args, **kwargs)
 
 
@@ -124,6 +137,10 @@ class _Provisioner(LocalProvisioner):
         while await self.poll() is None and time.monotonic() < deadline:
             await asyncio.sleep(STEP)
 
+    def get_shutdown_wait_time(self, recommended: float = 5.0) -> float:
+        """How many seconds are left after `PROMPT`: then the kernel is killed."""
+        return super().get_shutdown_wait_time(recommended) - PROMPT
+
 
 class _KernelManager(AsyncKernelManager):
     """Jupyter's manager of a kernel, with our client and provisioner."""
@@ -138,6 +155,12 @@ class _KernelManager(AsyncKernelManager):
 
 class _Client(PapermillNotebookClient):
     """papermill's client, which also passes printed text to the record while the cell runs."""
+
+    def papermill_execute_cells(self) -> None:
+        try:
+            super().papermill_execute_cells()
+        finally:
+            self.nb_man.record.save()  # before the kernel ends, which may take seconds
 
     def process_message(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
         output = super().process_message(msg, *args, **kwargs)

@@ -286,6 +286,23 @@ def test_a_kernel_that_does_not_end_is_killed(make: Make, kept: Path) -> None:
     assert not _exists(_kernel_pid(kept))
 
 
+def test_a_notebook_is_saved_once_for_each_cell_that_runs(
+    make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    write = store.write
+
+    def writes(text: str, path: str, durable: bool = False) -> None:
+        texts.append(text)
+        write(text, path, durable)
+
+    monkeypatch.setattr(store, "write", writes)
+    runner.run(make("print('one')", "", "print('two')"), str(kept), {})
+    # When the attempt begins, with the parameters, at the start of three cells, after the last, and with the outcome.
+    assert ["one" in text.replace("print('one')", "") for text in texts] == [False] * 4 + [True] * 3
+    assert ["two" in text.replace("print('two')", "") for text in texts] == [False] * 5 + [True] * 2
+
+
 # --- a run that does not ---------------------------------------------------------------------------------------------
 
 
@@ -373,6 +390,28 @@ def test_a_killed_run_counts_as_running_until_it_is_settled(make: Make, kept: Pa
     assert not _alive(kernel)  # the kernel notices that its parent is gone
     settling.settle(str(kept))
     assert metadata(kept) == about
+
+
+def test_a_run_that_is_killed_while_its_kernel_ends_leaves_the_last_output(
+    make: Make, kept: Path, tmp_path: Path
+) -> None:
+    ends = tmp_path / "ends"
+    last = f"""
+import atexit, pathlib, time
+atexit.register(time.sleep, 60)
+atexit.register(pathlib.Path({str(ends)!r}).touch)
+print('the last line')
+"""
+    process = _run_elsewhere(make("import os\nprint('pid', os.getpid())", last), kept)
+    deadline = time.monotonic() + 60
+    while not ends.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait(20)
+    node = nbformat.read(kept, 4)
+    assert node.metadata["pulse"]["outcome"] == "running"
+    assert node.cells[-1].outputs[0].text == "the last line\n"
+    os.kill(_kernel_pid(kept), signal.SIGKILL)  # else it would sleep for a minute
 
 
 def test_a_try_that_still_runs_is_left_alone_until_a_later_try_takes_its_place(make: Make, kept: Path) -> None:
