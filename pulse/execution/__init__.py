@@ -1,7 +1,8 @@
 """Runs notebooks: checks their parameters, masks secrets, archives what was executed, records the outcome.
 
 cells.py       what notebooks import: expect, show, glue
-runner.py      checks, runs and judges a notebook
+runner.py      runs a notebook
+attempt.py     one attempt: what may run, where the result is kept, what happened
 engine.py      executes it through papermill
 parameters.py  the parameters that a notebook offers, and what may be given for them
 kernel.py      the environment of a kernel

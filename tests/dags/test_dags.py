@@ -19,7 +19,7 @@ from pulse_sandbox.clickhouse_stand_in import Server
 from dashboards.redash import KEY, Redash
 from pulse import clickhouse, settings
 from pulse.dashboards import redash
-from pulse.execution import runner
+from pulse.execution import attempt
 from pulse.orchestration.dates import as_of, event_date
 from pulse.orchestration.failures import TellOperator
 from pulse.orchestration.housekeeping import CleanLogsOperator, CleanTablesOperator, ThinArchiveOperator
@@ -105,7 +105,7 @@ def test_every_template_is_in_a_templated_field(path: Path, bag: Any) -> None:
 def test_notebook_tasks_pass_only_parameters_that_their_notebooks_have(path: Path, bag: Any) -> None:
     for task in bag.dags[path.stem].tasks:
         if isinstance(task, NotebookOperator):
-            known = runner.parameters_of(Path(task.input_nb))
+            known = attempt.parameters_of(Path(task.input_nb))
             assert set(task.parameters) <= set(known), task.task_id
 
 

@@ -25,7 +25,7 @@ from papermill import iorw
 
 from pulse import PulseError, settings
 from pulse.archive import ArchiveError, index, manifest, proof, render
-from pulse.execution import engine, errors, masking, record, runner, settling, store
+from pulse.execution import attempt, engine, errors, masking, record, runner, settling, store
 
 SECRET = "correct-horse-battery"  # noqa: S105
 
@@ -597,7 +597,7 @@ nothing_said: int
     runner.run(notebook, str(kept), given)
     assert "os=tvOS {'a': 1} 7 2 3 [5, 6] today" in kept.read_text()
     assert metadata(kept)["parameters"] == {**given, "days": [5, 6]}
-    known = runner.parameters_of(notebook)
+    known = attempt.parameters_of(notebook)
     assert list(known) == [
         *["where", "x", "limit", "ratio", "name", "first", "second", "days", "since", "nothing_said"]
     ]
@@ -610,7 +610,7 @@ nothing_said: int
         ({"wher": "x"}, "has no parameter 'wher': did you mean 'where'?"),
     ]:
         with pytest.raises(errors.ParameterError) as found:
-            runner.check(notebook, wrong)
+            attempt.check(notebook, wrong)
         assert said in str(found.value)
 
 
@@ -626,7 +626,7 @@ text = '''
 %s stays as it is
 '''
 """
-    known = runner.parameters_of(make(parameters=cell))
+    known = attempt.parameters_of(make(parameters=cell))
     assert list(known) == ["files", "sql", "ratio", "text"]
     assert "%s stays" in known["text"].default
 
@@ -646,7 +646,7 @@ def test_a_parameters_cell_that_is_not_python_is_refused_in_one_sentence(make: M
     with pytest.raises(
         errors.ParameterError, match=r"The cell tagged 'parameters' of small.ipynb is not valid Python: .*"
     ):
-        runner.check(make(parameters="day = = 1"), {"day": "x"})
+        attempt.check(make(parameters="day = = 1"), {"day": "x"})
 
 
 def test_numpy_and_pandas_values_reach_the_notebook_and_the_archive_is_valid_json(make: Make, kept: Path) -> None:

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from sqlfluff.core import FluffConfig, Linter
 
-from pulse.execution import runner
+from pulse.execution import attempt
 from pulse.settings import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
@@ -43,7 +43,7 @@ def test_parameters_are_literals_with_a_comment_each(path: Path) -> None:
         assert isinstance(statement, ast.Assign)
         ast.literal_eval(statement.value)
     assert all("  # " in line for line in parameters.splitlines())
-    assert runner.parameters_of(path)
+    assert attempt.parameters_of(path)
 
 
 @every_notebook
