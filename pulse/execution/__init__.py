@@ -5,7 +5,8 @@ runner.py      runs a notebook
 attempt.py     one attempt: what may run, where the result is kept, what happened
 engine.py      executes it through papermill
 parameters.py  the parameters that a notebook offers, and what may be given for them
-kernel.py      the environment of a kernel
+kernel.py      the process and the environment of a kernel
+prelude.py     what a kernel's process does before it is a kernel
 record.py      the record of one attempt
 outcome.py     how a run ended
 settling.py    records the outcome of attempts that were cut off

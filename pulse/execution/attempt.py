@@ -13,7 +13,7 @@ from typing import Any
 from pulse import settings
 from pulse.execution import engine, parameters
 from pulse.execution.errors import NotebookError, ParameterError, SupersededError, TerminatedError
-from pulse.execution.kernel import kernel_environment, proxy_passwords
+from pulse.execution.kernel import Starting, kernel_environment, proxy_passwords
 from pulse.execution.light import light_import
 from pulse.execution.masking import Mask
 from pulse.execution.record import Book, Record
@@ -73,10 +73,11 @@ def run(
     cell_seconds: int | None,
     root: str,
     say: Callable[[str], None] | None,
+    process: Starting,
 ) -> dict[str, Any]:
     """Run a notebook and archive it, whatever its outcome.
 
-    Arguments and errors are those of `runner.run`.
+    Arguments and errors are those of `runner.run`; `process` can become the kernel.
 
     Returns:
         What the archived notebook's metadata hold under `pulse`.
@@ -90,7 +91,7 @@ def run(
     error: BaseException | None = None
     try:
         with _sigterm_raises():
-            engine.execute(notebook, parameters, record, variables, cell_seconds)
+            engine.execute(notebook, parameters, record, process, variables, cell_seconds)
     except BaseException as caught:
         error = caught
     if isinstance(error, SupersededError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from pulse.execution.kernel import Starting
 from pulse.execution.light import light_import
 from pulse.execution.record import Record
 
@@ -21,7 +22,6 @@ with light_import():
     import papermill
     import zmq
     from jupyter_client.asynchronous.client import AsyncKernelClient
-    from jupyter_client.manager import AsyncKernelManager
     from jupyter_client.provisioning.local_provisioner import LocalProvisioner
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
@@ -38,7 +38,12 @@ RECONNECT = 10
 
 
 def execute(
-    notebook: Path, parameters: Mapping[str, Any], record: Record, environment: Mapping[str, str], seconds: int | None
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    record: Record,
+    process: Starting,
+    environment: Mapping[str, str],
+    seconds: int | None,
 ) -> None:
     """Run a notebook in a kernel; the record saves it on the way.
 
@@ -46,6 +51,7 @@ def execute(
         notebook: the notebook.
         parameters: checked before.
         record: of this attempt.
+        process: becomes the kernel if it can.
         environment: of the kernel.
         seconds: the longest that a cell may take.
 
@@ -62,6 +68,7 @@ def execute(
             progress_bar=False,
             execution_timeout=seconds,
             record=record,
+            process=process,
             environment=environment,
         )
 
@@ -129,7 +136,17 @@ class KernelClient(AsyncKernelClient):
 
 
 class _Provisioner(LocalProvisioner):
-    """Starts a kernel on this machine, and notices at once when it has ended."""
+    """Has a process that is there become the kernel if it can, and notices at once when the kernel has ended."""
+
+    starting: Starting
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Let the process become the kernel; where it cannot, start the kernel as Jupyter does."""
+        if kwargs.get("cwd") or not self.starting.become(cmd, kwargs["env"]):
+            return await super().launch_kernel(cmd, **kwargs)
+        self.process = self.starting.process
+        self.pid = self.pgid = self.process.pid  # it leads its session, hence its group
+        return self.connection_info
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         """Wait for a kernel that was asked to end; Jupyter's own wait, in longer steps, then has nothing to do."""
@@ -142,19 +159,21 @@ class _Provisioner(LocalProvisioner):
         return super().get_shutdown_wait_time(recommended) - PROMPT
 
 
-class _KernelManager(AsyncKernelManager):
-    """Jupyter's manager of a kernel, with our client and provisioner."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options, client_factory=KernelClient)
-        self.context.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
-        spec = self.kernel_spec
-        if spec and "kernel_provisioner" not in spec.metadata:  # else a kernel that runs elsewhere
-            self.provisioner = _Provisioner(parent=self, kernel_spec=spec)
-
-
 class _Client(PapermillNotebookClient):
-    """papermill's client, which also passes printed text to the record while the cell runs."""
+    """papermill's client, with our kernel, which also passes printed text to the record while the cell runs."""
+
+    def __init__(self, *args: Any, starting: Starting, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.starting = starting
+
+    def create_kernel_manager(self) -> Any:
+        manager = super().create_kernel_manager()
+        manager.client_factory = KernelClient
+        manager.context.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
+        if "kernel_provisioner" not in manager.kernel_spec.metadata:  # else it says how its kernels are started
+            manager.provisioner = _Provisioner(parent=manager, kernel_spec=manager.kernel_spec)
+            manager.provisioner.starting = self.starting
+        return manager
 
     def papermill_execute_cells(self) -> None:
         try:
@@ -174,7 +193,14 @@ class _Engine(NBClientEngine):
 
     @classmethod
     def execute_notebook(
-        cls, nb: Any, kernel_name: str, *, record: Record, environment: dict[str, str], **options: Any
+        cls,
+        nb: Any,
+        kernel_name: str,
+        *,
+        record: Record,
+        process: Starting,
+        environment: dict[str, str],
+        **options: Any,
     ) -> Any:
         manager = _Manager(nb, progress_bar=False)
         manager.record = record
@@ -184,7 +210,7 @@ class _Engine(NBClientEngine):
             client = _Client(
                 manager,
                 config=Config(KernelManager=sockets),
-                kernel_manager_class=_KernelManager,
+                starting=process,
                 kernel_name=kernel_name,
                 timeout=options.get("execution_timeout"),
                 startup_timeout=options["start_timeout"],

@@ -1,4 +1,4 @@
-"""Runs a notebook. This module imports little: what a run needs takes most of a second to import."""
+"""Runs a notebook. This module imports little, so that the kernel's process starts before all that a run needs."""
 
 import hashlib
 import re
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pulse.execution.kernel import starting
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,19 @@ def run(
         SupersededError: a later try replaced this one while it was running (`pulse.execution.settling`).
         SettingsError: a setting is wrong; nothing has run.
     """
-    from pulse.execution import attempt
+    with starting(notebook, environment or {}) as process:
+        from pulse.execution import attempt  # while the kernel's process does imports of its own
 
-    about = attempt.run(
-        notebook,
-        path,
-        parameters,
-        about=about or {},
-        environment=environment or {},
-        secrets=secrets,
-        cell_seconds=cell_seconds,
-        root=root,
-        say=say,
-    )
+        about = attempt.run(
+            notebook,
+            path,
+            parameters,
+            about=about or {},
+            environment=environment or {},
+            secrets=secrets,
+            cell_seconds=cell_seconds,
+            root=root,
+            say=say,
+            process=process,
+        )
     return Run(path, about["seconds"], about["queries"])

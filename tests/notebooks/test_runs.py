@@ -19,13 +19,14 @@ from typing import Any
 import nbformat
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill import iorw
 
 from pulse import PulseError, settings
 from pulse.archive import ArchiveError, index, manifest, proof, render
-from pulse.execution import attempt, engine, errors, masking, record, runner, settling, store
+from pulse.execution import attempt, engine, errors, masking, prelude, record, runner, settling, store
 
 SECRET = "correct-horse-battery"  # noqa: S105
 
@@ -141,7 +142,8 @@ def test_the_kernel_gets_its_connection_from_the_environment_and_nothing_of_airf
     for name in ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW_CONN_OTHER", "TELEGRAM_BOT_TOKEN"):
         monkeypatch.setenv(name, "none-of-a-notebooks-business")
     notebook = make(
-        "import os\nprint(len(os.environ['CLICKHOUSE_URL']), [n for n, v in os.environ.items() if 'none-of' in v])"
+        "import os\nprint(len(os.environ['CLICKHOUSE_URL']), [n for n, v in os.environ.items() if 'none-of' in v])",
+        "from pathlib import Path\nassert 'none' + '-of' not in Path('/proc/self/environ').read_text()",
     )
     runner.run(notebook, str(kept), {}, environment={"CLICKHOUSE_URL": f"http://u:{SECRET}@h:1"}, secrets=[SECRET])
     assert "[]" in kept.read_text()
@@ -301,6 +303,103 @@ def test_a_notebook_is_saved_once_for_each_cell_that_runs(
     # When the attempt begins, with the parameters, at the start of three cells, after the last, and with the outcome.
     assert ["one" in text.replace("print('one')", "") for text in texts] == [False] * 4 + [True] * 3
     assert ["two" in text.replace("print('two')", "") for text in texts] == [False] * 5 + [True] * 2
+
+
+# --- the kernel's process, which starts before the rest -----------------------------------------------------------
+
+
+def _printed(path: Path) -> list[str]:
+    """What each code cell printed."""
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    return ["".join(out.get("text", "") for out in cell.outputs) for cell in cells]
+
+
+def test_libraries_are_imported_before_the_first_cell_and_nothing_else(make: Make, kept: Path) -> None:
+    first = "import sys\nprint([name in sys.modules for name in ('pandas', 'pulse.metrics', 'scrapbook', 'this')])"
+    libraries = "import pandas as pd\nfrom pulse import metrics\nfrom pulse.execution import cells\ncells.glue(n=1)"
+    runner.run(make(first, libraries, "import this"), str(kept), {})
+    printed = _printed(kept)
+    assert printed[1] == "[True, True, True, False]\n"
+    assert "Beautiful is better than ugly." in printed[-1]
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A program that ends at once, so that no kernel can come of it."""
+    path = tmp_path / "broken.py"
+    path.write_text("raise SystemExit(1)")
+    return path
+
+
+def test_what_a_notebook_shows_is_as_without_early_imports(
+    make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch, broken: Path
+) -> None:
+    shows = "import matplotlib.pyplot as plt\nimport pandas as pd\nplt.plot([1, 2])\npd.DataFrame({'a': [1]})"
+    fails = "import pandas as pd\npd.DataFrame({'a': [1]})['b']"
+    notebook, late = make(shows, "print(plt.get_backend())", fails), kept.with_name("late.1.ipynb")
+    for path in (kept, late):
+        with pytest.raises(errors.NotebookError, match="KeyError: 'b'"):
+            runner.run(notebook, str(path), {})
+        monkeypatch.setattr(prelude, "__file__", str(broken))
+    early, ever = ([cell.get("outputs") for cell in nbformat.read(path, 4).cells] for path in (kept, late))
+    assert early == ever
+    assert {kind for outputs in early for out in outputs or [] for kind in out.get("data", {})} == {
+        *["image/png", "text/html", "text/plain"]
+    }
+
+
+def test_two_runs_share_nothing(make: Make, kept: Path) -> None:
+    shows = "import os, pandas\nprint(hasattr(pandas, 'left'), os.environ.get('LEFT'), 'mine' in dir(), os.getpid())"
+    leaves = "pandas.left = mine = 1\nos.environ['LEFT'] = '1'"
+    second = kept.with_name("small.2.ipynb")
+    for path in (kept, second):
+        runner.run(make(shows, leaves), str(path), {})
+    first, again = (_printed(path)[1].split() for path in (kept, second))
+    assert first[:3] == again[:3] == ["False", "None", "False"]
+    assert first[3] != again[3]
+
+
+def test_a_kernel_is_started_as_ever_where_no_process_can_become_it(
+    make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(prelude, "__file__", str(broken))
+        runner.run(make("print('it runs')"), str(kept), {})
+    assert "it runs\n" in _printed(kept)
+
+    # A kernelspec with an environment and options of its own.
+    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    command = [sys.executable, "-X", "dev", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": command, "display_name": "d", "language": "python", "env": {"OF_SPEC": "1"}}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    for name, expected in (("options", "True 1\n"), ("environment", "False 1\n")):
+        path = kept.with_name(f"{name}.1.ipynb")
+        runner.run(make("import os, sys\nprint(sys.flags.dev_mode, os.environ['OF_SPEC'])"), str(path), {})
+        assert expected in _printed(path)
+        spec.write_text(spec.read_text().replace('"-X", "dev", ', ""))
+
+
+def test_a_run_that_is_refused_leaves_no_process(make: Make, kept: Path) -> None:
+    before = psutil.Process().children()
+    with pytest.raises(errors.ParameterError):
+        runner.run(make("x = 1"), str(kept), {"dya": "2026-11-22"})
+    assert psutil.Process().children() == before
+
+
+def test_a_run_that_is_killed_at_once_leaves_no_process(make: Make, kept: Path) -> None:
+    code = "import pathlib; from pulse.execution import runner; runner.run(pathlib.Path({!r}), {!r}, {{}})"
+    for moment in (0.0, 0.3, 0.6):
+        run = code.format(str(make("x = 1")), str(kept.with_name(f"{moment}.ipynb")))
+        process = psutil.Popen([sys.executable, "-c", run])
+        deadline = time.monotonic() + 60
+        while not (children := process.children()) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(moment)
+        process.kill()
+        process.wait(20)
+        gone, left = psutil.wait_procs(children, timeout=30)
+        assert (len(gone), left) == (1, [])
 
 
 # --- a run that does not ---------------------------------------------------------------------------------------------
