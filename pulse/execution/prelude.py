@@ -9,14 +9,18 @@ happens in its cells, as always; if an import fails here, it fails again in its 
 """
 
 import ast
+import atexit
+import gc
 import json
 import os
 import runpy
 import socket
 import sys
+import threading
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 LAUNCHER = "ipykernel_launcher"
 """The program of a Python kernel, as its kernelspec names it."""
@@ -69,10 +73,28 @@ def import_early(names: list[str]) -> None:
             import_module("scrapbook")
 
 
+def leave() -> NoReturn:
+    """End the process once everything has run that runs at its end, without taking the libraries apart.
+
+    That would take as long as importing some of them. As at any end of Python, threads are waited for that are no
+    daemons, then what was registered with `atexit` runs. By that IPython also drops the notebook's variables, so that
+    files that were left open are written. Only objects that a library's module holds are not dropped one by one.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its processes
+    atexit._run_exitfuncs()
+    gc.collect()  # what the variables held in circles
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def main(notebook: Path) -> None:
     """Import what a notebook needs, wait for the order, and be the kernel."""
+    gc.disable()  # looking for garbage is futile while modules are made
     with suppress(Exception):  # whatever is wrong with the notebook, its run will say it
         import_early(imported(notebook))
+    gc.freeze()
+    gc.enable()
     with socket.socket(fileno=os.dup(0)) as line:
         said = b"".join(iter(lambda: line.recv(65536), b""))
         if not said:
@@ -86,6 +108,7 @@ def main(notebook: Path) -> None:
     sys.argv = order["arguments"]
     sys.path[0] = ""
     runpy.run_module(LAUNCHER, run_name="__main__", alter_sys=True)
+    leave()
 
 
 if __name__ == "__main__":

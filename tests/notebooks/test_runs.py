@@ -359,6 +359,26 @@ def test_two_runs_share_nothing(make: Make, kept: Path) -> None:
     assert first[3] != again[3]
 
 
+def test_files_and_threads_that_a_notebook_leaves_behind_are_finished(make: Make, kept: Path, tmp_path: Path) -> None:
+    last = f"""
+import pathlib, threading, time
+folder = pathlib.Path({str(tmp_path)!r})
+left_open = open(folder / 'variable', 'w')
+left_open.write('written')
+class Circle:
+    pass
+circle = Circle()
+circle.itself, circle.file = circle, open(folder / 'circle', 'w')
+circle.file.write('written')
+def later():
+    time.sleep(0.5)
+    (folder / 'thread').write_text('written')
+threading.Thread(target=later).start()
+"""
+    runner.run(make(last), str(kept), {})
+    assert [(tmp_path / name).read_text() for name in ("variable", "circle", "thread")] == ["written"] * 3
+
+
 def test_a_kernel_is_started_as_ever_where_no_process_can_become_it(
     make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: Path
 ) -> None:
