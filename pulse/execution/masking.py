@@ -16,6 +16,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable
+from functools import cache, cached_property
 from html.entities import html5
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -85,15 +86,18 @@ class Mask:
 
 
 class _Secret:
-    """One secret's spellings. A quick test comes before each search, because most texts are long and hold no secret."""
+    """One secret's spellings. A quick test comes before each search, because most texts are long and hold no secret.
+
+    The patterns are long: to compile those of one secret takes a tenth of a second, and few runs need any of them. So
+    each is compiled when its quick test first asks for it.
+    """
 
     def __init__(self, secret: str) -> None:
         data = _bytes(secret)
+        self.secret = secret
         self.run = max(re.findall(r"[A-Za-z0-9]+", secret), key=len, default="")  # escaping does not change these
-        self.escaped = re.compile("".join(map(_spelled, secret)))
         self.hex = data.hex()
-        self.hexadecimal = re.compile("(?i)" + f"{_GAP}{{0,4}}".join(f"{byte:02x}" for byte in data))
-        self.base64 = {}
+        self.base64 = {}  # each pattern's quick test
         usual = {secret, html.escape(secret)}
         usual |= {json.dumps(secret, ensure_ascii=plain)[1:-1] for plain in (True, False)}
         usual |= {escape(secret, safe="", errors="surrogatepass") for escape in (quote, quote_plus)}
@@ -101,7 +105,15 @@ class _Secret:
             inside = _BREAK.join(_DIGITS.get(char, char) for char in core)
             # The characters next to the core hold the remaining bits of the secret's first and last byte.
             pattern = f"{_DIGIT if before else ''}{_BREAK}{inside}{f'(?:{_BREAK}{_DIGIT})?' if after else ''}"
-            self.base64[pattern] = max(re.split("[+/]", core), key=len), re.compile(pattern)
+            self.base64[pattern] = max(re.split("[+/]", core), key=len)
+
+    @cached_property
+    def escaped(self) -> re.Pattern[str]:
+        return re.compile("".join(map(_spelled, self.secret)))
+
+    @cached_property
+    def hexadecimal(self) -> re.Pattern[str]:
+        return re.compile("(?i)" + f"{_GAP}{{0,4}}".join(f"{byte:02x}" for byte in _bytes(self.secret)))
 
     def masked(self, text: str, solid: str, hexadecimal: str) -> str:
         """Mask the secret in a text.
@@ -115,10 +127,15 @@ class _Secret:
             text = self.escaped.sub(MASK, text)
         if self.hex in hexadecimal:
             text = self.hexadecimal.sub(MASK, text)
-        for run, pattern in self.base64.values():
+        for pattern, run in self.base64.items():
             if run in solid:
-                text = pattern.sub(MASK, text)
+                text = _compiled(pattern).sub(MASK, text)
         return text
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
 
 
 def _spelled(char: str) -> str:

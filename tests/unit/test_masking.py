@@ -158,3 +158,19 @@ def test_a_secret_too_short_to_be_masked_is_refused_and_not_shown() -> None:
         Mask(["", "abcde"])
     assert "abcde" not in str(found.value)
     assert Mask([""]).text("anything") == "anything"
+
+
+def test_a_pattern_is_compiled_when_a_text_may_hold_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    compile_pattern = re.compile
+
+    def compiles(pattern: str) -> re.Pattern[str]:
+        compiled.append(pattern)
+        return compile_pattern(pattern)
+
+    monkeypatch.setattr(re, "compile", compiles)
+    mask = Mask(["seldom-used-word"])
+    assert mask.text("a long text without it " * 10) == "a long text without it " * 10
+    assert compiled == []
+    assert mask.text("it is seldom-used-word") == f"it is {MASK}"
+    assert len(compiled) == 1
