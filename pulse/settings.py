@@ -22,10 +22,9 @@ SHORTEST = 6
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The addresses of the sandbox's stand-ins. They listen on loopback and have only demo data.
-SANDBOX_CLICKHOUSE_URL = "http://pulse:sandbox-only@127.0.0.1:18123"
-SANDBOX_READER_URL = "http://reader:sandbox-reader@127.0.0.1:18123"
-SANDBOX_TELEGRAM_API_URL = "http://127.0.0.1:18081"
+# The sandbox's stand-ins listen on loopback and have only demo data. Each keeps it in its own folder of SANDBOX.
+SANDBOX = ROOT / ".sandbox"
+SANDBOX_OWNER, SANDBOX_READER = "pulse:sandbox-only", "reader:sandbox-reader"
 SANDBOX_TELEGRAM_TOKEN = "1000000001:sandbox-only-sandbox-only-sandbox-0"  # noqa: S105
 SANDBOX_CHAT = "-1001"
 
@@ -56,7 +55,9 @@ class Settings(BaseSettings):
         frozen=True, env_file=ROOT / ".env", env_ignore_empty=True, extra="ignore", case_sensitive=True
     )
 
-    clickhouse_url: SecretStr = Field(SecretStr(SANDBOX_CLICKHOUSE_URL), alias="CLICKHOUSE_URL")
+    clickhouse_url: SecretStr = Field(
+        default_factory=lambda: SecretStr(sandbox_url("clickhouse", SANDBOX_OWNER)), alias="CLICKHOUSE_URL"
+    )
     database: str = Field("pulse", alias="PULSE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     source_database: str = Field("app", alias="PULSE_SOURCE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     timezone: str = Field("Europe/Moscow", alias="PULSE_TIMEZONE")
@@ -68,7 +69,9 @@ class Settings(BaseSettings):
     telegram_report_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_REPORT_CHATS")
     telegram_live_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_LIVE_CHATS")
     telegram_alert_chats: str = Field(SANDBOX_CHAT, alias="TELEGRAM_ALERT_CHATS")
-    clickhouse_reader_url: SecretStr = Field(SecretStr(SANDBOX_READER_URL), alias="CLICKHOUSE_READER_URL")
+    clickhouse_reader_url: SecretStr = Field(
+        default_factory=lambda: SecretStr(sandbox_url("clickhouse", SANDBOX_READER)), alias="CLICKHOUSE_READER_URL"
+    )
     superset_url: str = Field("", alias="SUPERSET_URL")
     superset_user: str = Field("", alias="SUPERSET_USER")
     superset_password: SecretStr = Field(SecretStr(""), alias="SUPERSET_PASSWORD")
@@ -193,6 +196,22 @@ class Settings(BaseSettings):
             name: named[name].get_secret_value() if isinstance(named[name], SecretStr) else named[name]
             for name in KERNEL
         }
+
+
+def sandbox_url(stand_in: str, user: str = "") -> str:
+    """The address where a stand-in of this checkout's sandbox listens, or listened last.
+
+    The stand-in writes its port into its folder, so that the sandboxes of two checkouts can run side by side.
+
+    Args:
+        stand_in: `clickhouse` or `telegram`.
+        user: the user and the password, with a colon between them.
+    """
+    try:
+        port = int((SANDBOX / stand_in / "port").read_text())
+    except (OSError, ValueError):
+        port = 9  # it never ran here, and nothing listens on the discard port
+    return f"http://{user}{'@' if user else ''}127.0.0.1:{port}"
 
 
 def in_object_store(path: str) -> bool:

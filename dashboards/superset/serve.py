@@ -1,6 +1,6 @@
 """Sets up a Superset on this machine if there is none yet, and serves it on loopback, in one process, until stopped.
 
-    .superset/venv/bin/python dashboards/superset/serve.py --data .superset --port 18088
+    .superset/venv/bin/python dashboards/superset/serve.py --data .superset
 
 Runs in Superset's environment (`requirements.lock`), where the rest of the project is not installed. When it answers it
 prints one line of JSON: its address, the administrator, and whether it is new.
@@ -27,17 +27,21 @@ def main() -> int:
     """Serve until SIGTERM or SIGINT. If that is impossible, print a sentence and exit with status 2."""
     parser = argparse.ArgumentParser(description="A Superset of this machine's own, on loopback.")
     parser.add_argument("--data", type=Path, required=True, help="where it keeps everything; created if missing")
-    parser.add_argument("--port", type=int, required=True, help="on loopback (0: a free one)")
+    parser.add_argument("--port", type=int, help="on loopback (0: a free one; default: as last time, or a free one)")
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the starting process is gone")
     options = parser.parse_args()
+    home = options.data.resolve()
     try:
-        listener = socket.create_server((HOST, options.port))
+        listener = _listen(options.port, home / "port")
     except OSError as error:
-        print(f"Superset cannot listen on port {options.port} ({error.strerror}): stop what does.", file=sys.stderr)
+        print(
+            f"Superset cannot listen on port {options.port} ({os.strerror(error.errno)}): "
+            "stop what uses it, or give another port.",
+            file=sys.stderr,
+        )
         return 2
     if options.until_stdin_closes:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
-    home = options.data.resolve()
     password = _keep_secrets(home)
     os.environ["SUPERSET_HOME"] = str(home)
     os.environ["SUPERSET_CONFIG_PATH"] = str(Path(__file__).with_name("superset_config.py"))
@@ -49,9 +53,22 @@ def main() -> int:
     return 0
 
 
+def _listen(port: int | None, kept: Path) -> socket.socket:
+    """Listen on the port given, else on the one kept from last time, or on a free one if that is taken; keep it."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        last = int(kept.read_text()) if kept.exists() else 0
+        listener = socket.create_server((HOST, last if port is None else port))
+    except OSError:
+        if port is not None:
+            raise
+        listener = socket.create_server((HOST, 0))
+    kept.write_text(f"{listener.getsockname()[1]}")
+    return listener
+
+
 def _keep_secrets(home: Path) -> str:
     """Create the secrets once, readable only by their owner. Returns the administrator's password."""
-    home.mkdir(parents=True, exist_ok=True)
     for name, length in (("secret_key", 42), ("admin_password", 12)):
         if not (home / name).exists():
             with open(home / name, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:

@@ -111,8 +111,8 @@ class Reader:
 
     def __init__(self, config: settings.Settings) -> None:
         address = config.clickhouse_reader_url.get_secret_value()
-        own = config.clickhouse_url.get_secret_value() != settings.SANDBOX_CLICKHOUSE_URL
-        if own and address == settings.SANDBOX_READER_URL:
+        own = config.clickhouse_url.get_secret_value() != settings.sandbox_url("clickhouse", settings.SANDBOX_OWNER)
+        if own and address == settings.sandbox_url("clickhouse", settings.SANDBOX_READER):
             raise DashboardsError(
                 "Dashboards want a ClickHouse user of their own, who may only read: "
                 "run dashboards/reader.sql, then set CLICKHOUSE_READER_URL."

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from pulse.delivery.message import TelegramError
-from pulse.settings import SANDBOX_TELEGRAM_API_URL, SANDBOX_TELEGRAM_TOKEN, Settings
+from pulse.settings import SANDBOX_TELEGRAM_TOKEN, Settings, sandbox_url
 
 API_URL = "https://api.telegram.org"
 
@@ -33,7 +33,7 @@ def chat_list(chats: str | Sequence[str]) -> list[str]:
 def bot_access(settings: Settings) -> tuple[str, str]:
     """The Bot API's address and the token; the sandbox's where no token is set."""
     token = settings.telegram_bot_token.get_secret_value()
-    api = settings.telegram_api_url or (SANDBOX_TELEGRAM_API_URL if token == SANDBOX_TELEGRAM_TOKEN else API_URL)
+    api = settings.telegram_api_url or (sandbox_url("telegram") if token == SANDBOX_TELEGRAM_TOKEN else API_URL)
     # Both become part of an address, and the errors about a malformed address do not name the cause.
     if not re.fullmatch(r"\d+:[A-Za-z0-9_-]{20,}", token):
         raise TelegramError("TELEGRAM_BOT_TOKEN is not a bot's token: expected digits, a colon and letters.")

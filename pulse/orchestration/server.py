@@ -61,6 +61,9 @@ PARTS = {
 }
 """Each part, and the command of Airflow that runs it."""
 
+PORTS = range(8080, 8180)
+"""Where Airflow's API server listens unless a port was set: on the first of these that is free."""
+
 START_SECONDS = 180.0
 """How long Airflow may take to be ready."""
 
@@ -140,13 +143,15 @@ def run(home: Path, say: Callable[[str], None]) -> None:
     Raises:
         AirflowError: a part cannot be started or keeps ending; all parts are stopped.
     """
-    host, port = os.environ["AIRFLOW__API__HOST"], int(os.environ.get("AIRFLOW__API__PORT", "8080"))
-    os.environ.setdefault("AIRFLOW__API__BASE_URL", f"http://{host}:{port}")
-    _check_port(host, port)
-    _airflow("db", "migrate")
-    folder = home / "logs" / "parts"
-    folder.mkdir(parents=True, exist_ok=True)
-    with _stopped_by_signal() as stop, ExitStack() as stack:
+    host = os.environ["AIRFLOW__API__HOST"]
+    with ExitStack() as stack:
+        port = stack.enter_context(_port(host, os.environ.get("AIRFLOW__API__PORT")))
+        os.environ["AIRFLOW__API__PORT"] = f"{port}"
+        os.environ.setdefault("AIRFLOW__API__BASE_URL", f"http://{host}:{port}")
+        _airflow("db", "migrate")
+        folder = home / "logs" / "parts"
+        folder.mkdir(parents=True, exist_ok=True)
+        stop = stack.enter_context(_stopped_by_signal())
         parts = {name: _Part(name, folder / f"{name}.log") for name in PARTS}
         for part in parts.values():
             _rotate(part.log)
@@ -306,16 +311,33 @@ def _airflow(*words: str) -> None:
         raise AirflowError(f"Airflow's database cannot be set up:\n{done.stdout}{done.stderr}")
 
 
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
+@contextmanager
+def _port(host: str, given: str | None) -> Iterator[int]:
+    """Reserve the API server's port for the length of the `with` block: the one given, else the first free one.
+
+    The API server binds it only seconds later. The UDP port of the same number, which nothing uses and only one process
+    can bind, keeps it from another `pulse airflow` until then.
+
+    Raises:
+        AirflowError: the port that was given is taken, or is not a port.
+    """
+    with socket.socket(type=socket.SOCK_DGRAM) as claim:
+        for port in [given] if given else PORTS:
+            try:
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind((host, int(port)))
+                    probe.listen()
+                claim.bind((host, int(port)))
+                break
+            except (OSError, OverflowError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+        else:
             raise AirflowError(
-                f"Airflow cannot listen on {host}:{port} ({error.strerror}): stop the program that uses it, or set "
+                f"Airflow cannot listen on {host}:{port} ({reason}): stop the program that uses it, or set "
                 "AIRFLOW__API__PORT to another port."
-            ) from None
+            )
+        yield int(port)
 
 
 def _rotate(log: Path) -> None:

@@ -1,6 +1,6 @@
 """The sandbox's ClickHouse: the chDB engine behind ClickHouse's HTTP interface, on loopback.
 
-    python -m pulse_sandbox.clickhouse_stand_in --data DIR --port PORT
+    python -m pulse_sandbox.clickhouse_stand_in --data DIR
 
 One process owns a data folder and serves it until SIGTERM. Every answer has the header `X-Pulse-Sandbox`, and
 `GET /sandbox` names the process and its folder, so that no program mistakes a real ClickHouse for a sandbox.
@@ -20,15 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pulse import settings
 from pulse_sandbox import process
 
-_SANDBOX, _READER = urlsplit(settings.SANDBOX_CLICKHOUSE_URL), urlsplit(settings.SANDBOX_READER_URL)
-_OWNER, _OWNER_PASSWORD = _SANDBOX.username or "", _SANDBOX.password or ""
-READER, READER_PASSWORD = _READER.username or "", _READER.password or ""
-PORT = _SANDBOX.port or 18123
+_OWNER, _, _OWNER_PASSWORD = settings.SANDBOX_OWNER.partition(":")
+READER, _, READER_PASSWORD = settings.SANDBOX_READER.partition(":")
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,9 @@ def answering(port: int) -> Server | None:
 
 @contextmanager
 def running(data: Path, port: int | None = None) -> Iterator[Server]:
-    """Run a sandbox in a separate process for the length of the `with` block, on a free port unless one is given.
+    """Run a sandbox in a separate process for the length of the `with` block.
+
+    It listens on the port given, else on the one that it had last time, or on a free one if that is taken.
 
     Raises:
         SandboxError: the port or the folder is in use, the folder is not writable, or the process did not start.
@@ -68,11 +67,17 @@ def running(data: Path, port: int | None = None) -> Iterator[Server]:
         yield _server(about)
 
 
+def serving(data: Path) -> Server | None:
+    """Return the sandbox that serves this data folder now, or None."""
+    server = answering(process.last_port(data))
+    return server if server and server.data == data.resolve() else None
+
+
 def _server(about: process.About) -> Server:
     return Server(about["host"], about["port"], Path(about["data"]), about["pid"])
 
 
-def serve(data: Path, port: int = PORT) -> None:
+def serve(data: Path, port: int | None = None) -> None:
     """Serve a data folder on loopback until SIGTERM or SIGINT. Call it in the main thread of a separate process.
 
     Raises:
@@ -95,4 +100,4 @@ def serve(data: Path, port: int = PORT) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(process.main("pulse_sandbox.clickhouse_stand_in", serve, PORT))
+    sys.exit(process.main("pulse_sandbox.clickhouse_stand_in", serve))

@@ -16,13 +16,15 @@ from pulse import PulseError, settings
 from pulse_sandbox import clickhouse_stand_in, telegram_stand_in
 from pulse_sandbox.events_app import App
 
-FOLDER = settings.ROOT / ".sandbox"
+Port = Annotated[
+    int | None, typer.Option(help="Its port, if the one that it had last time, or a free one, is not right.")
+]
 
 app = typer.Typer(no_args_is_help=True, help="The stand-ins for ClickHouse and Telegram on this machine.")
 
 
 @app.command("superset")
-def run_superset() -> None:
+def run_superset(port: Port = None) -> None:
     """Run a Superset on this machine with the dashboard in it, until Ctrl-C."""
     from pulse import clickhouse, schema
     from pulse.dashboards import superset
@@ -33,7 +35,7 @@ def run_superset() -> None:
     schema.ensure(db)
     if not db.value("select count() from daily_metrics"):
         typer.echo("No day is published yet, so the dashboard is empty: `make run` publishes yesterday.")
-    with superset_server.running(port=superset_server.PORT) as server:
+    with superset_server.running(port=port) as server:
         own = {"SUPERSET_URL": server.url, "SUPERSET_USER": server.user, "SUPERSET_PASSWORD": server.password}
         address = superset.install(settings.load(**own))
         secret = server.password if server.new else f"in {server.password_file}"
@@ -49,6 +51,8 @@ def run(
     events: Annotated[int, typer.Option(help="How many events a usual day has.")] = 300_000,
     days: Annotated[int, typer.Option(help="How many days of events to make, up to yesterday.")] = 35,
     live: Annotated[bool, typer.Option(help="Add today's events as time passes, while the command runs.")] = False,
+    clickhouse_port: Port = None,
+    telegram_port: Port = None,
 ) -> None:
     """Run a command (after --) beside the sandbox, which is started if necessary and filled up to yesterday.
 
@@ -57,25 +61,26 @@ def run(
     config = settings.load()
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]))
     with ExitStack() as stack:
-        if config.clickhouse_url.get_secret_value() == settings.SANDBOX_CLICKHOUSE_URL:
+        if config.clickhouse_url.get_secret_value() == settings.sandbox_url("clickhouse", settings.SANDBOX_OWNER):
             made = App(config.zone, config.source_database, seed=seed, events_per_day=events)
-            _start_clickhouse(stack, config, made, days, live)
+            _start_clickhouse(stack, clickhouse_port, made, days, live)
         if config.telegram_bot_token.get_secret_value() == settings.SANDBOX_TELEGRAM_TOKEN:
-            _start_telegram(stack)
+            _start_telegram(stack, telegram_port)
         raise typer.Exit(_run_until_it_ends(context.args))
 
 
-def _start_clickhouse(stack: ExitStack, config: settings.Settings, made: App, days: int, live: bool) -> None:
+def _start_clickhouse(stack: ExitStack, port: int | None, made: App, days: int, live: bool) -> None:
     """Start ClickHouse's stand-in if it does not run yet, and fill it with events and published days."""
     from pulse import clickhouse, schema
     from pulse_sandbox import events, history
 
-    port, folder = clickhouse_stand_in.PORT, FOLDER / "clickhouse"
-    server = clickhouse_stand_in.answering(port) or stack.enter_context(clickhouse_stand_in.running(folder, port))
+    folder = settings.SANDBOX / "clickhouse"
+    server = clickhouse_stand_in.serving(folder)
+    if not server or port not in (None, server.port):
+        server = stack.enter_context(clickhouse_stand_in.running(folder, port))
     rows = events.fill(server, made, days=days)
-    if server.data == folder:  # only this checkout's own tables are upgraded, never those of another one
-        schema.upgrade(clickhouse.connect(config), config.source_database)
-    typer.echo(f"The sandbox's ClickHouse answers on port {port}; {rows:,} new events.", err=True)
+    schema.upgrade(clickhouse.connect(), made.database)
+    typer.echo(f"The sandbox's ClickHouse answers on port {server.port}; {rows:,} new events.", err=True)
     _publish_days(min(days - 1, history.WEEK), "The week before yesterday")
     # Only dashboards show the days before that week, so they are published while the command runs. If it ends first,
     # the next start continues there.
@@ -92,10 +97,12 @@ def _start_clickhouse(stack: ExitStack, config: settings.Settings, made: App, da
         stack.callback(stop.set)
 
 
-def _start_telegram(stack: ExitStack) -> None:
+def _start_telegram(stack: ExitStack, port: int | None) -> None:
     """Start Telegram's stand-in if it does not run yet."""
-    port, folder = telegram_stand_in.PORT, FOLDER / "telegram"
-    chat = telegram_stand_in.answering(port) or stack.enter_context(telegram_stand_in.running(folder, port))
+    folder = settings.SANDBOX / "telegram"
+    chat = telegram_stand_in.serving(folder)
+    if not chat or port not in (None, chat.port):
+        chat = stack.enter_context(telegram_stand_in.running(folder, port))
     typer.echo(f"The sandbox's Telegram chat is at {chat.chat_page}", err=True)
 
 

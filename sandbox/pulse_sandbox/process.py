@@ -1,9 +1,10 @@
 """Runs a stand-in as a separate process: starts it, waits until it is ready, and stops it.
 
-A stand-in's module runs with `python -m <module> --data D --port P` (`main`; port 0 means a free one). It reserves its
-folder and its port (`taken`). When it is ready, it prints one line of JSON about itself (`announce`). If it cannot
-start, it prints one sentence to stderr and exits with 2. With `--until-stdin-closes` it stops as soon as the process
-that started it has gone (`stop_with_parent`).
+A stand-in's module runs with `python -m <module> --data D` (`main`). It reserves its folder and a port (`taken`): the
+one given with `--port P`, else the one that it had last time, or a free one if that is taken. It writes the port into
+its folder, where others find it (`last_port`). When it is ready, it prints one line of JSON about itself (`announce`).
+If it cannot start, it prints one sentence to stderr and exits with 2. With `--until-stdin-closes` it stops as soon as
+the process that started it has gone (`stop_with_parent`).
 """
 
 import argparse
@@ -48,7 +49,9 @@ def started(
     name: str, program: list[str], data: Path, port: int | None, seconds: float = START_SECONDS
 ) -> Iterator[About]:
     """Like `running`, for any program that follows the same rules and is ready within some seconds."""
-    command = [*program, "--data", str(data), "--port", str(port or 0), "--until-stdin-closes"]
+    command = [*program, "--data", str(data), "--until-stdin-closes"]
+    if port is not None:
+        command += ["--port", str(port)]
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryFile() as complaints,
@@ -58,6 +61,14 @@ def started(
             yield _announced(name, process, complaints, seconds)
         finally:
             _stop(process)
+
+
+def last_port(data: Path) -> int:
+    """The port where the stand-in with this data folder listens, or listened last; 0 if it never did."""
+    try:
+        return int((data / "port").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def identity(port: int) -> About | None:
@@ -75,11 +86,11 @@ def identity(port: int) -> About | None:
 # --- in the stand-in's own process -----------------------------------------------------------------------------------
 
 
-def main(module: str, serve: Callable[[Path, int], None], port: int) -> int:
+def main(module: str, serve: Callable[[Path, int | None], None]) -> int:
     """The command line of a stand-in: serve until stopped. Returns 2, after a sentence, if it cannot start."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description="A stand-in, on loopback.")
     parser.add_argument("--data", type=Path, required=True, help="the data folder; created if missing")
-    parser.add_argument("--port", type=int, default=port, help="on loopback (%(default)s; 0: a free one)")
+    parser.add_argument("--port", type=int, help="on loopback (0: a free one; default: as last time, or a free one)")
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the starting process is gone")
     options = parser.parse_args()
     if options.until_stdin_closes:
@@ -93,7 +104,7 @@ def main(module: str, serve: Callable[[Path, int], None], port: int) -> int:
 
 
 @contextmanager
-def taken(name: str, data: Path, port: int) -> Iterator[socket.socket]:
+def taken(name: str, data: Path, port: int | None) -> Iterator[socket.socket]:
     """Reserve the data folder and the port for this process, so that of two that start at once one fails here.
 
     The operating system frees both however the process ends. The value of the `with` block is the listening socket.
@@ -101,7 +112,8 @@ def taken(name: str, data: Path, port: int) -> Iterator[socket.socket]:
     Raises:
         SandboxError: the folder or the port is in use, or cannot be used.
     """
-    with _locked(name, data), _listening(name, port) as listener:
+    with _locked(name, data), _listening(name, data, port) as listener:
+        (data / "port").write_text(f"{listener.getsockname()[1]}")
         yield listener
 
 
@@ -146,21 +158,30 @@ def _locked(name: str, data: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _listening(name: str, port: int) -> Iterator[socket.socket]:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    with listener:
+def _listening(name: str, data: Path, port: int | None) -> socket.socket:
+    if port is None:
         try:
-            listener.bind((HOST, port))
-            listener.listen()
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            text = (
-                f"The {name} sandbox cannot listen on port {port} ({reason}): stop what uses it, or give another port."
-            )
-            raise SandboxError(text) from None
-        yield listener
+            return _listener(last_port(data))
+        except (OSError, OverflowError):
+            return _listener(0)
+    try:
+        return _listener(port)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        text = f"The {name} sandbox cannot listen on port {port} ({reason}): stop what uses it, or give another port."
+        raise SandboxError(text) from None
+
+
+def _listener(port: int) -> socket.socket:
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 # --- in the process that starts it -----------------------------------------------------------------------------------

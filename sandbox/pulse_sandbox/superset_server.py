@@ -9,7 +9,6 @@ from pulse import settings
 from pulse_sandbox import SandboxError, process
 
 HOME = settings.ROOT / ".superset"
-PORT = 18088
 _SECONDS = 300.0  # how long a start may take; the first one creates every table
 
 
@@ -30,7 +29,9 @@ class Server:
 
 @contextmanager
 def running(data: Path = HOME, port: int | None = None) -> Iterator[Server]:
-    """Run Superset for the length of the `with` block, on a free port unless one is given; `data` keeps all it has.
+    """Run Superset for the length of the `with` block; `data` keeps all it has.
+
+    It listens on the port given, else on the one that it had last time, or on a free one if that is taken.
 
     Raises:
         SandboxError: its environment is missing, the port is in use, or it did not start.

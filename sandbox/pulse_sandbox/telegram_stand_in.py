@@ -24,12 +24,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pulse import settings
 from pulse_sandbox import process
-
-PORT = urlsplit(settings.SANDBOX_TELEGRAM_API_URL).port or 18081
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Server:
         return f"{self.url}/"
 
 
-def serve(data: Path, port: int = PORT) -> None:
+def serve(data: Path, port: int | None = None) -> None:
     """Serve the Bot API on loopback until stopped.
 
     Raises:
@@ -86,7 +83,9 @@ def serve(data: Path, port: int = PORT) -> None:
 
 @contextmanager
 def running(data: Path, port: int | None = None) -> Iterator[Server]:
-    """Run a stand-in in a separate process for the length of the `with` block, on a free port unless one is given.
+    """Run a stand-in in a separate process for the length of the `with` block.
+
+    It listens on the port given, else on the one that it had last time, or on a free one if that is taken.
 
     Raises:
         SandboxError: it could not be started; the text says why.
@@ -101,9 +100,15 @@ def answering(port: int) -> Server | None:
     return _server(about) if about and about.get("sandbox") == "telegram" else None
 
 
+def serving(data: Path) -> Server | None:
+    """Return the stand-in that serves this data folder now, or None."""
+    server = answering(process.last_port(data))
+    return server if server and server.data == data.resolve() else None
+
+
 def _server(about: process.About) -> Server:
     return Server(process.HOST, about["port"], Path(about["data"]), about["pid"])
 
 
 if __name__ == "__main__":
-    sys.exit(process.main("pulse_sandbox.telegram_stand_in", serve, PORT))
+    sys.exit(process.main("pulse_sandbox.telegram_stand_in", serve))

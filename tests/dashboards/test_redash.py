@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
@@ -17,7 +16,7 @@ from dashboards.redash import KEY, Redash, run
 from pulse import cli, settings
 from pulse.dashboards import DashboardsError, redash, redash_api, redash_files, redash_widgets
 
-OWNER = urlsplit(settings.SANDBOX_CLICKHOUSE_URL)
+OWNER, _, PASSWORD = settings.SANDBOX_OWNER.partition(":")
 DAY_QUERY = "Pulse: one day"
 
 
@@ -144,7 +143,7 @@ def test_long_values_are_cut_for_charts_and_stay_apart(
         text = server.queries[ids[name]]["query"].replace("from dimension_activity", "from long_values")
         for parameter, value in {"event_date": str(day), "days": "7", "dimension": "os"}.items():
             text = text.replace("{{ " + parameter + " }}", value)
-        found = run({**source["options"], "user": OWNER.username, "password": OWNER.password}, text)["rows"]
+        found = run({**source["options"], "user": OWNER, "password": PASSWORD}, text)["rows"]
         assert {row["dimension_value"] for row in found} == set(browsers)
         assert all(row["slice"].startswith("Mozilla/5.0 (X…") and len(row["slice"]) <= 20 for row in found)
         assert len({row["slice"] for row in found}) == 2

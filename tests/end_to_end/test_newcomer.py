@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pulse_sandbox import clickhouse_stand_in
 
 from pulse import clickhouse as clickhouse_client
 from pulse import settings
@@ -58,12 +57,16 @@ class Home:
     def said(self) -> str:
         return (self.root / "started.log").read_text()
 
+    @property
+    def clickhouse(self) -> clickhouse_client.ClickHouse:
+        """The ClickHouse of the sandbox that was started, where it says that it is."""
+        port = re.search(r"ClickHouse answers on port (\d+);", self.said())[1]  # type: ignore[index]
+        address = f"http://{settings.SANDBOX_OWNER}@127.0.0.1:{port}"
+        return clickhouse_client.connect(settings.load(CLICKHOUSE_URL=address))
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
-    if clickhouse_stand_in.answering(port):
-        pytest.skip(f"a sandbox is running on port {port}; stop it, the newcomer's copy starts its own there")
     root = tmp_path_factory.mktemp("newcomer") / "pulse"
     names = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -130,12 +133,16 @@ def test_make_run_shows_yesterday(home: Home) -> None:
     assert list(page.parent.glob("photos/*.png"))
 
 
-def test_a_port_in_use_is_reported_in_one_sentence(home: Home) -> None:
-    port = int(settings.SANDBOX_CLICKHOUSE_URL.rsplit(":", 1)[1])
-    with socket.create_server(("127.0.0.1", port)):
-        said = home.type(". .venv/bin/activate && ! pulse sandbox run -- true")
+@pytest.mark.parametrize("service", ["clickhouse", "telegram"])
+def test_a_chosen_port_in_use_is_reported_in_one_sentence(home: Home, service: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = f"pulse sandbox run --{service}-port {port} -- true"
+        own = "" if service == "clickhouse" else "CLICKHOUSE_URL=http://somebody:nothing-here@127.0.0.1:9 "
+        said = home.type(f". .venv/bin/activate && ! {own}{command}")
+    name = {"clickhouse": "ClickHouse", "telegram": "Telegram"}[service]
     assert said == (
-        f"The ClickHouse sandbox cannot listen on port {port} (Address already in use): "
+        f"The {name} sandbox cannot listen on port {port} (Address already in use): "
         "stop what uses it, or give another port.\n"
     )
 
@@ -161,7 +168,7 @@ class TestPages:
         assert home.type(command if command.startswith("make") else f". .venv/bin/activate && {command}")
 
     def test_every_day_that_the_sandbox_has_is_published_in_the_end(self, home: Home) -> None:
-        db = clickhouse_client.connect()
+        db = home.clickhouse
         _wait(lambda: db.value("select count() from daily_metrics") >= 34, home, 300)
 
 
@@ -175,16 +182,15 @@ def test_the_hooks_pass(home: Home) -> None:
 
 @pytest.mark.prove  # the third Airflow that the tests start
 def test_make_up_serves_airflow_and_todays_events_arrive(home: Home) -> None:
-    home.environment["AIRFLOW__API__PORT"] = "18080"
     process = home.start("make up")
     try:
         _wait(lambda: "Password for" in home.said(), home)
         *_, address, password = home.said().splitlines()  # the last thing that it prints
-        assert address == "Airflow is at http://127.0.0.1:18080"
+        port = int(re.fullmatch(r"Airflow is at http://127\.0\.0\.1:(\d+)", address)[1])  # type: ignore[index]
         assert re.fullmatch(r"Password for user 'admin': \S+", password)
         health = "/api/v2/monitor/health"
-        _wait(lambda: _get(18080, health).get("scheduler", {}).get("status") == "healthy", home)
-        db = clickhouse_client.connect()
+        _wait(lambda: _get(port, health).get("scheduler", {}).get("status") == "healthy", home)
+        db = home.clickhouse
         today = datetime.now(db.zone).replace(hour=0, minute=0, second=0, microsecond=0)
         arrived = "select count() from app.feed_actions where time >= {today:DateTime64(6)}"
         _wait(lambda: db.value(arrived, today=today) > 0, home)
@@ -207,11 +213,12 @@ def test_make_notebook_serves_the_notebooks(home: Home) -> None:
 def test_make_superset_serves_the_dashboard(home: Home) -> None:
     process = home.start("make superset")
     try:
-        told = re.compile(r"The dashboard is at http://127.0.0.1:18088/superset/dashboard/pulse/ .*password (\S+)\)")
+        told = re.compile(r"The dashboard is at http://127\.0\.0\.1:(\d+)/superset/dashboard/pulse/ .*password (\S+)\)")
         _wait(lambda: bool(told.search(home.said())), home, 300)
-        assert _get(18088, "/version")["version_string"].startswith("6.")
+        port, password = told.search(home.said()).groups()  # type: ignore[union-attr]
+        assert _get(int(port), "/version")["version_string"].startswith("6.")
         kept = home.root / ".superset" / "admin_password"
-        assert kept.read_text() == told.search(home.said())[1]  # type: ignore[index]
+        assert kept.read_text() == password
         assert kept.stat().st_mode & 0o077 == 0
     finally:
         _stop(process)

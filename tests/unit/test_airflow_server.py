@@ -1,6 +1,7 @@
 """How Airflow's processes share a SQLite database."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
 
+from pulse.orchestration import server
 from pulse.orchestration.server import SQLITE
 
 
@@ -95,6 +97,29 @@ def test_a_database_that_only_airflow_can_name_is_not_taken_for_sqlite(tmp_path:
     (tmp_path / "airflow.cfg").write_text(f"[database]\n{written}\n")
     given = {f"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_{how.upper()}": "cat /run/dsn"} if where == "environment" else {}
     assert "CONNECT_ARGS" not in _environment(tmp_path, given)
+
+
+def test_airflow_takes_the_first_free_port_and_two_at_once_take_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        first = taken.getsockname()[1]
+        monkeypatch.setattr(server, "PORTS", range(first, first + 100))
+        with server._port("127.0.0.1", None) as one, server._port("127.0.0.1", None) as two:
+            assert first < one < two  # though neither of them listens yet
+            with socket.create_server(("127.0.0.1", one)):  # the API server can
+                pass
+
+
+@pytest.mark.parametrize("given", ["taken", "70000", "eighty"])
+def test_a_port_that_was_set_and_cannot_be_had_is_one_sentence(given: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = given.replace("taken", str(taken.getsockname()[1]))
+        with (
+            pytest.raises(
+                server.AirflowError, match=rf"^Airflow cannot listen on 127\.0\.0\.1:{given} \(.*\): stop the"
+            ),
+            server._port("127.0.0.1", given),
+        ):
+            pass
 
 
 def _environment(home: Path, given: dict[str, str]) -> str:

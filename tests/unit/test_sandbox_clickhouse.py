@@ -593,6 +593,18 @@ def test_a_port_or_folder_in_use_is_refused_in_a_sentence(clickhouse_server: Ser
         clickhouse_stand_in.running(tmp_path / "file").__enter__()
 
 
+def test_it_keeps_its_port_unless_another_program_has_taken_it(tmp_path: Path) -> None:
+    with clickhouse_stand_in.running(tmp_path) as server:
+        first = server.port
+        assert clickhouse_stand_in.serving(tmp_path) == server
+    assert clickhouse_stand_in.serving(tmp_path) is None
+    with clickhouse_stand_in.running(tmp_path) as server:
+        assert server.port == first
+    with clickhouse_stand_in.running(tmp_path / "elsewhere", first), clickhouse_stand_in.running(tmp_path) as server:
+        assert server.port != first
+        assert clickhouse_stand_in.serving(tmp_path) == server  # and not the other, whose port it had
+
+
 @pytest.mark.parametrize("same", ["folder", "port"])
 def test_of_two_servers_started_at_once_one_starts(tmp_path: Path, same: str) -> None:
     with socket.socket() as free:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pulse import settings
+from pulse.delivery.access import bot_access
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +21,23 @@ def no_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_by_default_everything_points_at_the_sandbox() -> None:
     config = settings.load()
-    assert config.clickhouse_url.get_secret_value() == settings.SANDBOX_CLICKHOUSE_URL
+    assert config.clickhouse_url.get_secret_value() == settings.sandbox_url("clickhouse", settings.SANDBOX_OWNER)
     assert (config.database, config.source_database, config.timezone) == ("pulse", "app", "Europe/Moscow")
     assert config.output == str(settings.ROOT / "output")
+
+
+def test_the_sandbox_is_found_where_this_checkouts_stand_ins_listen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings, "SANDBOX", tmp_path)
+    assert settings.sandbox_url("telegram") == "http://127.0.0.1:9"  # none has ever run
+    for stand_in, port in (("clickhouse", 40123), ("telegram", 40081)):
+        (tmp_path / stand_in).mkdir()
+        (tmp_path / stand_in / "port").write_text(f"{port}")
+    config = settings.load()
+    assert config.clickhouse_url.get_secret_value() == "http://pulse:sandbox-only@127.0.0.1:40123"
+    assert config.clickhouse_reader_url.get_secret_value() == "http://reader:sandbox-reader@127.0.0.1:40123"
+    assert bot_access(config)[0] == "http://127.0.0.1:40081"
 
 
 def test_the_example_has_exactly_the_settings_there_are() -> None:
