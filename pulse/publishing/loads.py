@@ -29,7 +29,7 @@ TABLES = ("user_activity", "dimension_activity", "daily_metrics")
 
 
 STAGING = (
-    r"^((feed|message|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|partners"
+    r"^((feed|message|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|slice_(senders|receivers)"
     rf"|{'|'.join(TABLES)})__"
 )
 """The names of a run's staging tables: what they hold, then the run."""
@@ -197,13 +197,16 @@ def parts(users: float) -> int:
     return max(1, math.ceil(users / USERS_PER_PART))
 
 
-def stage(db: ClickHouse, table: str, select: str, *, parts: int = 1, **values: Any) -> Result:
+def stage(
+    db: ClickHouse, table: str, select: str, *, order_by: str = "tuple()", parts: int = 1, **values: Any
+) -> Result:
     """Make a staging table from a SELECT, which is run once for each part of the users.
 
     Args:
         db: where.
         table: the table; it is replaced if it exists.
-        select: the statement. `{parts:UInt32}` and `{part:UInt32}`, from 0, are bound in it, so that it can pick its part.
+        select: the statement. `{parts:UInt32}` and `{part:UInt32}`, from 0, are bound in it, so that it picks its part.
+        order_by: how the table is sorted; not at all unless given.
         parts: how many parts, see `parts`.
         values: what else to bind.
 
@@ -213,7 +216,7 @@ def stage(db: ClickHouse, table: str, select: str, *, parts: int = 1, **values: 
     Raises:
         ClickHouseError: as `ClickHouse.execute`; the table may hold some of the parts.
     """
-    create = "create or replace table {table:Identifier} engine = MergeTree order by tuple() as"
+    create = f"create or replace table {{table:Identifier}} engine = MergeTree order by {order_by} as"
     insert = "insert into {table:Identifier}"
     return Result.sum(
         db.execute(f"{insert if part else create}\n{select}", table=table, parts=parts, part=part, **values)

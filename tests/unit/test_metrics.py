@@ -28,7 +28,6 @@ USERS, SLICES, DAYS, BUCKETS = (
     columns(table) for table in ("user_activity", "dimension_activity", "daily_metrics", "metric_buckets")
 )
 DERIVED = ["app_users", "ctr", "sent_per_received"]  # made of other metrics of the day
-PARTNERS = ["users_received", "users_sent"]
 ADDITIVE = [metric.column for metric in METRICS if metric.additive]
 
 
@@ -67,14 +66,13 @@ PLACES = [
     Place(f"{ETL}/transform.ipynb", "The names of the attributes, one row per attributes key", ATTRIBUTES),
     Place(f"{ETL}/transform.ipynb", "The day's activity, one row per user", USERS),
     Place(f"{ETL}/transform.ipynb", "The day's user activity, one row per user", USERS + ATTRIBUTES),
-    Place(f"{ETL}/transform.ipynb", "The partners of each slice", PARTNERS),
     Place(f"{ETL}/transform.ipynb", "The day's activity, one row per dimension and value", SLICES),
     Place(f"{ETL}/transform.ipynb", "The day's metrics, one row", DAYS),
     Place(f"{ETL}/load.ipynb", "totals made in several ways", counts()),
     Place(f"{ETL}/load.ipynb", "Each column of the users as staged", USERS + ATTRIBUTES),
     Place(f"{ETL}/load.ipynb", "The same from the extracts", USERS + ATTRIBUTES),
     Place(f"{ETL}/load.ipynb", "The counts of the slices as their users make them", counts()),
-    Place(f"{ETL}/load.ipynb", "The partners of the slices", PARTNERS),
+    Place(f"{ETL}/load.ipynb", "again = [counts]", ["users_received", "users_sent"]),
     Place(f"{ETL}/load.ipynb", "The day's metrics from the extracts", [name for name in DAYS if name not in DERIVED]),
     Place(f"{ETL}/load.ipynb", 'again["app_users"] =', DERIVED),
     Place(f"{ETL}/load.ipynb", "The day by slice as this load has it", SLICES),
