@@ -12,4 +12,4 @@ if __name__ == "__main__":
         text = getattr(clickhouse_rights, name)
         assert field in text
         setattr(clickhouse_rights, name, text.replace(field, str(MEMORY)))
-    sys.exit(process.main(MODULE, clickhouse_stand_in.serve, 0))
+    sys.exit(process.main(MODULE, clickhouse_stand_in.serve))

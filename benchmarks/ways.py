@@ -1,4 +1,4 @@
-"""The benchmark's data, and two other ways to the tables that the ETL notebooks make: by hand and pandas.
+"""Two other ways to the tables that the ETL notebooks make: by hand and pandas.
 
     python -m benchmarks.ways URL DATABASE DAY ZONE plain|hashed
 
@@ -14,299 +14,219 @@ from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pulse_sandbox.events_sql import TABLES
-
-from pulse.clickhouse import ClickHouse
+from pulse.clickhouse import ClickHouse, statements
 from pulse.settings import day_bounds
 
 DIMENSIONS = ("os", "gender", "age")
 
-# --- the data --------------------------------------------------------------------------------------------------------
-
-USERS = """
--- Accounts, one row each
-create or replace table making_users
-engine = MergeTree
-order by number
-as with
-    cityHash64('user', number) as dice,
-    (what, sides) -> cityHash64(dice, what) % sides as roll
-select
-    number,
-    toUInt32(1 + number * 2654435761 % (4 * {users:UInt64})) as user_id,  -- a prime: no two get the same
-    if(roll('os', 100) < 42, 'iOS', 'Android')::LowCardinality(String) as os,
-    if(roll('phones', 100) < 4, if(os = 'iOS', 'Android', 'iOS'), os)::LowCardinality(String) as second_os,
-    multiIf(roll('gender', 100) < 1, null, roll('gender', 100) < 2, '', roll('gender', 100) < 52, 'female', 'male')
-        ::LowCardinality(Nullable(String)) as gender,
-    multiIf(roll('age', 100) < 1, null, roll('age', 100) < 2, 0, 14 + roll('youth', 16) + roll('adult', 50))
-        ::Nullable(UInt8) as age,
-    cityHash64(dice, 'switch') % {seconds:UInt32} as switch  -- when the second phone is taken up
-from numbers_mt({users:UInt64})
-"""
-
-# Who acts: the lower an account's number, the more often. One of every 20 accounts never acts, but receives messages.
-EVENTS = """
-    events as (
-        select
-            cityHash64({kind:String}, number) as dice,
-            toUInt64(pow(dice / 18446744073709551616., 2) * {users:UInt64}) as place,
-            toUInt64(place - if(place % 20 = 19, 7, 0)) as who,
-            cityHash64(dice, 'second') % {seconds:UInt32} as second
-        from numbers_mt({rows:UInt64})
-    )
-"""
-
-FEED = f"""
--- Feed actions, one row each
-insert into feed_actions (user_id, post_id, action, time, os, gender, age)
-with
-{EVENTS}
-select
-    user_id,
-    cityHash64(dice, 'post') % 50000 as post_id,
-    if(cityHash64(dice, 'like') % 5 = 0, 'like', 'view') as action,
-    toDateTime({{start:UInt32}} + second) as time,
-    if(second < switch, os, second_os) as os,
-    gender,
-    age
-from events
-inner join making_users as users on users.number = events.who
-"""
-
-MESSAGES = f"""
--- Messages, one row each: to one of up to 15 friends
-insert into message_actions (user_id, receiver_id, time, os, gender, age)
-with
-{EVENTS},
-    letters as (
-        select
-            *,
-            cityHash64(dice, 'friend') % (1 + cityHash64(who, 'friends') % 15) as friend,
-            toUInt64(pow(cityHash64(who, friend) / 18446744073709551616., 2) * {{users:UInt64}}) as partner
-        from events
-    )
-select
-    user_id,
-    toUInt32(1 + partner * 2654435761 % (4 * {{users:UInt64}})) as receiver_id,
-    toDateTime({{start:UInt32}} + second) as time,
-    if(second < switch, os, second_os) as os,
-    gender,
-    age
-from letters
-inner join making_users as users on users.number = letters.who
-"""
-
-
-def make_day(url: str, database: str, day: date, zone: ZoneInfo, feed: int, messages: int, users: int) -> None:
-    """Create the app's tables with one day of events."""
-    ClickHouse(url, "default", zone).execute("create database if not exists {database:Identifier}", database=database)
-    db = ClickHouse(url, database, zone)
-    db.script(TABLES, zone=zone.key)
-    start, end = day_bounds(day, zone)
-    common = {"users": users, "start": int(start.timestamp()), "seconds": int((end - start).total_seconds())}
-    db.execute(USERS, **common)
-    db.execute(FEED, **common, kind="feed", rows=feed)
-    db.execute(MESSAGES, **common, kind="message", rows=messages)
-    db.execute("drop table making_users")
-
-
 # --- by hand ---------------------------------------------------------------------------------------------------------
 
-# An action's second of the day in the high bits, a hash of its attributes in the low ones: the maximum is the latest
-# action with its attributes. This needs whole seconds and a day that begins at a known second; the notebooks do not.
-ACTIONS = """
-    bitXor(
-        ifNull(cityHash64(os), 1),
-        bitXor(bitRotateLeft(ifNull(cityHash64(gender), 2), 1), bitRotateLeft(ifNull(cityHash64(age), 3), 2))
-    ) as hash,
-    bitShiftRight(hash, 17) as attributes,
-    bitShiftLeft(toUInt64(toUnixTimestamp(time) - {start:UInt32}), 47) + attributes as latest
-"""
-OF_THE_DAY = "time >= toDateTime64({start:UInt32}, 6) and time < toDateTime64({end:UInt32}, 6)"
-NAMED = """
-    named as (
-        select
-            users.user_id as user_id, views, likes, received, sent, senders, receivers, feed_active,
-            os, gender, age, code
-        from hand_users as users
-        left join hand_earlier as earlier using (user_id)
-        left join hand_names as names on names.attributes = greatest(users.attributes, earlier.found.1)
-    )"""
-BEFORE_IT = "time >= toDateTime64({start:UInt32} - 30 * 86400, 6) and time < toDateTime64({start:UInt32}, 6)"
-
-# No staging between source and users, a narrow hash to find the latest attributes with, and one pass for the distinct
-# counts of all dimensions: the slices that each partner meets as a set of small numbers, then the partners per slice.
-BY_HAND = f"""
--- One row per user, with the partners
-create or replace table hand_users
-engine = MergeTree
-order by user_id
+# Nothing is counted or checked, and no statement is run in parts. The slices in which each partner was met are the bits
+# of one number, which holds 256 of them; the notebooks take any number.
+BY_HAND = """
+-- One row per user of the feed
+create or replace table hand_feed engine = MergeTree order by tuple()
 as
-with
-    feed as (
-        select user_id, countIf(action = 'view') as views, countIf(action = 'like') as likes, max(latest) as latest
-        from (select *, {ACTIONS} from {{source:Identifier}}.feed_actions where {OF_THE_DAY})
-        group by user_id
-    ),
-    sent as (
-        select user_id, count() as messages, groupUniqArray(receiver_id) as receivers, max(latest) as latest
-        from (select *, {ACTIONS} from {{source:Identifier}}.message_actions where {OF_THE_DAY})
-        group by user_id
-    ),
-    received as (
-        select receiver as user_id, count() as messages, groupUniqArray(sender) as senders
-        from (
-            select receiver_id as receiver, user_id as sender
-            from {{source:Identifier}}.message_actions
-            where {OF_THE_DAY}
-        )
-        group by receiver
-    ),
-    messages as (
-        select user_id, sent.messages as sent, received.messages as received, senders, receivers, latest
-        from sent
-        full join received using (user_id)
-    )
-select
-    user_id,
-    bitAnd(greatest(feed.latest, messages.latest), 0x7fffffffffff) as attributes,
-    views,
-    likes,
-    received,
-    sent,
-    senders,
-    receivers,
-    feed.latest > 0 as feed_active
-from messages
-full join feed using (user_id);
-
--- The latest earlier attributes of users who only received messages
-create or replace table hand_earlier
-engine = MergeTree
-order by user_id
-as
-with
-    passive as (select user_id from hand_users where attributes = 0),
-    actions as (
-        select user_id, time, os, gender, age
-        from {{source:Identifier}}.feed_actions
-        where {BEFORE_IT} and user_id in (passive)
-        union all
-        select user_id, time, os, gender, age
-        from {{source:Identifier}}.message_actions
-        where {BEFORE_IT} and user_id in (passive)
-    )
-select
-    user_id,
-    argMax((attributes, os, gender, age), (time, attributes)) as found
-from (select *, {ACTIONS} from actions)
+select user_id, countIf(action = 'view') as views, countIf(action = 'like') as likes, max(latest) as latest
+from feed_events
+where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)}
 group by user_id;
 
--- The names of the attributes, one row per key, and all three as one number of 16 bits each
-create or replace table hand_names
-engine = MergeTree
-order by attributes
+-- One row per sender
+create or replace table hand_sent engine = MergeTree order by tuple()
+as
+select user_id, count() as messages_sent, groupUniqArray(receiver_id) as receivers, max(latest) as latest
+from message_events
+where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)}
+group by user_id;
+
+-- One row per receiver
+create or replace table hand_received engine = MergeTree order by tuple()
 as
 with
-    seen as (
-        select os, gender, age, {ACTIONS}
-        from {{source:Identifier}}.feed_actions
-        where {OF_THE_DAY}
+    messages as (
+        select receiver_id as receiver, user_id as sender
+        from message_events
+        where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)}
+    )
+select receiver as user_id, count() as messages_received, groupUniqArray(sender) as senders
+from messages
+group by user_id;
+
+-- One row per user
+create or replace table hand_users engine = MergeTree order by user_id
+as
+with
+    parts as (
+        select user_id, latest, views, likes, 0 as received, 0 as sent, 0 as senders, 0 as receivers, true as in_feed
+        from hand_feed
         union all
-        select os, gender, age, {ACTIONS}
-        from {{source:Identifier}}.message_actions
-        where {OF_THE_DAY}
-    ),
+        select user_id, latest, 0, 0, 0, messages_sent, 0, length(receivers), false from hand_sent
+        union all
+        select user_id, 0, 0, 0, messages_received, 0, length(senders), 0, false from hand_received
+    )
+select
+    user_id,
+    toUInt64(max(latest)) as attributes,
+    sum(views) as views,
+    sum(likes) as likes,
+    sum(received) as messages_received,
+    sum(sent) as messages_sent,
+    sum(senders) as users_received,
+    sum(receivers) as users_sent,
+    max(in_feed) as feed_active
+from parts
+group by user_id;
+
+-- The attributes that users who only received messages were last published with
+create or replace table hand_earlier engine = MergeTree order by tuple()
+as
+with
+    passive as (select user_id, toString(user_id) as id from hand_users where attributes = 0),
+    found as (
+        select user_activity.user_id as id, argMax((os, gender, age), event_date) as named
+        from user_activity
+        where
+            event_date >= {day:Date} - 30 and event_date < {day:Date} and (feed_active or messages_sent > 0)
+            and user_activity.user_id in (select id from passive)
+        group by id
+    )
+select passive.user_id as user_id, cityHash64(named) as attributes, named
+from passive
+inner join found using (id);
+
+-- The names of the attributes, one row per key, with the slices as the bits of one number
+create or replace table hand_names engine = MergeTree order by tuple()
+as
+with
+    seen as (select any(user_id) from hand_users group by attributes),
     spelled as (
-        select attributes, any(os) as os, any(gender) as gender, any(age) as age
-        from seen
-        group by attributes
+        select attributes, os, gender, age
+        from feed_events
+        where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)} and user_id in (seen)
+        limit 1 by attributes
         union all
-        select found.1 as attributes, any(found.2), any(found.3), any(found.4)
-        from hand_earlier
-        group by attributes
+        select attributes, os, gender, age
+        from message_events
+        where time >= {start:DateTime64(6)} and time < {end:DateTime64(6)} and user_id in (seen)
+        limit 1 by attributes
         union all
-        select 0, '', null, null
+        select attributes, any(named.1), any(named.2), any(named.3) from hand_earlier group by attributes
+        union all
+        select 0, '', '', ''
     ),
     named as (
         select
             attributes,
             if(any(os) = '', 'unknown', any(os)) as os,
-            if(ifNull(any(gender), '') = '', 'unknown', assumeNotNull(any(gender))) as gender,
-            if(ifNull(any(age), 0) = 0, 'unknown', toString(assumeNotNull(any(age)))) as age
+            if(any(gender) = '', 'unknown', any(gender)) as gender,
+            if(any(age) in ('', '0'), 'unknown', any(age)) as age
         from spelled
         group by attributes
+    ),
+    numbered as (
+        select
+            *,
+            dense_rank() over (order by os) as os_number,
+            dense_rank() over (order by gender) as gender_number,
+            dense_rank() over (order by age) as age_number
+        from named
     )
 select
-    *,
-    dense_rank() over (order by os)
-        + bitShiftLeft(dense_rank() over (order by gender), 16)
-        + bitShiftLeft(dense_rank() over (order by age), 32) as code
-from named;
+    attributes,
+    os,
+    gender,
+    age,
+    [
+        os_number,
+        max(os_number) over () + gender_number,
+        max(os_number) over () + max(gender_number) over () + age_number
+    ] as slices,
+    arrayReduce('groupBitOr', arrayMap(slice -> bitShiftLeft(toUInt256(1), slice - 1), slices)) as mask
+from numbered;
 
 create or replace table hand_user_activity engine = MergeTree order by user_id empty as select * from user_activity;
 
 -- The target's shape, one row per user
 insert into hand_user_activity
-with {NAMED}
 select
-    {{day:Date}}, toString(user_id), os, gender, age, views, likes, received, sent, length(senders), length(receivers),
-    feed_active
-from named;
+    {day:Date}, toString(users.user_id), os, gender, age, views, likes, messages_received, messages_sent,
+    users_received, users_sent, feed_active
+from hand_users as users
+left join hand_earlier as earlier using (user_id)
+left join hand_names as names on names.attributes = greatest(users.attributes, earlier.attributes);
 
 create or replace table hand_dimension_activity engine = MergeTree order by (dimension, dimension_value) empty
 as select * from dimension_activity;
 
 -- One row per dimension and value
 insert into hand_dimension_activity
-with {NAMED},
-    [bitAnd(code, 0xffff), bitAnd(code, 0xffff0000), bitAnd(code, 0xffff00000000)] as slices_of_code,
-    by_code as (
-        select code, sum(views) as views, sum(likes) as likes, sum(received) as received, sum(sent) as sent
-        from named
-        group by code
+with
+    known as (
+        select users.* except attributes, greatest(users.attributes, earlier.attributes) as attributes
+        from hand_users as users
+        left join hand_earlier as earlier using (user_id)
+    ),
+    masks as (
+        select known.user_id as user_id, mask
+        from known
+        left join hand_names as names on names.attributes = known.attributes
+    ),
+    met as (
+        select groupBitOr(mask) as mask, 1 as received, 0 as sent
+        from (select mask, arrayJoin(senders) as partner from hand_received inner join masks using (user_id))
+        group by partner
+        union all
+        select groupBitOr(mask) as mask, 0 as received, 1 as sent
+        from (select mask, arrayJoin(receivers) as partner from hand_sent inner join masks using (user_id))
+        group by partner
+    ),
+    words as (
+        select place, word, sum(received) as received, sum(sent) as sent
+        from met
+        array join
+            [
+                toUInt64(mask), toUInt64(bitShiftRight(mask, 64)), toUInt64(bitShiftRight(mask, 128)),
+                toUInt64(bitShiftRight(mask, 192))
+            ] as word,
+            [1, 65, 129, 193] as place
+        where word != 0
+        group by place, word
+    ),
+    partners as (
+        select
+            toUInt64(place + arrayJoin(bitPositionsToArray(word))) as slice,
+            sum(received) as users_received,
+            sum(sent) as users_sent
+        from words
+        group by slice
+    ),
+    by_attributes as (
+        select
+            attributes,
+            sum(views) as views,
+            sum(likes) as likes,
+            sum(messages_received) as received,
+            sum(messages_sent) as sent
+        from known
+        group by attributes
     ),
     sums as (
         select
-            arrayJoin(slices_of_code) as slice,
+            dimension,
+            value,
+            any(slice) as slice,
             sum(views) as views,
             sum(likes) as likes,
             sum(received) as received,
             sum(sent) as sent
-        from by_code
-        group by slice
-    ),
-    seen as (
-        select groupUniqArray(code) as codes, true as wrote
-        from (select code, arrayJoin(senders) as partner from named)
-        group by partner
-        union all
-        select groupUniqArray(code) as codes, false as wrote
-        from (select code, arrayJoin(receivers) as partner from named)
-        group by partner
-    ),
-    partners as (
-        select
-            arrayJoin(arrayConcat(
-                arrayDistinct(arrayMap(code -> bitAnd(code, 0xffff), codes)),
-                arrayDistinct(arrayMap(code -> bitAnd(code, 0xffff0000), codes)),
-                arrayDistinct(arrayMap(code -> bitAnd(code, 0xffff00000000), codes))
-            )) as slice,
-            countIf(wrote) as users_received,
-            countIf(not wrote) as users_sent
-        from seen
-        group by slice
-    ),
-    values as (
-        select distinct 'os' as dimension, os as value, bitAnd(code, 0xffff) as slice from hand_names
-        union all
-        select distinct 'gender', gender, bitAnd(code, 0xffff0000) from hand_names
-        union all
-        select distinct 'age', age, bitAnd(code, 0xffff00000000) from hand_names
+        from by_attributes
+        inner join hand_names using (attributes)
+        array join ['os', 'gender', 'age'] as dimension, [os, gender, age] as value, slices as slice
+        group by dimension, value
     )
-select {{day:Date}}, dimension, value, views, likes, received, sent, users_received, users_sent
-from values
-inner join sums using (slice)
+select {day:Date}, dimension, value, views, likes, received, sent, users_received, users_sent
+from sums
 left join partners using (slice);
 
 create or replace table hand_daily_metrics engine = MergeTree order by event_date empty as select * from daily_metrics;
@@ -327,17 +247,16 @@ with
         from hand_user_activity
     )
 select
-    {{day:Date}}, feed_users, messenger_users, app_users, both_users, views, likes,
+    {day:Date}, feed_users, messenger_users, app_users, both_users, views, likes,
     if(views = 0, null, likes / views), sent, received, if(received = 0, null, sent / received)
 from totals;
 """
 
 
-def by_hand(db: ClickHouse, source: str, day: date) -> float:
-    """Create the three tables as `hand_…`. Returns the server's seconds."""
-    start, end = (int(moment.timestamp()) for moment in day_bounds(day, db.zone))
-    statements = [text for text in BY_HAND.split(";\n") if text.strip()]
-    return sum(db.execute(text, source=source, day=day, start=start, end=end).seconds for text in statements)
+def by_hand(db: ClickHouse, day: date) -> float:
+    """Create the three tables as `hand_…`, from the views of a project. Returns the server's seconds."""
+    start, end = day_bounds(day, db.zone)
+    return sum(db.execute(text, day=day, start=start, end=end).seconds for text in statements(BY_HAND))
 
 
 # --- pandas ----------------------------------------------------------------------------------------------------------

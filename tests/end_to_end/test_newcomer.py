@@ -229,6 +229,7 @@ def test_make_superset_serves_the_dashboard(home: Home) -> None:
     ("benchmark", "measured"),
     [
         ("etl --scale 0.01 --rounds 1", "results of all ways"),
+        ("sizes --scale 0.001", "ids as text"),
         ("anomalies --scale 0.03", "false alarms per metric-week"),
         ("monitoring --scale 0.02", "a whole run like every other"),
     ],
