@@ -29,7 +29,7 @@ TABLES = ("user_activity", "dimension_activity", "daily_metrics")
 
 
 STAGING = (
-    r"^((feed|message|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|slice_(senders|receivers)"
+    r"^((feed|message|passive|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|slice_(senders|receivers)"
     rf"|{'|'.join(TABLES)})__"
 )
 """The names of a run's staging tables: what they hold, then the run."""

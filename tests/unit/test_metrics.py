@@ -119,7 +119,7 @@ CHOSEN = {
     ("notebooks/etl/extract_messages.ipynb", "cell 12"): "the check that no message is missing",
     ("notebooks/etl/extract_messages.ipynb", "cell 14"): "a few numbers for the archive's index",
     ("notebooks/etl/load.ipynb", "cell 20"): "a few numbers for the archive's index",
-    ("notebooks/etl/transform.ipynb", "cell 18"): "a few numbers for the archive's index",
+    ("notebooks/etl/transform.ipynb", "cell 20"): "a few numbers for the archive's index",
     ("notebooks/reports/live_metrics.ipynb", "cell 18"): "which parts have users today",
     ("pulse/publishing/agreement.py", "published as ("): "distinct partners, which no sum gives",
     ("sandbox", ""): "makes the demo events; sources.sql fails where one of its columns is missing",
