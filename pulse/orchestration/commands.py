@@ -2,7 +2,6 @@
 
 import logging
 import os
-import subprocess
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,10 +40,14 @@ def daily(event_date: EventDate = "yesterday") -> None:
     os.environ.setdefault("AIRFLOW__LOGGING__NAMESPACE_LEVELS", "airflow.task.operators.pulse=INFO")
     os.environ.setdefault("PYTHONWARNINGS", "ignore:Could not import graphviz,ignore:Using `httpx` with")
     warnings.filterwarnings("ignore", message="Using `httpx` with")
-    migrated = subprocess.run(["airflow", "db", "migrate"], capture_output=True, text=True)
-    if migrated.returncode:
-        raise PulseError(f"Airflow's database cannot be set up:\n{migrated.stdout}{migrated.stderr}")
     from airflow.dag_processing.dagbag import DagBag
+    from airflow.utils import db as metadata
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        metadata.upgradedb()  # what `airflow db migrate` does, which imports Airflow a second time
+    except SQLAlchemyError as error:
+        raise PulseError(f"Airflow's database cannot be set up: {error}") from None
 
     # "No tasks to run" is said at every branch that is not taken.
     logging.getLogger("airflow.sdk.definitions.dag").setLevel(logging.ERROR)

@@ -10,7 +10,8 @@ import threading
 import warnings
 from contextlib import redirect_stdout
 from datetime import date, timedelta
-from typing import Any
+from types import CodeType
+from typing import Any, TypeAlias
 
 import nbformat
 
@@ -19,6 +20,7 @@ from pulse.publishing import loads
 from pulse.settings import ROOT
 
 STEPS = ("extract_feed", "extract_messages", "transform", "load")
+Cells: TypeAlias = list[tuple[CodeType, bool]]
 WEEK = 7
 """How many days a report compares its own day with."""
 
@@ -28,7 +30,7 @@ def publish(days: int = WEEK, enough: threading.Event | None = None) -> list[dat
 
     Args:
         days: how many days to look at, back from the day before yesterday; the sandbox must have their events.
-        enough: once it is set, no other day is begun.
+        enough: once it is set, no other notebook is begun, so a command's end need not wait for a whole day.
 
     Returns:
         The days that were published.
@@ -46,17 +48,24 @@ def publish(days: int = WEEK, enough: threading.Event | None = None) -> list[dat
     steps = [_cells(step) for step in STEPS] if missing else []
     published = []
     for day in missing:
-        if enough and enough.is_set():
+        if not _publish_day(steps, day, run, enough):
             break
-        for cells in steps:
-            _run(cells, event_date=str(day), run=run)
         published.append(day)
     for table in loads.staging(db, run):
         db.execute("drop table if exists {table:Identifier}", table=table)
     return published
 
 
-def _cells(step: str) -> list[tuple[Any, bool]]:
+def _publish_day(steps: list[Cells], day: date, run: str, enough: threading.Event | None) -> bool:
+    """Run the notebooks for a day. Returns whether all of them ran."""
+    for cells in steps:
+        if enough and enough.is_set():
+            return False
+        _run(cells, event_date=str(day), run=run)
+    return True
+
+
+def _cells(step: str) -> Cells:
     """The code cells of a notebook, compiled, each with whether it has the parameters."""
     node = nbformat.read(ROOT / "notebooks" / "etl" / f"{step}.ipynb", as_version=4)
     return [
@@ -66,7 +75,7 @@ def _cells(step: str) -> list[tuple[Any, bool]]:
     ]
 
 
-def _run(cells: list[tuple[Any, bool]], **parameters: str) -> None:
+def _run(cells: Cells, **parameters: str) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No kernel detected")  # scrapbook's, which then prints what is glued

@@ -33,7 +33,10 @@ def test_days_are_published_where_they_are_missing(clickhouse_server: Server, mo
     enough = threading.Event()
     enough.set()
     assert history.publish(3, enough) == []
-    assert history.publish(3) == days[::-1]  # the newest first, because people look at those most
+    monkeypatch.setattr(enough, "is_set", iter([*[False] * 6, True]).__next__)  # in the middle of the second day
+    assert history.publish(3, enough) == days[2:]
+    assert db.read("select toString(event_date) as day from daily_metrics")["day"].tolist() == [str(days[2])]
+    assert history.publish(3) == days[1::-1]  # the newest first, because people look at those most
     views = db.read(VIEWS, zone=config.timezone).set_index("day")["views"]
     published = db.read("select toString(event_date) as day, views from daily_metrics order by day")
     assert published.set_index("day")["views"].equals(views[:3])  # yesterday is left to the pipeline
