@@ -4,19 +4,16 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
+from newcomer import Home
 
-from pulse import clickhouse as clickhouse_client
 from pulse import settings
 
 ROOT = settings.ROOT
@@ -26,65 +23,6 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not {"generated", "_build"} & {*page.parts}),
 ]
-
-
-@dataclass
-class Home:
-    """A fresh copy of the project, and the environment of a user who has just logged in."""
-
-    root: Path
-    environment: dict[str, str]
-
-    def type(self, command: str, seconds: float = 300) -> str:
-        done = subprocess.run(
-            ["sh", "-c", command], cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=seconds
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-        return done.stdout + done.stderr
-
-    def start(self, command: str) -> "subprocess.Popen[str]":
-        log = (self.root / "started.log").open("w")
-        return subprocess.Popen(
-            ["sh", "-c", command],
-            cwd=self.root,
-            env=self.environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def said(self) -> str:
-        return (self.root / "started.log").read_text()
-
-    @property
-    def clickhouse(self) -> clickhouse_client.ClickHouse:
-        """The ClickHouse of the sandbox that was started, where it says that it is."""
-        port = re.search(r"ClickHouse answers on port (\d+);", self.said())[1]  # type: ignore[index]
-        address = f"http://{settings.SANDBOX_OWNER}@127.0.0.1:{port}"
-        return clickhouse_client.connect(settings.load(CLICKHOUSE_URL=address))
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    root = tmp_path_factory.mktemp("newcomer") / "pulse"
-    names = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    ours = ("VIRTUAL_ENV", "PYTEST", "AIRFLOW", "PULSE", "CLICKHOUSE", "TELEGRAM", "PYTHON", "MAKE", "MFLAGS")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    venv = str(ROOT / ".venv")
-    environment["PATH"] = ":".join(part for part in os.environ["PATH"].split(":") if not part.startswith(venv))
-    subprocess.run(["git", "init", "--quiet"], cwd=root, env=environment, check=True)
-    yield Home(root, environment)
-    shutil.rmtree(root, ignore_errors=True)
 
 
 def _commands() -> list[str]:
@@ -170,14 +108,6 @@ class TestPages:
     def test_every_day_that_the_sandbox_has_is_published_in_the_end(self, home: Home) -> None:
         db = home.clickhouse
         _wait(lambda: db.value("select count() from daily_metrics") >= 34, home, 300)
-
-
-def test_the_checks_pass_in_a_fresh_copy(home: Home) -> None:
-    home.type("git add --all && make lint")
-
-
-def test_the_hooks_pass(home: Home) -> None:
-    home.type(". .venv/bin/activate && git add --all && pre-commit install && pre-commit run --all-files")
 
 
 @pytest.mark.prove  # the third Airflow that the tests start

@@ -1,0 +1,13 @@
+"""The checks of a commit pass in a fresh copy of the project with a clean environment."""
+
+from newcomer import Home
+
+
+def test_the_checks_pass_in_a_fresh_copy(home: Home) -> None:
+    home.type("git add --all && make lint")
+
+
+def test_the_hooks_pass(home: Home) -> None:
+    home.type(
+        "make install && . .venv/bin/activate && git add --all && pre-commit install && pre-commit run --all-files"
+    )
