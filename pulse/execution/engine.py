@@ -6,6 +6,7 @@ in steps of 0.1 or 0.2 seconds.
 
 import asyncio
 import logging
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -139,6 +140,8 @@ class _Provisioner(LocalProvisioner):
     """Has a process that is there become the kernel if it can, and notices at once when the kernel has ended."""
 
     starting: Starting
+    done = False
+    """Whether the kernel has run all of its cells."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Let the process become the kernel; where it cannot, start the kernel as Jupyter does."""
@@ -147,6 +150,15 @@ class _Provisioner(LocalProvisioner):
         self.process = self.starting.process
         self.pid = self.pgid = self.process.pid  # it leads its session, hence its group
         return self.connection_info
+
+    async def send_signal(self, signum: int) -> None:
+        """Send a signal, but no interrupt to a kernel that is done.
+
+        Jupyter interrupts every kernel before it asks it to end. That could meet it while it still tells that its last
+        cell has ended, and it would complain on the screen.
+        """
+        if not (self.done and signum == signal.SIGINT):
+            await super().send_signal(signum)
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         """Wait for a kernel that was asked to end; Jupyter's own wait, in longer steps, then has nothing to do."""
@@ -178,6 +190,8 @@ class _Client(PapermillNotebookClient):
     def papermill_execute_cells(self) -> None:
         try:
             super().papermill_execute_cells()
+            if isinstance(self.km.provisioner, _Provisioner):
+                self.km.provisioner.done = True
         finally:
             self.nb_man.record.save()  # before the kernel ends, which may take seconds
 

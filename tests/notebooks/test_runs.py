@@ -279,6 +279,34 @@ print('the last line', file=sys.stderr, end='')
     assert not _exists(_kernel_pid(kept))
 
 
+def test_a_kernel_that_is_done_is_not_interrupted(make: Make, kept: Path, tmp_path: Path) -> None:
+    """Jupyter interrupts the kernel's group before it asks a kernel to end; a child in it hears that too."""
+    heard = tmp_path / "heard"
+    child = (
+        "import pathlib, signal, sys\n"
+        "def hear(number, _):\n"
+        f"    pathlib.Path({str(heard)!r}).write_text(signal.Signals(number).name)\n"
+        "    sys.exit()\n"
+        "signal.signal(signal.SIGINT, hear)\n"
+        "signal.signal(signal.SIGTERM, hear)\n"  # with which a kernel ends its children
+        "print('ready', flush=True)\n"
+        "signal.pause()\n"
+    )
+    runner.run(
+        make(
+            "import subprocess, sys\n"
+            f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE)\n"
+            "child.stdout.readline()"
+        ),
+        str(kept),
+        {},
+    )
+    deadline = time.monotonic() + 20
+    while not (heard.exists() and heard.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert heard.read_text() == "SIGTERM"
+
+
 def test_a_kernel_that_does_not_end_is_killed(make: Make, kept: Path) -> None:
     last = "import atexit, os, time\natexit.register(time.sleep, 60)\nprint('pid', os.getpid())"
     began = time.monotonic()
