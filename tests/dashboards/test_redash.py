@@ -445,7 +445,10 @@ def test_an_install_that_was_cut_off_is_finished_by_the_next(server: Redash, con
         ({"REDASH_URL": ""}, "set REDASH_URL"),
         ({"REDASH_URL": "http://127.0.0.1:9"}, "No Redash answers at http://127.0.0.1:9; check REDASH_URL"),
         ({"REDASH_URL": "redash.example.com"}, "expected http(s)://host:port"),
-        ({"CLICKHOUSE_READER_URL": settings.SANDBOX_READER_URL}, "run dashboards/reader.sql"),
+        (
+            {"CLICKHOUSE_READER_URL": settings.sandbox_url("clickhouse", settings.SANDBOX_READER)},
+            "run dashboards/reader.sql",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(server: Redash, published: Published, other: dict[str, str], said: str) -> None:

@@ -448,7 +448,11 @@ def test_nothing_is_installed_where_superset_cannot_read_clickhouse(
     wrong = published.server.reader_url.replace("sandbox-reader", "hush-hush-hush")
     said = _refuses(config, "check CLICKHOUSE_READER_URL", CLICKHOUSE_READER_URL=wrong)
     assert "hush" not in said
-    _refuses(config, "run dashboards/reader.sql", CLICKHOUSE_READER_URL=settings.SANDBOX_READER_URL)
+    _refuses(
+        config,
+        "run dashboards/reader.sql",
+        CLICKHOUSE_READER_URL=settings.sandbox_url("clickhouse", settings.SANDBOX_READER),
+    )
     assert api.get("/api/v1/database/")["result"][0]["changed_on"] == before
 
 
