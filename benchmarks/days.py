@@ -90,26 +90,15 @@ inner join making_users as users on users.number = letters.who
 
 # A day as it would have been published, made from another: each user acted, but for one in twenty.
 PUBLISHED = """
-insert into user_activity_loads (
-    load, event_date, user_id, os, gender, age, views, likes, messages_received, messages_sent,
-    users_received, users_sent, feed_active
-)
-select
+insert into user_activity_loads
+select * replace (
     'history' as load,
     {day:Date} as event_date,
-    user_id,
-    os,
-    gender,
-    age,
-    views,
-    likes,
-    messages_received,
     0 as messages_sent,
-    users_received,
-    users_sent,
     cityHash64(user_id, {day:Date}) % 20 != 0 as feed_active
-from user_activity
-where event_date = {like:Date}
+)
+from user_activity_loads as made
+where (made.event_date, made.load) in (select event_date, load from published_loads where event_date = {like:Date})
 """
 
 # The same events with other types: the name, and what to replace in the tables' columns.
@@ -147,7 +136,8 @@ def publish_history(db: ClickHouse, day: date) -> None:
     """Publish the days before a published day, with as many users as it has; only what the transform reads of them."""
     for back in range(1, HISTORY_DAYS + 1):
         before = day - timedelta(days=back)
-        db.execute(PUBLISHED, day=before, like=day)
+        copied = db.execute(PUBLISHED, day=before, like=day)
+        assert copied.written_rows, f"no user of {day} was copied to {before}"
         row = {
             "event_date": before,
             "step": 1,
