@@ -316,23 +316,30 @@ def beside_pandas(pandas: dict[str, dict[str, Any]], ours: float, wall: float, m
         yield Figure(f"… memory to {name}", measured, "≤ 0.33" if counts else "", share <= 1 / 3 if counts else None)
 
 
+def limited(folder: Path, day: date, feed: int, messages: int, users: int) -> tuple[float, int]:
+    """The ETL of a day on a server limited to 2 GB: ClickHouse's seconds, and the server's peak memory in bytes.
+
+    Raises:
+        CommandError: a notebook failed.
+    """
+    with clickhouse_stand_in.running(folder / "data") as server:  # without the limit, since making is not measured
+        days.make_day(server.url, SOURCE, day, settings.load().zone, feed, messages, users)
+    with process.running(small_server.MODULE, folder / "data") as about:
+        server = clickhouse_stand_in.Server(about["host"], about["port"], Path(about["data"]), about["pid"])
+        with peak_memory(server.pid) as peak:
+            done = run_notebooks(Place(server, day, folder), "limited")
+    return sum(cold.clickhouse for cold in done.values()), peak[0]
+
+
 def crowd(folder: Path, day: date, scale: float) -> Iterator[Figure]:
     """Ten times the users and twice the events, on a server that is limited to 2 GB."""
-    data = folder / "crowd"
-    with clickhouse_stand_in.running(data) as server:  # written without the limit, since writing it is not measured
-        progress("making the day of ten times the users")
+    progress("ten times the users")
+    try:
         sizes = [int(size * scale) for size in (2 * FEED, 2 * MESSAGES, 10 * USERS)]
-        days.make_day(server.url, SOURCE, day, settings.load().zone, *sizes)
-    with process.running(small_server.MODULE, data) as about:
-        server = clickhouse_stand_in.Server(about["host"], about["port"], Path(about["data"]), about["pid"])
-        progress("ten times the users")
-        try:
-            with peak_memory(server.pid) as peak:
-                done = run_notebooks(Place(server, day, folder), "crowd")
-            seconds = sum(cold.clickhouse for cold in done.values())
-            measured, reached = f"{seconds:.0f} s; the process {peak[0] / GB:.2f} GB", seconds <= 25
-        except CommandError as failure:
-            measured, reached = str(failure).partition(": ")[2].partition(". ")[0], False
+        seconds, memory = limited(folder / "crowd", day, *sizes)
+        measured, reached = f"{seconds:.0f} s; the process {memory / GB:.2f} GB", seconds <= 25
+    except CommandError as failure:
+        measured, reached = str(failure).partition(": ")[2].partition(". ")[0], False
     yield Figure("ten times the users, server limited to 2 GB", measured, "≤ 25 s", reached)
 
 

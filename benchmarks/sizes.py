@@ -11,15 +11,16 @@ sandbox has it.
 
 import argparse
 import math
+import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from pulse_sandbox import clickhouse_stand_in, process
+from pulse_sandbox import clickhouse_stand_in
 
-from benchmarks import days, small_server
-from benchmarks.etl import GB, SOURCE, Place, peak_memory, run_notebooks
+from benchmarks import days
+from benchmarks.etl import GB, SOURCE, Place, limited, run_notebooks
 from benchmarks.tables import Figure, goals, progress
 from pulse import settings
 
@@ -27,25 +28,6 @@ SIZES = (1_000_000, 5_000_000, 20_000_000, 60_000_000)
 KINDS_SIZE = 5_000_000
 SHARE = 10  # feed actions for each user, where users are in proportion
 FIXED_USERS = 2_000_000
-
-
-def measure(folder: Path, day: date, feed: int, users: int) -> tuple[float, int]:
-    """The ETL of a day on a server limited to 2 GB: ClickHouse's seconds, and the server's peak memory in bytes."""
-    with clickhouse_stand_in.running(folder) as server:  # made without the limit, since making is not measured
-        days.make_day(server.url, SOURCE, day, settings.load().zone, feed, feed // 4, users)
-    with process.running(small_server.MODULE, folder) as about:
-        server = clickhouse_stand_in.Server(about["host"], about["port"], Path(about["data"]), about["pid"])
-        with peak_memory(server.pid) as peak:
-            done = run_notebooks(Place(server, day, folder), "measured")
-    return sum(cold.clickhouse for cold in done.values()), peak[0]
-
-
-def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """The slope of the straight line that fits the logarithms best."""
-    x, y = [math.log(size) for size in sizes], [math.log(each) for each in seconds]
-    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
-    over = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
-    return over / sum((a - x_mean) ** 2 for a in x)
 
 
 def curve(folder: Path, day: date, scale: float) -> Iterator[Figure]:
@@ -58,10 +40,11 @@ def curve(folder: Path, day: date, scale: float) -> Iterator[Figure]:
         for feed in sizes:
             progress(f"{feed:,} feed actions, {name}")
             with tempfile.TemporaryDirectory(dir=folder) as data:
-                seconds, memory = measure(Path(data), day, feed, users_of(feed))
+                seconds, memory = limited(Path(data), day, feed, feed // 4, users_of(feed))
             found.append(seconds)
             yield Figure(f"{feed:,} feed actions, {name}", f"{seconds:.1f} s; the process {memory / GB:.2f} GB")
-        slope = exponent(sizes[1:], found[1:])
+        logarithms = [[math.log(each) for each in values[1:]] for values in (sizes, found)]
+        slope = statistics.linear_regression(*logarithms).slope
         in_proportion = name == "users in proportion"
         yield Figure(
             "… exponent from the second size on",
