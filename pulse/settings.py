@@ -207,11 +207,16 @@ def sandbox_url(stand_in: str, user: str = "") -> str:
         stand_in: `clickhouse` or `telegram`.
         user: the user and the password, with a colon between them.
     """
-    try:
-        port = int((SANDBOX / stand_in / "port").read_text())
-    except (OSError, ValueError):
-        port = 9  # it never ran here, and nothing listens on the discard port
+    port = last_port(SANDBOX / stand_in) or 9  # if it never ran here: nothing listens on the discard port
     return f"http://{user}{'@' if user else ''}127.0.0.1:{port}"
+
+
+def last_port(folder: Path) -> int:
+    """The port where the stand-in with this data folder listens, or listened last; 0 if it never did."""
+    try:
+        return int((folder / "port").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def in_object_store(path: str) -> bool:

@@ -69,7 +69,7 @@ def running(data: Path, port: int | None = None) -> Iterator[Server]:
 
 def serving(data: Path) -> Server | None:
     """Return the sandbox that serves this data folder now, or None."""
-    server = answering(process.last_port(data))
+    server = answering(settings.last_port(data))
     return server if server and server.data == data.resolve() else None
 
 

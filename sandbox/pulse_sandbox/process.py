@@ -2,9 +2,9 @@
 
 A stand-in's module runs with `python -m <module> --data D` (`main`). It reserves its folder and a port (`taken`): the
 one given with `--port P`, else the one that it had last time, or a free one if that is taken. It writes the port into
-its folder, where others find it (`last_port`). When it is ready, it prints one line of JSON about itself (`announce`).
-If it cannot start, it prints one sentence to stderr and exits with 2. With `--until-stdin-closes` it stops as soon as
-the process that started it has gone (`stop_with_parent`).
+its folder, where others find it (`settings.last_port`). When it is ready, it prints one line of JSON about itself
+(`announce`). If it cannot start, it prints one sentence to stderr and exits with 2. With `--until-stdin-closes` it
+stops as soon as the process that started it has gone (`stop_with_parent`).
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.request import ProxyHandler, build_opener
 
-from pulse import PulseError
+from pulse import PulseError, settings
 from pulse_sandbox import SandboxError
 
 HOST = "127.0.0.1"
@@ -61,14 +61,6 @@ def started(
             yield _announced(name, process, complaints, seconds)
         finally:
             _stop(process)
-
-
-def last_port(data: Path) -> int:
-    """The port where the stand-in with this data folder listens, or listened last; 0 if it never did."""
-    try:
-        return int((data / "port").read_text())
-    except (OSError, ValueError):
-        return 0
 
 
 def identity(port: int) -> About | None:
@@ -161,7 +153,7 @@ def _locked(name: str, data: Path) -> Iterator[None]:
 def _listening(name: str, data: Path, port: int | None) -> socket.socket:
     if port is None:
         try:
-            return _listener(last_port(data))
+            return _listener(settings.last_port(data))
         except (OSError, OverflowError):
             return _listener(0)
     try:

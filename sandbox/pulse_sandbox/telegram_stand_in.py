@@ -102,7 +102,7 @@ def answering(port: int) -> Server | None:
 
 def serving(data: Path) -> Server | None:
     """Return the stand-in that serves this data folder now, or None."""
-    server = answering(process.last_port(data))
+    server = answering(settings.last_port(data))
     return server if server and server.data == data.resolve() else None
 
 
