@@ -85,10 +85,14 @@ with
     passive as (select user_id, toString(user_id) as id from hand_users where attributes = 0),
     found as (
         select user_activity.user_id as id, argMax((os, gender, age), event_date) as named
-        from user_activity
+        from user_activity_loads as user_activity
+        prewhere cityHash64(user_activity.user_id) in (select cityHash64(id) from passive)
         where
-            event_date >= {day:Date} - 30 and event_date < {day:Date} and (feed_active or messages_sent > 0)
-            and user_activity.user_id in (select id from passive)
+            _partition_value in (
+                select (event_date, load) from published_loads
+                where event_date >= {day:Date} - 30 and event_date < {day:Date}
+            )
+            and (feed_active or messages_sent > 0)
         group by id
     )
 select passive.user_id as user_id, cityHash64(named) as attributes, named
