@@ -74,12 +74,20 @@ def import_early(names: list[str]) -> None:
 
 
 def leave() -> NoReturn:
-    """End the process once everything has run that runs at its end, without taking the libraries apart.
+    """End the kernel's process once everything has run that runs at its end, without taking the libraries apart.
 
     That would take as long as importing some of them. As at any end of Python, threads are waited for that are no
     daemons, then what was registered with `atexit` runs. By that IPython also drops the notebook's variables, so that
     files that were left open are written. Only objects that a library's module holds are not dropped one by one.
+
+    The thread that was told to end the kernel is waited for first. While it has not written its last output, ipykernel
+    may stop the thread through which it writes, and it would wait for that for ten seconds.
     """
+    from ipykernel.kernelapp import IPKernelApp
+
+    control = IPKernelApp.instance().control_thread
+    control.stop()
+    control.join()
     threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its processes
     atexit._run_exitfuncs()
     gc.collect()  # what the variables held in circles

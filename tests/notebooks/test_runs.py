@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from jupyter_client.provisioning import LocalProvisioner
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill import iorw
 
@@ -305,6 +306,42 @@ def test_a_kernel_that_is_done_is_not_interrupted(make: Make, kept: Path, tmp_pa
     while not (heard.exists() and heard.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert heard.read_text() == "SIGTERM"
+
+
+def test_a_kernel_that_is_slow_to_write_its_last_output_ends_by_itself(
+    make: Make, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced = []
+    terminate = LocalProvisioner.terminate
+
+    async def force(provisioner: LocalProvisioner, restart: bool = False) -> None:
+        forced.append(provisioner.pid)
+        await terminate(provisioner, restart)
+
+    monkeypatch.setattr(LocalProvisioner, "terminate", force)
+    # What a thread is given that was told to end may never be done; here it never is.
+    slow = """
+import threading
+from ipykernel.iostream import IOPubThread
+
+def make_slow(ending, schedule, stop):  # holds what it needs: at the end the notebook's variables are dropped
+    current = threading.current_thread
+
+    def slowly(thread, write):
+        if current().name == 'Control' and ending.wait(0.2):
+            return
+        schedule(thread, write)
+
+    def end(thread):
+        ending.set()
+        stop(thread)
+
+    IOPubThread.schedule, IOPubThread.stop = slowly, end
+
+make_slow(threading.Event(), IOPubThread.schedule, IOPubThread.stop)
+"""
+    runner.run(make(slow), str(kept), {})
+    assert not forced
 
 
 def test_a_kernel_that_does_not_end_is_killed(make: Make, kept: Path) -> None:
