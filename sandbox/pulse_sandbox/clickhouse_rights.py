@@ -21,6 +21,8 @@ READER = ROOT / "dashboards" / "reader.sql"
 _USERS = """<clickhouse>
   <profiles><default>
     <max_threads>{threads}</max_threads><max_memory_usage>{query_memory}</max_memory_usage>
+    <!-- By default a thread is only used for each free GiB, so that small machines would use one. -->
+    <max_threads_min_free_memory_per_thread>0</max_threads_min_free_memory_per_thread>
   </default></profiles>
   <roles>
     <owner><grants>{owner}</grants></owner>

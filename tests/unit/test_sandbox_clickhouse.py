@@ -28,10 +28,11 @@ import zstandard
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.external import ExternalData
-from pulse_sandbox import SandboxError, clickhouse_stand_in
+from pulse_sandbox import SandboxError, clickhouse_stand_in, process
 from pulse_sandbox.clickhouse_query import split_insert
 from pulse_sandbox.clickhouse_stand_in import Server
 
+from benchmarks import small_server
 from pulse import clickhouse, schema, settings
 
 LONG = "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))"
@@ -634,3 +635,11 @@ def test_importing_the_stand_in_loads_no_engine() -> None:
         "import sys, pulse_sandbox.clickhouse_stand_in; sys.exit('chdb' in sys.modules or 'uvicorn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_sandbox_with_little_memory_uses_all_cores(tmp_path: Path) -> None:
+    with process.running(small_server.MODULE, tmp_path / "data") as about:
+        url = Server(about["host"], about["port"], Path(about["data"]), about["pid"]).url
+        plan = answer(url, "EXPLAIN PIPELINE SELECT number % 10, count() FROM numbers_mt(10000000) GROUP BY 1")
+    (aggregating,) = re.findall(r"AggregatingTransform.*", plan)
+    assert aggregating == f"AggregatingTransform × {os.cpu_count()}"
