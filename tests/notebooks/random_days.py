@@ -150,7 +150,7 @@ def random_day(seed: int) -> RandomDay:
     earlier = [day - timedelta(days=back) for back in dice.sample(range(1, 32), 3)]
     runs = dice.choice(((day,),) * 6 + ((day, day), (before, day), (before, day), (*earlier, day), (day, before)))
     lookback_days = dice.choice((30, 30, 30, 7, 1, 0, 31))
-    users_per_part = dice.choice((4_000_000, 4_000_000, 4_000_000, 3))
+    users_per_part = dice.choice((2_500_000, 2_500_000, 2_500_000, 3))
 
     users, senders, receivers = _ids(dice)
     names = {"os": _text, "gender": dice.choice((_text, _code)), "age": _age}
