@@ -3,6 +3,8 @@
 import logging
 import os
 import warnings
+from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,11 +32,40 @@ def airflow(command: Annotated[list[str] | None, typer.Argument(help="A command 
 @app.command()
 def daily(event_date: EventDate = "yesterday") -> None:
     """Run the daily DAGs for a day, in one process, and show what they published."""
+    day = settings.load().event_day(event_date)
+    run = _in_this_process()
+    for dag in ("etl", "daily_report"):
+        run(dag, day)
+    show(str(day))
+
+
+@app.command()
+def backfill(first: EventDate, last: EventDate) -> None:
+    """Publish each day from the first to the last: run etl for one after the other, in one process.
+
+    That is quicker than Airflow's own backfill. Nothing is reported.
+    """
+    config = settings.load()
+    start, end = config.event_day(first), config.event_day(last)
+    if start > end:
+        raise PulseError(f"The first day, {start}, is after the last, {end}; give the earlier one first.")
+    run = _in_this_process()
+    days = [start + timedelta(days=number) for number in range((end - start).days + 1)]
+    for number, day in enumerate(days, 1):
+        run("etl", day)
+        typer.echo(f"{day} is published, {number} of {len(days)}")
+
+
+def _in_this_process() -> Callable[[str, date], None]:
+    """Import Airflow, set up its database, and return a function that runs a DAG for a day in this process.
+
+    Raises:
+        PulseError: no ClickHouse answers, or Airflow's database cannot be set up; later, from the function: the DAG
+            failed.
+    """
     from pulse import clickhouse, schema
 
-    config = settings.load()
-    day = config.event_day(event_date)
-    schema.ensure(clickhouse.connect(config))  # no server: say so now, and not after everything else
+    schema.ensure(clickhouse.connect(settings.load()))  # no server: say so now, and not after everything else
     # Airflow reads its settings when it is imported. Two of its warnings are about what it could use if it were there.
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("AIRFLOW__LOGGING__NAMESPACE_LEVELS", "airflow.task.operators.pulse=INFO")
@@ -55,14 +86,16 @@ def daily(event_date: EventDate = "yesterday") -> None:
 
     failures: list[str] = []
     dags = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).dags
-    for name in ("etl", "daily_report"):
-        for task in dags[name].tasks:
-            task.retries = 0  # somebody is looking on
-            if isinstance(task, TellOperator):
-                task.look = False  # no schedule is kept here
-            before: Any = task.on_failure_callback  # a list, whatever it was given as
-            task.on_failure_callback = [*before, lambda context: failures.append(f"{context['exception']}")]
-        if dags[name].test(run_conf={"event_date": str(day)}).state != "success":
+    for task in (task for dag in dags.values() for task in dag.tasks):
+        task.retries = 0  # somebody is looking on
+        if isinstance(task, TellOperator):
+            task.look = False  # no schedule is kept here
+        before: Any = task.on_failure_callback  # a list, whatever it was given as
+        task.on_failure_callback = [*before, lambda context: failures.append(f"{context['exception']}")]
+
+    def run(dag: str, day: date) -> None:
+        if dags[dag].test(run_conf={"event_date": str(day)}).state != "success":
             reasons = "\n".join(dict.fromkeys(failures)) or "the log above says why."
-            raise PulseError(f"{name} failed for {day}: {reasons}")
-    show(str(day))
+            raise PulseError(f"{dag} failed for {day}: {reasons}")
+
+    return run

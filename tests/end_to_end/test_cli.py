@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 from pulse_sandbox.clickhouse_stand_in import Server
 from telegram_chats import Telegram
 
+from notebooks.etl import Etl
 from pulse import settings
 from pulse.delivery.message import DeliveryError, Message
 
@@ -20,7 +22,7 @@ PULSE = str(Path(sys.executable).parent / "pulse")
 
 def run(*words: str, **environment: str) -> tuple[int, str]:
     done = subprocess.run(
-        [PULSE, *words], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
+        [PULSE, *words], capture_output=True, text=True, env={**os.environ, **environment}, timeout=180
     )
     return done.returncode, (done.stdout + done.stderr).strip()
 
@@ -33,12 +35,12 @@ def nobody() -> Iterator[str]:
         yield f"http://pulse:hush-hush-hush@127.0.0.1:{taken.getsockname()[1]}"
 
 
-NEED_A_SERVER = ("daily", "show", "deliveries", "reconcile")
+NEED_A_SERVER = ("daily", "backfill 2026-03-15 2026-03-16", "show", "deliveries", "reconcile")
 
 
 def test_no_server_is_one_sentence(nobody: str) -> None:
     with ThreadPoolExecutor() as side_by_side:  # each tries several times before it gives up
-        found = side_by_side.map(lambda command: run(command, CLICKHOUSE_URL=nobody), NEED_A_SERVER)
+        found = side_by_side.map(lambda command: run(*command.split(), CLICKHOUSE_URL=nobody), NEED_A_SERVER)
     for code, said in found:
         assert code == 1
         assert "No ClickHouse server answers at http://127.0.0.1:" in said
@@ -54,14 +56,47 @@ def test_a_wrong_password_is_one_sentence(clickhouse_server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "day"), [("daily", "2026-13-45"), ("show", "tomorrow"), ("reconcile", "2999-01-01")]
+    ("command", "day"),
+    [("daily", "2026-13-45"), ("backfill 2026-01-01", "2026-02-30"), ("show", "tomorrow"), ("reconcile", "2999-01-01")],
 )
 def test_an_impossible_date_is_one_sentence(command: str, day: str) -> None:
-    code, said = run(command, day)
+    code, said = run(*command.split(), day)
     assert code == 1
     assert day in said
     assert "give" in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_range_that_ends_before_it_begins_is_one_sentence() -> None:
+    code, said = run("backfill", "2026-03-16", "2026-03-15")
+    assert (code, said) == (
+        1, "The first day, 2026-03-16, is after the last, 2026-03-15; give the earlier one first."
+    )  # fmt: skip
+
+
+def test_a_backfill_publishes_day_after_day_and_stops_at_one_that_fails(
+    clickhouse_server: Server, chats: Telegram, tmp_path: Path
+) -> None:
+    first = date(2026, 3, 15)
+    on_call = chats.new_chat()
+    with Etl.fresh(clickhouse_server, first) as etl:
+        etl.feed((1, "view", f"{first} 10:00", "iOS", "female", 25))
+        etl.messages((1, 2, f"{first} 10:00", "iOS", "female", 25))
+        places = {
+            "AIRFLOW_HOME": str(tmp_path / "airflow"),
+            "PULSE_OUTPUT": str(tmp_path / "archive"),
+            "TELEGRAM_API_URL": chats.server.url,
+            "TELEGRAM_ALERT_CHATS": on_call,
+        }
+        code, said = run("backfill", str(first), str(first + timedelta(days=1)), **etl.environment, **places)
+        published = etl.db.read("select toString(event_date) as day, app_users from daily_metrics order by day")
+    assert code == 1
+    assert "2026-03-15 is published, 1 of 2\n" in said
+    assert "etl failed for 2026-03-16: extract_" in said
+    assert "No feed actions on 2026-03-16" in said
+    assert [tuple(row) for row in published.to_numpy()] == [("2026-03-15", 1)]
+    (told,) = chats.messages(on_call)
+    assert "16 March" in told["text"]
 
 
 def test_a_day_that_is_not_published_says_how_to_publish_it(clickhouse_server: Server) -> None:
