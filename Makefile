@@ -52,6 +52,7 @@ archive: install ## the archive as pages in site/, to open from disk or put on a
 bench: install ## measure: time, memory, and the ways not taken
 	python -m benchmarks.etl
 	python -m benchmarks.sizes
+	python -m benchmarks.backfill
 	python -m benchmarks.monitoring
 	python -m benchmarks.anomalies
 	python -m benchmarks.archive

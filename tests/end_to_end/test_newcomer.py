@@ -161,6 +161,7 @@ def test_make_superset_serves_the_dashboard(home: Home) -> None:
     [
         ("etl --scale 0.01 --rounds 1", "results of all ways"),
         ("sizes --scale 0.001", "ids as text"),
+        ("backfill --days 2", "… with pulse backfill"),
         ("anomalies --scale 0.03", "false alarms per metric-week"),
         ("monitoring --scale 0.02", "a whole run like every other"),
     ],
