@@ -22,7 +22,7 @@ PULSE = str(Path(sys.executable).parent / "pulse")
 
 def run(*words: str, **environment: str) -> tuple[int, str]:
     done = subprocess.run(
-        [PULSE, *words], capture_output=True, text=True, env={**os.environ, **environment}, timeout=180
+        [PULSE, *words], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
     )
     return done.returncode, (done.stdout + done.stderr).strip()
 
