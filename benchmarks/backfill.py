@@ -46,7 +46,7 @@ def through_airflow(home: Path, environment: dict[str, str], first: date, last: 
             time.sleep(1)
         command = ["pulse", "airflow", "dags", "unpause", "etl"]
         subprocess.run(command, env=environment, check=True, capture_output=True)
-        while not _query(home, "select 1 from dag_run where dag_id = 'etl' and state = 'success'"):
+        while not _query(home, "select 1 from dag_run where dag_id = 'etl' and state in ('success', 'failed')"):
             time.sleep(1)  # the last day, which the schedule asks for; everything has started up after that
         command = ["pulse", "airflow", "backfill", "create", "--dag-id", "etl", "--from-date", str(first)]
         command += ["--to-date", f"{last}T23:59:59", "--max-active-runs", "2", "--reprocess-behavior", "completed"]
