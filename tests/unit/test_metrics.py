@@ -66,6 +66,7 @@ PLACES = [
     Place(f"{ETL}/transform.ipynb", "The names of the attributes, one row per attributes key", ATTRIBUTES),
     Place(f"{ETL}/transform.ipynb", "The day's activity, one row per user", USERS),
     Place(f"{ETL}/transform.ipynb", "The day's user activity, one row per user", USERS + ATTRIBUTES),
+    Place(f"{ETL}/transform.ipynb", "pairs = len(dimensions)", ["users_received", "users_sent"]),
     Place(f"{ETL}/transform.ipynb", "The day's activity, one row per dimension and value", SLICES),
     Place(f"{ETL}/transform.ipynb", "The day's metrics, one row", DAYS),
     Place(f"{ETL}/load.ipynb", "totals made in several ways", counts()),
