@@ -3,6 +3,7 @@
 # ruff: noqa: S608 (what is formatted into SQL stands in this module)
 from collections.abc import Iterator
 from datetime import date, timedelta
+from time import sleep
 from zoneinfo import ZoneInfo
 
 from pulse_sandbox.events_sql import TABLES
@@ -123,6 +124,7 @@ def make_day(url: str, database: str, day: date, zone: ZoneInfo, feed: int, mess
     db.script(TABLES, zone=zone.key)
     db.execute(USERS, users=users, **_seconds(day, zone))
     _make_events(db, day, zone, feed, messages, users, idle=19)
+    _settle(db)
 
 
 def make_history(url: str, database: str, day: date, zone: ZoneInfo, feed: int, messages: int, users: int) -> None:
@@ -130,6 +132,7 @@ def make_history(url: str, database: str, day: date, zone: ZoneInfo, feed: int, 
     db = ClickHouse(url, database, zone)
     for back in range(1, HISTORY_DAYS + 1):
         _make_events(db, day - timedelta(days=back), zone, feed, messages, users, idle=back % 19)
+    _settle(db)
 
 
 def publish_history(db: ClickHouse, day: date) -> None:
@@ -147,6 +150,7 @@ def publish_history(db: ClickHouse, day: date) -> None:
             "contents": "{}",
         }
         db.write([row], "publications")
+    _settle(db)
 
 
 def other_apps(url: str, database: str, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
@@ -166,6 +170,7 @@ def other_apps(url: str, database: str, zone: ZoneInfo) -> Iterator[tuple[str, s
                 f"create table {table} engine = MergeTree {partition} order by {key} "
                 f"as select * replace ({replaced}) from {database}.{table}"
             )
+        _settle(outside)
         yield name, other
         outside.execute("drop database {other:Identifier}", other=other)
 
@@ -174,6 +179,12 @@ def _make_events(db: ClickHouse, day: date, zone: ZoneInfo, feed: int, messages:
     common = {"users": users, "idle": idle, **_seconds(day, zone)}
     db.execute(FEED, **common, kind=f"feed{day}", rows=feed)
     db.execute(MESSAGES, **common, kind=f"message{day}", rows=messages)
+
+
+def _settle(db: ClickHouse) -> None:
+    """Wait until the server has merged what was inserted, as a real one has long before the morning."""
+    while db.value("select count() from system.merges"):
+        sleep(0.2)
 
 
 def _seconds(day: date, zone: ZoneInfo) -> dict[str, int]:
