@@ -29,6 +29,7 @@ from pulse.metrics import BUCKET
 from pulse.monitoring.history import histories, judge_histories
 from pulse.monitoring.rows import unchanged, verdict_rows
 from pulse.monitoring.watch import load_watch
+from pulse.sources import Source
 
 NOTEBOOK = settings.ROOT / "notebooks" / "monitoring" / "anomalies.ipynb"
 SLICES, DAYS = 143, 46
@@ -113,7 +114,7 @@ def counting(url: str, scale: float) -> Iterator[Figure]:
         )
         actions = ACTIONS.replace("{columns}", what)
         source.execute(actions, table=table, start=start, hours=HOURS, rows=round(rows * share))
-    schema.ensure(db, "busy_app")
+    schema.ensure(db, Source("app", "busy_app"))
     count, look = _sql("bucket_counts"), _sql("first_changed")
     for what, since in (("all again", start), ("the last bucket", end - BUCKET)):
         began = time.perf_counter()

@@ -17,7 +17,7 @@ checks.
 | Users, Slices or The metrics of … are not what … | undo the wrong change in `transform`, then clear the run |
 | … are not there | the staging tables are dropped after a day: clear the whole run, not one task |
 | The tables … are of schema version … | run `pulse upgrade`, or update Airflow's checkout |
-| The view … reads the source differently | if the change in `pulse/sources.sql` is meant, run `pulse upgrade` |
+| The view … reads the source differently | if the change in your `sources.sql` is meant, run `pulse upgrade` |
 | No ClickHouse server answers | start the server; the task retries, then clear it |
 | No Redash answers, or Redash refuses | the day is published; fix Redash, then clear the task |
 

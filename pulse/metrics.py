@@ -273,7 +273,7 @@ class Dimension:
     """An attribute of users by which counts are split into slices.
 
     Args:
-        column: its column in the views of `sources.sql` and in `user_activity`, and its name in `dimension_activity`.
+        column: its column in every `sources.sql` and in `user_activity`, and its name in `dimension_activity`.
         en: what readers call it in English.
         ru: and in Russian.
         watched_as: its name in the monitoring, where that groups its values; the column where empty.

@@ -5,31 +5,45 @@ NNNN. Table `schema_versions` records the version of a database; tables that are
 If two checkouts use one database, neither can change it unnoticed: a checkout of another version than the database
 stops.
 
-`sources.sql` defines the views through which the app's tables are read. These are shared as well: a run creates missing
-ones, and stops if the existing ones are not those of its own `sources.sql`.
+The views through which the app's tables are read (`pulse.sources`) are shared as well: a run creates missing ones, and
+stops if the existing ones read the source in another way than its own settings say.
 """
 
-import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pulse import PulseError, clickhouse
-from pulse.clickhouse import COMMENTS, UNKNOWN_DATABASE, ClickHouse, ClickHouseError, quoted, statements
+from pulse.clickhouse import COMMENTS, UNKNOWN_DATABASE, ClickHouse, ClickHouseError, statements
+from pulse.sources import Source, views
+from pulse.sources.definition import VIEWS
+from pulse.sources.views import View
 
 FOLDER = Path(__file__).parent
 VERSIONS = "schema_versions"
 UNVERSIONED = 1
 """The version of tables without `schema_versions`."""
 
+COLUMN = re.compile(r"^ {4}(\w+) [A-Z]", re.MULTILINE)
 CREATED = re.compile(r"create (?:or replace )?(?:table|view) (?:if not exists )?(\w+)")
-VIEW = re.compile(r"create or replace view (\w+) as\n(.*)", re.DOTALL)
-INTEGER = re.compile(r"(U?)Int(8|16|32|64|128|256)")
+
+
+FIRST_TABLES = frozenset(("user_activity", "dimension_activity", "daily_metrics"))
+"""What every database without a recorded version has."""
 
 
 class SchemaError(PulseError):
-    """The tables have another version than this checkout, or their views read the source differently."""
+    """The tables have another version than this checkout, or are not ours, or views read the source differently."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A table or view that exists."""
+
+    engine: str
+    comment: str
+    columns: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -70,36 +84,40 @@ def version(db: ClickHouse) -> int | None:
     return _version(db, _there(db))
 
 
-def _version(db: ClickHouse, there: Collection[str]) -> int | None:
+def _version(db: ClickHouse, there: Mapping[str, Found]) -> int | None:
     """The version of these tables; the table with the version is the first one to be created."""
     recorded = db.value("select max(version) from schema_versions") if VERSIONS in there else None
-    return recorded or (UNVERSIONED if set(there) - {VERSIONS, *_views_of_sources()} else None)
+    return recorded or (UNVERSIONED if set(there) - {VERSIONS, *VIEWS} else None)
 
 
-def ensure(db: ClickHouse, source_database: str | None = None) -> None:
+def ensure(db: ClickHouse, source: Source | None = None) -> None:
     """Create missing tables and change no existing ones. This is safe at any time, and for several processes at once.
 
     Args:
         db: the database with the project's tables.
-        source_database: the database with the app's tables; if it is given, the views of the source are ensured too.
+        source: where the app's tables are; if it is given, the views that read them are ensured too.
 
     Raises:
-        SchemaError: the tables are older or newer than this checkout, or the views are those of another `sources.sql`.
-        ClickHouseError: the user may not create tables, a source table or column is missing, or no server answers.
+        SchemaError: the tables are older or newer than this checkout, or not ours, or the views read the source in
+            another way.
+        SourceError: the source is not as its `sources.sql` says.
+        ClickHouseError: the user may not create tables, or no server answers.
     """
     there = _there(db)
     if not _create_missing(db, there):
         raise SchemaError(_other_version(db))
-    if source_database is None:
+    if source is None:
         return
-    for name, (statement, comment) in _views(db, source_database).items():
-        found = there.get(name)
+    for view in views.read(db, source):
+        found = there.get(view.name)
         if found is None:
-            db.execute(statement.replace("create or replace view", "create view if not exists", 1))
-        elif found != comment:
+            db.execute(view.creation("create view if not exists"))
+        elif not view.is_of_this_installation(found.comment):
+            raise SchemaError(_other_installation(db, view, found))
+        elif found.comment != view.comment:
             raise SchemaError(
-                f"The view {name} in {db.database} reads the source differently from pulse/sources.sql and "
-                f"PULSE_SOURCE_DATABASE ({source_database}), or the source's types have changed; "
+                f"The view {view.name} in {db.database} reads the source differently from PULSE_SOURCE and "
+                f"PULSE_SOURCE_DATABASE ({source}), or the source's types have changed; "
                 "run `pulse upgrade` if everybody who uses this database should read the source as this checkout does."
             )
 
@@ -111,12 +129,14 @@ def create_missing(db: ClickHouse) -> bool:
         Whether the tables are now complete.
 
     Raises:
+        SchemaError: a table has the name of one of ours, and is not.
         ClickHouseError: the user may not create tables, or no server answers.
     """
     return _create_missing(db, _there(db))
 
 
-def _create_missing(db: ClickHouse, there: Collection[str]) -> bool:
+def _create_missing(db: ClickHouse, there: Mapping[str, Found]) -> bool:
+    _refuse_foreign(db, there)
     found = _version(db, there)
     if found not in (None, newest()):
         return False
@@ -130,26 +150,34 @@ def _create_missing(db: ClickHouse, there: Collection[str]) -> bool:
     return True
 
 
-def upgrade(db: ClickHouse, source_database: str, *, dry_run: bool = False) -> list[str]:
-    """Bring the tables to this checkout's version, and the views of the source to its `sources.sql`.
+def upgrade(db: ClickHouse, source: Source, *, dry_run: bool = False, other_source: bool = False) -> list[str]:
+    """Bring the tables to this checkout's version, and the views of the source to what the settings say.
 
     After an interruption it can be repeated. Nothing else should write to the tables meanwhile.
 
     Args:
         db: the database with the project's tables.
-        source_database: the database with the app's tables.
+        source: where the app's tables are.
         dry_run: only say what would be done.
+        other_source: let the views read another source, or in another zone, than they did.
 
     Returns:
         A line for each step that was done, or would be done.
 
     Raises:
-        SchemaError: the tables are newer than this checkout.
+        SchemaError: the tables are newer than this checkout, or not ours, or the views read another source.
+        SourceError: the source is not as its `sources.sql` says.
         ClickHouseError: a step failed; the steps before it are done.
     """
-    found, latest = version(db), newest()
+    there = _there(db)
+    _refuse_foreign(db, there)
+    found, latest = _version(db, there), newest()
     if found is not None and found > latest:
         raise SchemaError(_other_version(db))
+    made = views.read(db, source) if found is not None or not dry_run else []
+    for view in made:
+        if view.name in there and not other_source and not view.is_of_this_installation(there[view.name].comment):
+            raise SchemaError(_other_installation(db, view, there[view.name]))
     done = []
     if found is None:
         done.append(f"create the tables of version {latest}")
@@ -167,43 +195,77 @@ def upgrade(db: ClickHouse, source_database: str, *, dry_run: bool = False) -> l
         if migration.version == latest:  # now create the tables of schema.sql that are missing, and replace its views
             db.script((FOLDER / "schema.sql").read_text())
         _record(db, migration.version, migration.name)
-    views = _views(db, source_database) if found is not None or not dry_run else {}
-    there = _there(db)
-    for name, (statement, comment) in views.items():
-        if there.get(name) != comment:
-            done.append(f"view {name}: read {source_database} as pulse/sources.sql says")
+    for view in made:
+        if view.name not in there or there[view.name].comment != view.comment:
+            done.append(f"view {view.name}: read {source}")
             if not dry_run:
-                db.execute(statement)
+                db.execute(view.creation("create or replace view"))
     return done
 
 
-def _there(db: ClickHouse) -> dict[str, str]:
-    """The project's tables and views that exist, with their comments."""
+def _there(db: ClickHouse) -> dict[str, Found]:
+    """The tables and views that exist and have the names of ours."""
     names = [name for name, _ in _creations()]
-    found = (
-        "select name, comment from system.tables where database = {database:String} and name in {names:Array(String)}"
+    found = """
+    -- The tables and views with these names, one row each
+    with columns as (
+        select
+            table as name,
+            groupArray(columns.name) as columns
+        from system.columns as columns
+        where columns.database = {database:String} and columns.table in {names:Array(String)}
+        group by table
     )
+
+    select tables.name as name, tables.engine as engine, tables.comment as comment, columns.columns as columns
+    from system.tables as tables
+    left join columns on columns.name = tables.name
+    where tables.database = {database:String} and tables.name in {names:Array(String)}
+    """
     try:
         # This is usually the first statement that a server gets, so a silent server is given up soon.
         probe = ClickHouse(db.url, db.database, db.zone, clickhouse.PROBE_SECONDS)
-        frame = probe.read(found, database=db.database, names=[*names, *_views_of_sources()])
+        frame = probe.read(found, database=db.database, names=[*names, *VIEWS])
     except ClickHouseError as error:
         if error.code != UNKNOWN_DATABASE:
             raise
         return {}
-    return dict(zip(frame["name"], frame["comment"], strict=True))
+    return {
+        name: Found(engine, comment, frozenset(columns))
+        for name, engine, comment, columns in frame.itertuples(index=False, name=None)
+    }
+
+
+def _refuse_foreign(db: ClickHouse, there: Mapping[str, Found]) -> None:
+    """Stop before anything is changed if a table that is not ours has the name of one of ours.
+
+    Raises:
+        SchemaError: there is such a table.
+    """
+    creations = dict(_creations())
+    ours = {name: frozenset(COLUMN.findall(sql)) for name, sql in creations.items()}
+    foreign = {name for name in VIEWS if name in there and there[name].engine != "View"}
+    if VERSIONS not in there:
+        if not there.keys() >= FIRST_TABLES:
+            foreign |= there.keys() - set(VIEWS)
+    elif not there[VERSIONS].columns >= ours[VERSIONS]:
+        foreign.add(VERSIONS)
+    elif _version(db, there) == newest():
+        for name in creations.keys() & there.keys():
+            is_view = there[name].engine == "View"
+            if is_view != (" view " in creations[name]) or not there[name].columns >= ours[name]:
+                foreign.add(name)
+    if foreign:
+        raise SchemaError(
+            f"{', '.join(sorted(foreign))} in {db.database} {'are' if len(foreign) > 1 else 'is'} not what Pulse has "
+            "under such a name, so nothing was changed; set PULSE_DATABASE to a database of Pulse's own."
+        )
 
 
 def _creations() -> list[tuple[str, str]]:
     """The statements of `schema.sql`, each with the name of the table or view that it creates."""
     found = ((CREATED.search(each), each) for each in statements((FOLDER / "schema.sql").read_text()))
     return [(name[1], statement) for name, statement in found if name]
-
-
-def _views_of_sources() -> dict[str, str]:
-    """The SELECTs of the views in `sources.sql`, by the views' names."""
-    each = map(VIEW.search, statements((FOLDER / "sources.sql").read_text()))
-    return {match[1]: match[2] for match in each if match}
 
 
 def _create_database(db: ClickHouse) -> None:
@@ -222,6 +284,14 @@ def _record(db: ClickHouse, number: int, name: str) -> None:
     db.write([{"version": number, "name": name}], VERSIONS)
 
 
+def _other_installation(db: ClickHouse, view: View, found: Found) -> str:
+    return (
+        f"The view {view.name} in {db.database} {found.comment.rpartition(':')[0]}, and this installation "
+        f"{view.comment.rpartition(':')[0]}: each needs a PULSE_DATABASE of its own. If the source has moved, or the "
+        "settings were wrong before, run `pulse upgrade --other-source`."
+    )
+
+
 def _other_version(db: ClickHouse) -> str:
     found, ours = version(db) or 0, newest()
     mend = (
@@ -230,45 +300,3 @@ def _other_version(db: ClickHouse) -> str:
         else "use a checkout that is as new as the tables"
     )
     return f"The tables in {db.database} are of schema version {found}, and this checkout's is {ours}; {mend}."
-
-
-def _views(db: ClickHouse, source_database: str) -> dict[str, tuple[str, str]]:
-    """For each view of `sources.sql` the statement that creates it, and the comment that identifies its version."""
-    source = quoted(source_database)  # ClickHouse cannot bind the name of a database here
-    found = {name: select.replace("{source}", source) for name, select in _views_of_sources().items()}
-    kinds: set[str] = set()
-    for select in found.values():
-        described = db.read(f"describe table ({select.replace('{id}(', 'identity(')})").set_index("name")["type"]
-        kinds |= {described[column] for column in ("user_id", "receiver_id") if column in described}
-    views = {}
-    for name, select in found.items():
-        typed = select.replace("{id}(", f"to{id_type(kinds)}(").rstrip()
-        comment = f"as pulse/sources.sql says: {hashlib.sha256(typed.encode()).hexdigest()[:12]}"
-        views[name] = f"create or replace view {name} as\n{typed}\ncomment '{comment}'", comment
-    return views
-
-
-def id_type(kinds: Iterable[str]) -> str:
-    """The narrowest type that holds the ids of all these ClickHouse types: an integer type, UUID or String.
-
-    Raises:
-        SchemaError: an id of such a type does not have exactly one spelling as text.
-    """
-    plain = {re.sub(r"(?:Nullable|LowCardinality)\(|\)+$", "", kind) for kind in kinds}
-    integers = [found for kind in plain if (found := INTEGER.fullmatch(kind))]
-    if len(integers) == len(plain):
-        bits = {sign: max([int(each[2]) for each in integers if each[1] == sign], default=0) for sign in ("U", "")}
-        unsigned, signed = bits["U"], bits[""]
-        if not signed:
-            return f"UInt{unsigned}"
-        both = max(signed, 2 * unsigned)
-        return f"Int{both}" if both <= 256 else "String"
-    if plain == {"UUID"}:
-        return "UUID"
-    for kind in plain:
-        if not re.match(r"U?Int\d|String|FixedString|UUID|Enum", kind):
-            raise SchemaError(
-                f"A user id in the source has the type {kind}, but an integer, a String or a UUID was expected: "
-                "convert it in pulse/sources.sql."
-            )
-    return "String"

@@ -31,7 +31,9 @@ SANDBOX_CHAT = "-1001"
 KERNEL = (
     "CLICKHOUSE_URL",
     "PULSE_DATABASE",
+    "PULSE_SOURCE",
     "PULSE_SOURCE_DATABASE",
+    "PULSE_SOURCE_TIMEZONE",
     "PULSE_TIMEZONE",
     "PULSE_LANGUAGE",
     "PULSE_ARCHIVE_URL",
@@ -59,7 +61,9 @@ class Settings(BaseSettings):
         default_factory=lambda: SecretStr(sandbox_url("clickhouse", SANDBOX_OWNER)), alias="CLICKHOUSE_URL"
     )
     database: str = Field("pulse", alias="PULSE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    source: str = Field("app", alias="PULSE_SOURCE")
     source_database: str = Field("app", alias="PULSE_SOURCE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    source_timezone: str = Field("", alias="PULSE_SOURCE_TIMEZONE")
     timezone: str = Field("Europe/Moscow", alias="PULSE_TIMEZONE")
     language: Language = Field("en", alias="PULSE_LANGUAGE")
     output: str = Field(str(ROOT / "output"), alias="PULSE_OUTPUT")
@@ -106,11 +110,17 @@ class Settings(BaseSettings):
         """Resolve a relative folder against the project's root, whatever the current folder is."""
         return output if in_object_store(output) else str(ROOT / Path(output).expanduser())
 
-    @field_validator("timezone")
+    @field_validator("source")
+    @classmethod
+    def _is_a_preset_or_the_projects(cls, source: str) -> str:
+        """Resolve a folder, which has a slash in it, against the project's root, whatever the current folder is."""
+        return str(ROOT / Path(source).expanduser()) if "/" in source else source
+
+    @field_validator("timezone", "source_timezone")
     @classmethod
     def _is_a_time_zone(cls, name: str) -> str:
         try:
-            ZoneInfo(name)
+            name and ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError) as error:
             raise ValueError("expected an IANA time zone such as Europe/Moscow") from error
         return name

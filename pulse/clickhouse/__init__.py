@@ -41,6 +41,7 @@ __all__ = [
     "quoted",
     "records",
     "statements",
+    "without_comments",
 ]
 
 SPILL_BYTES = 1_000_000_000
@@ -233,7 +234,7 @@ class ClickHouse:
         connection = {"host": f"{self.url}/?{urlencode(options)}", "database": self.database}
         # pandahouse formats its query; if that is empty, ClickHouse takes the body as the statement.
         query, body = ("", sql.encode()) if data is None else (sql.replace("{", "{{").replace("}", "}}"), data)
-        repeatable = bool(REPEATABLE.match(_without_comments(sql)))
+        repeatable = bool(REPEATABLE.match(without_comments(sql)))
         patience = self.max_seconds + GRACE_SECONDS
         started = time.perf_counter()
         try:
@@ -278,6 +279,14 @@ def statements(sql: str) -> list[str]:
     return [each for each in re.split(r";[ \t]*(?:\n|\Z)", sql) if COMMENTS.sub("", each)]
 
 
+def without_comments(sql: str) -> str:
+    """The statement from its first word onwards."""
+    position = 0
+    while found := COMMENTS.match(sql, position):
+        position = found.end()
+    return sql[position:]
+
+
 def quoted(name: str) -> str:
     """The name of a table or database, quoted for the places where ClickHouse cannot bind it."""
     return ".".join(f"`{part}`" for part in name.replace("`", "").split("."))
@@ -299,11 +308,3 @@ def _leave_trace(query: Mapping[str, Any]) -> None:
     shell = ipython.get_ipython() if ipython else None
     if shell is not None:
         shell.display_pub.publish({QUERY_MIME: dict(query)})
-
-
-def _without_comments(sql: str) -> str:
-    """The statement from its first word onwards."""
-    position = 0
-    while found := COMMENTS.match(sql, position):
-        position = found.end()
-    return sql[position:]

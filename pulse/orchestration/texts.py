@@ -49,7 +49,7 @@ REASONS = {
         "у таблиц в {db} другая версия схемы: выполните pulse upgrade или обновите код."
     ),
     r"The view (?P<view>\S+) in (?P<db>\S+) reads the source differently": (
-        "{view} в {db} читает источник не так, как pulse/sources.sql: если это намеренно, выполните pulse upgrade."
+        "{view} в {db} читает источник не так, как задано в PULSE_SOURCE: если это намеренно, выполните pulse upgrade."
     ),
     r"The archive is not as it was kept: (?P<rest>.*)": (
         "архив изменён: {rest} Выясните, кто это сделал, и восстановите его из резервной копии."

@@ -49,13 +49,18 @@ def show(event_date: EventDate = "yesterday") -> None:
 @app.command()
 def upgrade(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    other_source: Annotated[
+        bool, typer.Option("--other-source", help="Read another source, or by other days, than before.")
+    ] = False,
 ) -> None:
-    """Migrate the tables in ClickHouse to this version, and read the source as pulse/sources.sql says.
+    """Migrate the tables in ClickHouse to this version, and read the source as the settings say.
 
     Pause the DAGs first: nothing else should write meanwhile. Interrupted, it can be run again.
     """
-    from pulse import clickhouse, schema
+    from pulse import clickhouse, schema, sources
 
     config = settings.load()
-    done = schema.upgrade(clickhouse.connect(config), config.source_database, dry_run=dry_run)
+    done = schema.upgrade(
+        clickhouse.connect(config), sources.chosen(config), dry_run=dry_run, other_source=other_source
+    )
     typer.echo("\n".join(done) or f"The tables in {config.database} are as this checkout needs them.")

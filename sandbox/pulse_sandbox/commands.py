@@ -74,7 +74,7 @@ def run(
 
 def _start_clickhouse(stack: ExitStack, port: int | None, made: App, days: int, live: bool) -> None:
     """Start ClickHouse's stand-in if it does not run yet, and fill it with events and published days."""
-    from pulse import clickhouse, schema
+    from pulse import clickhouse, schema, sources
     from pulse_sandbox import events, history
 
     folder = settings.SANDBOX / "clickhouse"
@@ -82,7 +82,7 @@ def _start_clickhouse(stack: ExitStack, port: int | None, made: App, days: int, 
     if not server or port not in (None, server.port):
         server = stack.enter_context(clickhouse_stand_in.running(folder, port))
     rows = events.fill(server, made, days=days)
-    schema.upgrade(clickhouse.connect(), made.database)
+    schema.upgrade(clickhouse.connect(), sources.chosen(settings.load()), other_source=True)
     typer.echo(f"The sandbox's ClickHouse answers on port {server.port}; {rows:,} new events.", err=True)
     _publish_days(min(days - 1, history.WEEK), "The week before yesterday")
     # Only dashboards show the days before that week, so they are published while the command runs. If it ends first,

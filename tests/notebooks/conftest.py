@@ -1,6 +1,5 @@
 """Fixtures for the tests of the notebooks: an app for each test on the session's real server, and the ETL over it."""
 
-import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks.etl import Etl, Sources
-from pulse import schema
+from pulse.sources import definition
 
 
 @pytest.fixture
@@ -21,16 +20,12 @@ def etl(clickhouse_server: Server) -> Iterator[Etl]:
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
-    """Returns a function that replaces a text in `sources.sql`, as somebody with a different source would."""
-    folder = tmp_path / "pulse"
-    shutil.copytree(schema.FOLDER / "migrations", folder / "migrations")
-    for name in ("schema.sql", "sources.sql"):
-        shutil.copy(schema.FOLDER / name, folder)
-    monkeypatch.setattr(schema, "FOLDER", folder)
+    """Returns a function that makes the preset `app`, with a text replaced, the user's own `sources.sql`."""
+    text = (definition.PRESETS / "app.sql").read_text()
 
     def change(old: str, new: str) -> None:
-        path = folder / "sources.sql"
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new))
+        assert old in text
+        (tmp_path / definition.FILE).write_text(text.replace(old, new))
+        monkeypatch.setenv("PULSE_SOURCE", str(tmp_path))
 
     return change

@@ -24,16 +24,18 @@ import pandas as pd
 from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks import reference
+from pulse import settings, sources
 from pulse.clickhouse import ClickHouse
 from pulse.execution import runner
 from pulse.settings import ROOT
+from pulse.sources import Source
 
 FOLDER = ROOT / "notebooks" / "etl"
 STEPS = ("extract_feed", "extract_messages", "transform", "load")
 
-# An expression in `sources.sql`, and what to replace it with if the source stores gender as a code.
-GENDER = "ifNull(toString(actions.gender), '')"
-NAMED_GENDER = f"transform({GENDER}, ['0', '1'], ['female', 'male'])"
+# A column of the preset `app`, and what to replace it with if the source stores gender as a code.
+GENDER = "    gender,\n"
+NAMED_GENDER = "    transform(ifNull(toString(gender), ''), ['0', '1'], ['female', 'male']) as gender,\n"
 Sources = Callable[[str, str], None]
 
 ATTRIBUTES = {
@@ -131,6 +133,12 @@ class Etl:
     def source(self) -> ClickHouse:
         """The app's database."""
         return ClickHouse(self.server.url, f"{self.name}_app", self.zone)
+
+    @property
+    def reads(self) -> Source:
+        """The app's tables, as the settings name them."""
+        with patch.dict(os.environ, self.environment):
+            return sources.chosen(settings.load())
 
     @property
     def environment(self) -> dict[str, str]:

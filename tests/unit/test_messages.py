@@ -401,7 +401,7 @@ def test_common_reasons_are_told_in_russian() -> None:
         "users__x of run x are not there; run extract and transform for 2026-11-22 first (staging goes a day after …)",
         "feed_users__x are not there; run both extracts for 2026-11-22 first (staging goes a day after it was made)",
         "The tables in pulse are of schema version 5, and this checkout's is 6; run `pulse upgrade` (…).",
-        "The view feed_events in pulse reads the source differently from pulse/sources.sql and PULSE_SOURCE_DATABASE …",
+        "The view feed_events in pulse reads the source differently from PULSE_SOURCE and PULSE_SOURCE_DATABASE …",
         "The archive is not as it was kept: etl/…/load.1.ipynb: changed. `pulse archive verify` lists all of it.",
     ],
 )

@@ -22,6 +22,7 @@ from notebooks import etl, recount, reference
 from pulse import metrics
 from pulse.metrics import BUCKET, BY_COLUMN, DIMENSIONS, METRICS, WEEK, columns, shown_in
 from pulse.settings import ROOT
+from pulse.sources import definition
 
 ATTRIBUTES = [dimension.column for dimension in DIMENSIONS]
 USERS, SLICES, DAYS, BUCKETS = (
@@ -99,8 +100,11 @@ PLACES = [
         "pulse/schema.sql", "create table if not exists metric_buckets", BUCKETS + [each.watched for each in DIMENSIONS]
     ),
     Place("pulse/schema.sql", "create or replace view bucket_history", BUCKETS),
-    Place("pulse/sources.sql", "create or replace view feed_events", ATTRIBUTES),
-    Place("pulse/sources.sql", "create or replace view message_events", ATTRIBUTES),
+    *(
+        Place(f"pulse/sources/presets/{preset}.sql", f"create or replace view {view}", ATTRIBUTES)
+        for preset in definition.presets()
+        for view in definition.VIEWS
+    ),
     Place("dashboards/redash/dashboard.yaml", "", ATTRIBUTES),
     Place("dashboards/redash/queries/day.yaml", "", DAYS),
     Place("dashboards/redash/queries/trend.yaml", "", DAYS),
@@ -124,7 +128,7 @@ CHOSEN = {
     ("notebooks/etl/transform.ipynb", "cell 20"): "a few numbers for the archive's index",
     ("notebooks/reports/live_metrics.ipynb", "cell 18"): "which parts have users today",
     ("pulse/publishing/agreement.py", "published as ("): "distinct partners, which no sum gives",
-    ("sandbox", ""): "makes the demo events; sources.sql fails where one of its columns is missing",
+    ("sandbox", ""): "makes the demo events; the preset app fails where one of its columns is missing",
     ("pulse/migrations", ""): "what older versions looked like, which stays",
     ("pulse/monitoring/texts.py", ""): "an example in a docstring",
     ("dashboards/superset/bundle/charts", ""): "a chart shows what it is named for",

@@ -14,8 +14,11 @@ from notebooks.etl import ATTRIBUTES
 from pulse import clickhouse, schema
 from pulse.clickhouse import ClickHouse, ClickHouseError
 from pulse.schema import SchemaError
+from pulse.sources import Source, definition
+from pulse.sources.definition import SourceError
 
 MOSCOW = ZoneInfo("Europe/Moscow")
+SOURCE = Source("app", "schema_source")
 VERSION_1 = Path(__file__).parent / "schema_version_1.sql"
 SHAPE = """
 select table, name, type, position, is_in_primary_key, is_in_partition_key, default_expression, comment
@@ -45,8 +48,7 @@ def db(clickhouse_server: Server) -> Iterator[ClickHouse]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of this checkout's SQL that a test can change, as if it were another checkout."""
     shutil.copytree(schema.FOLDER / "migrations", tmp_path / "migrations")
-    for name in ("schema.sql", "sources.sql"):
-        shutil.copy(schema.FOLDER / name, tmp_path)
+    shutil.copy(schema.FOLDER / "schema.sql", tmp_path)
     monkeypatch.setattr(schema, "FOLDER", tmp_path)
     return tmp_path
 
@@ -72,11 +74,11 @@ def shape(db: ClickHouse) -> pd.DataFrame:
 
 
 def test_missing_tables_are_created_and_existing_ones_kept(db: ClickHouse) -> None:
-    schema.ensure(db, "schema_source")
+    schema.ensure(db, SOURCE)
     assert schema.version(db) == schema.newest()
     db.execute("insert into daily_metrics_loads (load, event_date, views) values ('a', '2026-11-22', 5)")
     db.execute("insert into publications (event_date, step, load) values ('2026-11-22', 1, 'a')")
-    schema.ensure(db, "schema_source")
+    schema.ensure(db, SOURCE)
     assert db.value("select views from daily_metrics") == 5
 
 
@@ -94,18 +96,18 @@ def test_an_interrupted_creation_is_continued(db: ClickHouse) -> None:
 
 
 def test_a_run_changes_no_existing_tables_or_views(db: ClickHouse) -> None:
-    schema.ensure(db, "schema_source")
+    schema.ensure(db, SOURCE)
     before = db.read(
         "select name, uuid, metadata_modification_time from system.tables where database = 'schema_target'"
     )
-    schema.ensure(db, "schema_source")
+    schema.ensure(db, SOURCE)
     after = db.read("select name, uuid, metadata_modification_time from system.tables where database = 'schema_target'")
     pd.testing.assert_frame_equal(before, after)
 
 
 def test_a_missing_source_is_named(db: ClickHouse) -> None:
-    with pytest.raises(ClickHouseError, match=r"no_such_app.*Check PULSE_SOURCE_DATABASE"):
-        schema.ensure(db, "no_such_app")
+    with pytest.raises(SourceError, match=r"no_such_app.*Check PULSE_SOURCE_DATABASE"):
+        schema.ensure(db, Source("app", "no_such_app"))
 
 
 def test_a_read_only_user_is_told_which_right_is_missing(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_a_read_only_user_is_told_which_right_is_missing(tmp_path: Path) -> None
 
 
 def test_a_checkout_refuses_older_and_newer_tables_and_changes_nothing(db: ClickHouse, folder: Path) -> None:
-    schema.ensure(db, "schema_source")
+    schema.ensure(db, SOURCE)
     number = schema.newest()
     before = shape(db)
     (folder / "migrations" / f"{number + 1:04}_count_reposts.sql").write_text(
@@ -128,73 +130,110 @@ def test_a_checkout_refuses_older_and_newer_tables_and_changes_nothing(db: Click
     )
     older = f"The tables in schema_target are of schema version {number}, and this checkout's is {number + 1}; run `pu"
     with pytest.raises(SchemaError, match=older):
-        schema.ensure(db, "schema_source")
+        schema.ensure(db, SOURCE)
     pd.testing.assert_frame_equal(shape(db), before)
-    assert schema.upgrade(db, "schema_source") == [f"version {number + 1}: count reposts"]
-    schema.ensure(db, "schema_source")
+    assert schema.upgrade(db, SOURCE) == [f"version {number + 1}: count reposts"]
+    schema.ensure(db, SOURCE)
     (folder / "migrations" / f"{number + 1:04}_count_reposts.sql").unlink()
     newer = rf"version {number + 1}, and this checkout's is {number}; use a checkout that is as new as the tables\.$"
-    for refused in (lambda: schema.ensure(db), lambda: schema.upgrade(db, "schema_source")):
+    for refused in (lambda: schema.ensure(db), lambda: schema.upgrade(db, SOURCE)):
         with pytest.raises(SchemaError, match=newer):
             refused()
 
 
-def test_other_views_of_the_source_are_refused_until_an_upgrade(db: ClickHouse, folder: Path) -> None:
-    schema.ensure(db, "schema_source")
-    views = db.read(
-        "select name, as_select from system.tables where database = 'schema_target' and name like '%events'"
-    )
-    text = (folder / "sources.sql").read_text()
-    (folder / "sources.sql").write_text(text.replace("actions.action as action", "lower(actions.action) as action"))
-    with pytest.raises(
-        SchemaError, match="The view feed_events in schema_target reads the source differently from pulse/"
-    ):
-        schema.ensure(db, "schema_source")
-    again = db.read(
-        "select name, as_select from system.tables where database = 'schema_target' and name like '%events'"
-    )
-    pd.testing.assert_frame_equal(again, views)
-    line = "view feed_events: read schema_source as pulse/sources.sql says"
-    assert schema.upgrade(db, "schema_source", dry_run=True) == [line]
-    assert schema.upgrade(db, "schema_source") == [line]
-    schema.ensure(db, "schema_source")
-    assert schema.upgrade(db, "schema_source") == []
-
-
-def test_wider_ids_in_the_source_are_noticed(db: ClickHouse) -> None:
-    schema.ensure(db, "schema_source")
-    db.execute("alter table schema_source.message_actions modify column user_id Int64 settings mutations_sync = 1")
-    with pytest.raises(SchemaError, match="or the source's types have changed; run `pulse upgrade`"):
-        schema.ensure(db, "schema_source")
-    schema.upgrade(db, "schema_source")
-    schema.ensure(db, "schema_source")
-    assert db.value("select toTypeName(user_id) from feed_events union all select 'Int64' limit 1") == "Int64"
+def test_other_views_of_the_source_are_refused_until_an_upgrade(db: ClickHouse, tmp_path: Path) -> None:
+    folder = tmp_path / "somebody's"
+    folder.mkdir()
+    text, own = (definition.PRESETS / "app.sql").read_text(), Source(str(folder), "schema_source")
+    (folder / "sources.sql").write_text(text)
+    schema.ensure(db, own)
+    defined = "select name, as_select from system.tables where database = 'schema_target' and name like '%events'"
+    views = db.read(defined)
+    (folder / "sources.sql").write_text(text.replace("    action,", "    lower(action) as action,"))
+    with pytest.raises(SchemaError, match="The view feed_events in schema_target reads the source differently from "):
+        schema.ensure(db, own)
+    pd.testing.assert_frame_equal(db.read(defined), views)
+    line = f"view feed_events: read schema_source as {folder}"
+    assert schema.upgrade(db, own, dry_run=True) == [line]
+    assert schema.upgrade(db, own) == [line]
+    schema.ensure(db, own)
+    assert schema.upgrade(db, own) == []
 
 
 @pytest.mark.parametrize(
-    ("kinds", "narrowest"),
+    ("source", "zone"),
     [
-        (["UInt8", "UInt32", "UInt16"], "UInt32"),
-        (["Nullable(UInt64)"], "UInt64"),
-        (["Int8", "UInt8"], "Int16"),
-        (["Int64", "UInt32"], "Int64"),
-        (["Int8", "UInt64"], "Int128"),
-        (["Int256", "UInt256"], "String"),
-        (["LowCardinality(Nullable(String))", "String"], "String"),
-        (["UUID", "Nullable(UUID)"], "UUID"),
-        (["UUID", "UInt8"], "String"),
-        (["FixedString(36)"], "String"),
+        (Source("app", "schema_other"), MOSCOW),
+        (Source("course", "schema_source"), MOSCOW),
+        (Source("app", "schema_source", ZoneInfo("Asia/Tokyo")), MOSCOW),
+        (SOURCE, ZoneInfo("Asia/Tokyo")),
     ],
 )
-def test_ids_get_the_narrowest_type_that_holds_them_all(kinds: list[str], narrowest: str) -> None:
-    assert schema.id_type(kinds) == narrowest
+def test_a_second_installation_in_one_database_is_refused(db: ClickHouse, source: Source, zone: ZoneInfo) -> None:
+    schema.ensure(db, SOURCE)
+    outside = ClickHouse(db.url, "default", MOSCOW)
+    outside.execute("create database if not exists schema_other")
+    for table in ("feed_actions", "message_actions"):
+        outside.execute(f"create table if not exists schema_other.{table} as schema_source.{table}")
+    second, before = ClickHouse(db.url, db.database, zone), shape(db)
+    for refused in (lambda: schema.ensure(second, source), lambda: schema.upgrade(second, source)):
+        with pytest.raises(
+            SchemaError, match=r"feed_events .* reads .*, and this installation reads .*: each needs a PU"
+        ):
+            refused()
+    pd.testing.assert_frame_equal(shape(db), before)
+    assert len(schema.upgrade(second, source, other_source=True)) == 2
+    schema.ensure(second, source)
+    outside.execute("drop database schema_other")
+
+
+# --- tables of somebody else -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("incidents", "id UInt32, opened DateTime"),
+        ("schema_versions", "version String"),
+        ("feed_events", "user_id UInt32, time DateTime"),
+        ("daily_metrics", "event_date Date, revenue Float64"),
+    ],
+)
+def test_a_foreign_table_is_noticed_before_anything_is_changed(db: ClickHouse, name: str, columns: str) -> None:
+    ClickHouse(db.url, "default", MOSCOW).execute("create database schema_target")
+    db.execute(f"create table {name} ({columns}) engine = MergeTree order by tuple()")
+    before = shape(db)
+    for refused in (lambda: schema.ensure(db, SOURCE), lambda: schema.upgrade(db, SOURCE)):
+        with pytest.raises(
+            SchemaError, match=rf"^{name} in schema_target is not what Pulse has under such a name, so no"
+        ):
+            refused()
+    pd.testing.assert_frame_equal(shape(db), before)
+
+
+def test_a_table_that_was_replaced_by_another_is_noticed(db: ClickHouse) -> None:
+    schema.ensure(db, SOURCE)
+    db.execute("drop table incidents")
+    db.execute("create table incidents (incident String) engine = MergeTree order by tuple()")
+    with pytest.raises(SchemaError, match=r"^incidents in schema_target is not what Pulse has"):
+        schema.ensure(db, SOURCE)
+
+
+def test_wider_ids_in_the_source_are_noticed(db: ClickHouse) -> None:
+    schema.ensure(db, SOURCE)
+    db.execute("alter table schema_source.message_actions modify column user_id Int64 settings mutations_sync = 1")
+    with pytest.raises(SchemaError, match="or the source's types have changed; run `pulse upgrade`"):
+        schema.ensure(db, SOURCE)
+    schema.upgrade(db, SOURCE)
+    schema.ensure(db, SOURCE)
+    assert db.value("select toTypeName(user_id) from feed_events union all select 'Int64' limit 1") == "Int64"
 
 
 # --- upgrades --------------------------------------------------------------------------------------------------------
 
 
 def test_upgraded_unversioned_tables_equal_a_new_installation(db: ClickHouse) -> None:
-    schema.ensure(db, "schema_source")
+    schema.ensure(db, SOURCE)
     new = shape(db)
     ClickHouse(db.url, "default", MOSCOW).execute("drop database schema_target")
     old_days(db, 120)  # more partitions than one insert may have
@@ -203,20 +242,20 @@ def test_upgraded_unversioned_tables_equal_a_new_installation(db: ClickHouse) ->
         for table in ("daily_metrics", "dimension_activity", "user_activity")
     }
     with pytest.raises(SchemaError, match="are of schema version 1"):
-        schema.ensure(db, "schema_source")
-    schema.upgrade(db, "schema_source")
+        schema.ensure(db, SOURCE)
+    schema.upgrade(db, SOURCE)
     pd.testing.assert_frame_equal(shape(db), new)
     before["user_activity"]["user_id"] = before["user_activity"]["user_id"].astype(str)
     for table, rows in before.items():
         pd.testing.assert_frame_equal(db.read(f"select * from {table} order by event_date"), rows)  # noqa: S608
     assert schema.version(db) == schema.newest()
-    schema.ensure(db, "schema_source")
+    schema.ensure(db, SOURCE)
 
 
 def test_a_dry_run_lists_the_steps_and_changes_nothing(db: ClickHouse) -> None:
     old_days(db, 1)
     before = shape(db)
-    said = schema.upgrade(db, "schema_source", dry_run=True)
+    said = schema.upgrade(db, SOURCE, dry_run=True)
     assert [line for line in said if line.startswith("version ")] == [
         f"version {each.version}: {each.name}" for each in schema.migrations()
     ]
@@ -252,12 +291,12 @@ def test_an_interrupted_upgrade_is_completed_by_the_next(
         with monkeypatch.context() as patch:
             patch.setattr(ClickHouse, "_run", counted)
             try:
-                schema.upgrade(db, "schema_source")
+                schema.upgrade(db, SOURCE)
                 break
             except CutOffError:
                 pass
-        schema.upgrade(db, "schema_source")
-        schema.ensure(db, "schema_source")
+        schema.upgrade(db, SOURCE)
+        schema.ensure(db, SOURCE)
         for table in ("daily_metrics", "dimension_activity", "user_activity"):
             counted_up = "select count() as days, sum(views) as views, uniqExact(event_date) as different"
             found = db.read(f"{counted_up} from {table}").loc[0].tolist()

@@ -1,0 +1,145 @@
+"""The views through which the pipeline reads the app: the statements of a `sources.sql`, with what the pipeline adds.
+
+ids         converted to the narrowest type that holds those of both views: joins need one type, and narrow integers
+            are much faster than strings
+time        an instant, whatever the column is
+attributes  a hash of the action's attributes as this source has them
+latest      orders actions by time and includes the attributes: the greatest value is the latest action, and of two
+            actions at the same moment always the same one
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from pulse.clickhouse import ClickHouse, ClickHouseError, quoted
+from pulse.clickhouse.values import literal
+from pulse.metrics import DIMENSIONS
+from pulse.sources import Source, contract, definition
+from pulse.sources.definition import SourceError, Statement
+
+READS = "reads "
+"""How the comment of a view begins; older views have other comments."""
+
+SINCE = datetime(2015, 1, 1, tzinfo=UTC)
+"""A zone that has been the same number of hours from the server's since then is taken for one that always was. Then the
+server finds a day's rows by the key of the table; where the distance changes, it reads the whole table."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the source.
+
+    Args:
+        name: its name.
+        select: what it selects.
+        comment: its comment, which identifies how it reads what.
+    """
+
+    name: str
+    select: str
+    comment: str
+
+    def creation(self, create: str) -> str:
+        """The statement that creates it.
+
+        Args:
+            create: its beginning, such as `create or replace view`.
+        """
+        return f"{create} {self.name} as\n{self.select}\ncomment {literal(self.comment)}"
+
+    def is_of_this_installation(self, comment: str) -> bool:
+        """Whether a view with such a comment reads the same source in the same zone, even if in another way."""
+        return not comment.startswith(READS) or comment.rpartition(":")[0] == self.comment.rpartition(":")[0]
+
+
+def read(db: ClickHouse, source: Source) -> list[View]:
+    """The views of a source.
+
+    Raises:
+        SourceError: the definition is not as the pipeline needs it.
+        ClickHouseError: the account may not read the source, or no server answers.
+    """
+    statements = definition.load(source.shape)
+    types = {view: _types(db, source, statement) for view, statement in statements.items()}
+    for view, statement in statements.items():
+        contract.check(statement, types[view])
+    ids = contract.id_type(
+        types[view][name] for view in types for name in ("user_id", "receiver_id") if name in types[view]
+    )
+    server = ZoneInfo(db.value("select timezone()"))
+    made = []
+    for view, statement in statements.items():
+        select = _select(statement, source, types[view], ids, server)
+        mark = hashlib.sha256(select.encode()).hexdigest()[:12]
+        made.append(View(view, select, f"{READS}{source}, by days of {db.zone.key}: {mark}"))
+    return made
+
+
+def _types(db: ClickHouse, source: Source, statement: Statement) -> dict[str, str]:
+    try:
+        described = db.read(f"describe table ({_in_database(statement, source)})")
+    except ClickHouseError as error:
+        if error.code is None:
+            raise
+        unknown = re.search(r"[`'](?:\w+\.)?(\w+)[`']", str(error))
+        place = statement.place_of(unknown[1]) if unknown else statement.place
+        raise SourceError(f"{place}: {statement.view} cannot be read. {error}") from None
+    return dict(zip(described["name"], described["type"], strict=True))
+
+
+def _in_database(statement: Statement, source: Source) -> str:
+    return statement.select.replace("{source}", quoted(source.database))  # ClickHouse cannot bind the name here
+
+
+def _select(statement: Statement, source: Source, types: Mapping[str, str], ids: str, server: ZoneInfo) -> str:
+    """The SELECT of a view."""
+    columns = contract.CONTRACT[statement.view]
+    moment = _moment("actions.time", contract.plain(types["time"]), source.zone, server)
+    hashes = "".join(f",\n        ifNull(cityHash64(actions.{each.column}), 0)" for each in DIMENSIONS)
+    lines = []
+    for column in columns:
+        name = f"actions.{column.name}"
+        if column.kind == "id":
+            lines.append(f"to{ids}(assumeNotNull({name})) as {column.name}")
+        elif column.kind == "moment":
+            lines.append(f"{moment} as time")
+        elif column.kind == "action":
+            # An Enum that lacks a name cannot be compared with it.
+            enum = contract.plain(types[column.name]).startswith("Enum")
+            lines.append(f"{f'toString({name})' if enum else name} as {column.name}")
+        else:
+            lines.append(f"ifNull(toString({name}), '') as {column.name}")
+    lines.append(f"cityHash64(\n        '{statement.view.removesuffix('_events')}'{hashes}\n    ) as attributes")
+    since_1970 = f"toUnixTimestamp64Nano(toDateTime64(assumeNotNull({moment}), 9))"
+    lines.append(f"bitShiftLeft(toUInt128({since_1970}), 64) + attributes as latest")
+    there = " and ".join(f"actions.{column.name} is not null" for column in columns if column.kind == "id")
+    listed = ",\n    ".join(lines)
+    return f"select\n    {listed}\nfrom (\n{_in_database(statement, source)}\n) as actions\nwhere {there}"
+
+
+def _moment(column: str, kind: str, zone: ZoneInfo | None, server: ZoneInfo) -> str:
+    """The instant that a column of this type means."""
+    if kind in ("UInt32", "Int32"):
+        return f"toDateTime({column})"
+    if zone is None or "'" in kind:  # the type names its zone
+        return column
+    seconds = _constant_distance(zone, server)
+    if seconds is not None:
+        return f"{column} - {seconds}" if seconds else column
+    clock = column if server.key == "UTC" else f"fromUTCTimestamp({column}, '{server.key}')"
+    return f"toUTCTimestamp({clock}, '{zone.key}')"
+
+
+def _constant_distance(zone: ZoneInfo, server: ZoneInfo) -> int | None:
+    """How many seconds a zone's clocks are ahead of the server's, if that has not changed since `SINCE`."""
+    days = (datetime.now(UTC) + timedelta(days=800) - SINCE).days
+    moments = (SINCE + timedelta(days=number) for number in range(0, days))
+    found = {
+        int((moment.astimezone(zone).utcoffset() - moment.astimezone(server).utcoffset()).total_seconds())  # type: ignore[operator]
+        for moment in moments
+    }
+    return found.pop() if len(found) == 1 else None

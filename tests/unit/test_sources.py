@@ -1,0 +1,158 @@
+"""A `sources.sql`: what is wrong with one is said in a sentence that names the file and the line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from pulse_sandbox.clickhouse_stand_in import Server
+
+from pulse.clickhouse import ClickHouse
+from pulse.sources import Source, contract, definition, views
+from pulse.sources.definition import SourceError
+
+MOSCOW = ZoneInfo("Europe/Moscow")
+OWN = """\
+-- Our app
+
+create or replace view feed_events as
+select
+    who as user_id,
+    time,
+    action,
+    os,
+    gender,
+    age
+from {source}.feed_actions;
+
+create or replace view message_events as
+select
+    who as user_id,
+    whom as receiver_id,
+    time,
+    os,
+    gender,
+    age
+from {source}.message_actions;
+"""
+
+
+@pytest.fixture(scope="module")
+def db(clickhouse_server: Server) -> Iterator[ClickHouse]:
+    """An app's database with two empty tables."""
+    outside = ClickHouse(clickhouse_server.url, "default", MOSCOW)
+    outside.execute("create database sources_app")
+    found = ClickHouse(clickhouse_server.url, "sources_app", MOSCOW)
+    shared = "who UInt32, time DateTime, os String, gender Nullable(String), age UInt8"
+    for table, more in (("feed_actions", "action String, post_id UInt32"), ("message_actions", "whom UInt32")):
+        found.execute(f"create table {table} ({shared}, {more}) engine = MergeTree order by time")
+    yield found
+    outside.execute("drop database sources_app")
+
+
+def own(folder: Path, text: str = OWN) -> Source:
+    """A source that a user defined."""
+    (folder / "sources.sql").write_text(text)
+    return Source(str(folder), "sources_app")
+
+
+def test_a_users_own_source_makes_two_views(db: ClickHouse, tmp_path: Path) -> None:
+    made = views.read(db, own(tmp_path))
+    assert [view.name for view in made] == ["feed_events", "message_events"]
+    for view in made:
+        columns = db.read(f"describe table ({view.select})")["name"].tolist()
+        assert columns == [*(column.name for column in contract.CONTRACT[view.name]), "attributes", "latest"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "who as user_id,\n    time",
+            "who,\n    time",
+            r"line 4: feed_events has no column user_id \(who acted; .*\); select `… as user_id`",
+        ),
+        (
+            "    gender,",
+            "    gender as gendre,",
+            r"line 4: feed_events has no column gender .*; select `gendre as gender`",
+        ),
+        (
+            "age\nfrom {source}.feed",
+            "age,\n    post_id\nfrom {source}.feed",
+            r"line 11: the pipeline knows no column post_id of feed_events; it reads user_id, time, act",
+        ),
+        (
+            "    os,",
+            "    os,\n    os as oss,",
+            r"line 9: the pipeline knows no column oss of feed_events; did you mean os",
+        ),
+        ("    whom as", "    whom / 2 as", r"line 16: receiver_id of message_events has the type Float64; an id is an"),
+        (
+            "    time,",
+            "    toInt64(toUnixTimestamp(time)) * 1000 as time,",
+            r"line 6: time of feed_events has the type Int64; if these are milliseconds since 1970, select "
+            r"`toDateTime64\(time / 1000, 3\) as time`",
+        ),
+        ("    time,", "    toString(time) as time,", r"line 6: time of feed_events has the type String; select `parse"),
+        (
+            "    time,",
+            "    toDate(time) as time,",
+            r"line 6: time of feed_events has the type Date; a moment is a Date",
+        ),
+        (
+            "    action,",
+            "    age > 0 as action,",
+            r"line 7: action of feed_events has the type UInt8; an action is a String or an Enum: select `transform\(",
+        ),
+        ("    os,", "    [os] as os,", r"line 8: os of feed_events has the type Array\(String\); an attribute is a"),
+        ("feed_events", "feed", r"line 3: the view feed is neither feed_events nor message_events; a source is one of"),
+        ("message_events", "feed_events", r"line 13: the view feed_events is there twice"),
+        (
+            "create or replace view message_events as\n",
+            "",
+            r"line 13: expected `create or replace view feed_events as ",
+        ),
+        ("{source}.feed_actions", "{source}.feed", r"line 11: feed_events cannot be read\. ClickHouse error 60 .*feed"),
+        ("    time,", "    tiem,", r"line 6: feed_events cannot be read\. .*`tiem`\. Maybe you meant"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(db: ClickHouse, tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in OWN
+    with pytest.raises(SourceError, match=r"^/\S+/sources\.sql, " + said):
+        views.read(db, own(tmp_path, OWN.replace(old, new, 1)))
+
+
+def test_a_view_that_is_missing_is_named(db: ClickHouse, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"sources\.sql has no view message_events; add `create or replace view mess"):
+        views.read(db, own(tmp_path, OWN.partition("create or replace view message_events")[0]))
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="PULSE_SOURCE is 'curse': did you mean course"):
+        definition.load("curse")
+    with pytest.raises(
+        SourceError, match=r"'x': the presets are app, course, events; or give a folder with a sources.sql"
+    ):
+        definition.load("x")
+    with pytest.raises(SourceError, match=r"no/sources.sql cannot be read .*; PULSE_SOURCE names its folder"):
+        definition.load(str(tmp_path / "no"))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "narrowest"),
+    [
+        (["UInt8", "UInt32", "UInt16"], "UInt32"),
+        (["Nullable(UInt64)"], "UInt64"),
+        (["Int8", "UInt8"], "Int16"),
+        (["Int64", "UInt32"], "Int64"),
+        (["Int8", "UInt64"], "Int128"),
+        (["Int256", "UInt256"], "String"),
+        (["LowCardinality(Nullable(String))", "String"], "String"),
+        (["UUID", "Nullable(UUID)"], "UUID"),
+        (["UUID", "UInt8"], "String"),
+        (["FixedString(36)"], "String"),
+    ],
+)
+def test_ids_get_the_narrowest_type_that_holds_them_all(kinds: list[str], narrowest: str) -> None:
+    assert contract.id_type(kinds) == narrowest
