@@ -15,7 +15,9 @@ from pulse.settings import Language
 
 PartName: TypeAlias = Literal["app", "feed", "messenger"]
 Unit: TypeAlias = Literal["users", "count", "share", "ratio"]
-Table: TypeAlias = Literal["user_activity", "dimension_activity", "daily_metrics", "metric_buckets"]
+Table: TypeAlias = Literal[
+    "user_activity", "dimension_activity", "dimension_metrics", "daily_metrics", "metric_buckets"
+]
 Shown: TypeAlias = Literal["report", "live"]
 DayMetrics: TypeAlias = Mapping[str, float | None]
 """The metrics of a day by column; None or NaN where one cannot be computed."""
@@ -134,7 +136,7 @@ METRICS: tuple[Metric, ...] = (
         Name("DAU", alone="активные пользователи"),
         "distinct users who did anything in the feed or sent a message",
         SOURCES,
-        ("daily_metrics", "metric_buckets"),
+        ("dimension_metrics", "daily_metrics", "metric_buckets"),
         ("report",),
     ),
     Metric(
@@ -145,7 +147,10 @@ METRICS: tuple[Metric, ...] = (
         Name("лента и мессенджер"),
         "distinct users who did anything in the feed and sent a message",
         SOURCES,
-        ("daily_metrics",),
+        (
+            "dimension_metrics",
+            "daily_metrics",
+        ),
         ("report",),
     ),
     Metric(
@@ -156,7 +161,7 @@ METRICS: tuple[Metric, ...] = (
         Name("DAU", alone="пользователи ленты", so_far="пользователи"),
         "distinct users who did anything in the feed",
         (FEED,),
-        ("daily_metrics", "metric_buckets"),
+        ("dimension_metrics", "daily_metrics", "metric_buckets"),
         ("report", "live"),
     ),
     Metric(
@@ -167,7 +172,7 @@ METRICS: tuple[Metric, ...] = (
         Name("просмотры"),
         "feed actions `view`",
         (FEED,),
-        ("user_activity", "dimension_activity", "daily_metrics", "metric_buckets"),
+        ("user_activity", "dimension_activity", "dimension_metrics", "daily_metrics", "metric_buckets"),
         ("report", "live"),
         additive=True,
     ),
@@ -179,7 +184,7 @@ METRICS: tuple[Metric, ...] = (
         Name("лайки"),
         "feed actions `like`",
         (FEED,),
-        ("user_activity", "dimension_activity", "daily_metrics", "metric_buckets"),
+        ("user_activity", "dimension_activity", "dimension_metrics", "daily_metrics", "metric_buckets"),
         ("report", "live"),
         additive=True,
     ),
@@ -191,7 +196,10 @@ METRICS: tuple[Metric, ...] = (
         Name("CTR"),
         "likes / views; none where there are no views",
         (FEED,),
-        ("daily_metrics",),
+        (
+            "dimension_metrics",
+            "daily_metrics",
+        ),
         ("report", "live"),
         of="likes",
         per="views",
@@ -204,7 +212,7 @@ METRICS: tuple[Metric, ...] = (
         Name("DAU", alone="пишущие пользователи", so_far="пользователи"),
         "distinct users who sent a message",
         (MESSAGES,),
-        ("daily_metrics", "metric_buckets"),
+        ("dimension_metrics", "daily_metrics", "metric_buckets"),
         ("report", "live"),
     ),
     Metric(
@@ -215,7 +223,7 @@ METRICS: tuple[Metric, ...] = (
         Name("отправлено", alone="отправленные сообщения"),
         "messages, by their sender",
         (MESSAGES,),
-        ("user_activity", "dimension_activity", "daily_metrics", "metric_buckets"),
+        ("user_activity", "dimension_activity", "dimension_metrics", "daily_metrics", "metric_buckets"),
         ("report", "live"),
         additive=True,
     ),
@@ -225,9 +233,9 @@ METRICS: tuple[Metric, ...] = (
         "count",
         Name("messages received"),
         Name("получено"),
-        "messages, by their receiver; in `daily_metrics` only those whose receiver was active in the app that day",
+        "messages, by their receiver; in `daily_metrics` and `dimension_metrics` only those to active users",
         SOURCES,
-        ("user_activity", "dimension_activity", "daily_metrics"),
+        ("user_activity", "dimension_activity", "dimension_metrics", "daily_metrics"),
     ),
     Metric(
         "sent_per_received",
@@ -237,7 +245,10 @@ METRICS: tuple[Metric, ...] = (
         Name("отпр. / получ."),
         "messages sent / messages received; none where none was received",
         SOURCES,
-        ("daily_metrics",),
+        (
+            "dimension_metrics",
+            "daily_metrics",
+        ),
         ("report",),
         of="messages_sent",
         per="messages_received",
@@ -301,7 +312,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("gender", "gender", "пол", values_ru={"male": "мужчины", "female": "женщины"}),
     Dimension("age", "age", "возраст", watched_as="age_group"),
 )
-"""The attributes by which `dimension_activity` splits a day, and the monitoring its buckets."""
+"""The attributes by which `dimension_activity` and `dimension_metrics` split a day, and the monitoring its buckets."""
 
 
 def columns(table: Table) -> list[str]:

@@ -11,7 +11,7 @@ create table if not exists schema_versions
 engine = MergeTree
 order by version;
 
--- One row per publication of a day, appended and never changed. A day is computed as a load: its rows go into the three
+-- One row per publication of a day, appended and never changed. A day is computed as a load: its rows go into the four
 -- tables of loads, where nobody reads them yet, and then one row here publishes all of them. The row with the highest step is
 -- valid; if two loads took the same step at once, the one that was extracted later.
 create table if not exists publications
@@ -78,6 +78,28 @@ engine = MergeTree
 partition by (event_date, load)
 order by (dimension, dimension_value);
 
+-- One row per load, dimension and value: the report's numbers of a slice.
+create table if not exists dimension_metrics_loads
+(
+    load String,
+    event_date Date,
+    dimension String comment 'os, gender or age',
+    dimension_value String comment 'iOS, male, 25 or unknown',
+    feed_users UInt64 comment 'DAU of the feed',
+    messenger_users UInt64 comment 'DAU of the messenger: users who sent a message',
+    app_users UInt64 comment 'DAU of the app: in the feed, in the messenger, or both',
+    both_users UInt64 comment 'users active in the feed and in the messenger',
+    views UInt64,
+    likes UInt64,
+    ctr Nullable(Float64) comment 'likes / views; null if there are no views',
+    messages_sent UInt64,
+    messages_received UInt64 comment 'messages whose recipient was active in the app that day',
+    sent_per_received Nullable(Float64) comment 'messages sent / received; null if none was received'
+)
+engine = MergeTree
+partition by (event_date, load)
+order by (dimension, dimension_value);
+
 -- One row per load: the single source of the numbers in reports and dashboards.
 create table if not exists daily_metrics_loads
 (
@@ -98,7 +120,7 @@ engine = MergeTree
 partition by (event_date, load)
 order by event_date;
 
--- The published activity of users, one row per user and day. Whoever may read this view, or the next two, sees only the
+-- The published activity of users, one row per user and day. Whoever may read this view, or the next three, sees only the
 -- published loads: the view reads the tables of loads with the rights of the user who created it.
 create or replace view user_activity definer = current_user sql security definer as
 select
@@ -130,6 +152,25 @@ select
     users_received,
     users_sent
 from dimension_activity_loads
+where (event_date, load) in (select published.event_date, published.load from published_loads as published);
+
+-- The published metrics of slices, one row per day, dimension and value
+create or replace view dimension_metrics definer = current_user sql security definer as
+select
+    event_date,
+    dimension,
+    dimension_value,
+    feed_users,
+    messenger_users,
+    app_users,
+    both_users,
+    views,
+    likes,
+    ctr,
+    messages_sent,
+    messages_received,
+    sent_per_received
+from dimension_metrics_loads
 where (event_date, load) in (select published.event_date, published.load from published_loads as published);
 
 -- The published metrics, one row per day

@@ -19,7 +19,7 @@ def publish(db: ClickHouse, **tables: Iterable[Mapping[str, Any]]) -> None:
 
     Args:
         db: the database with the tables.
-        tables: the rows of `user_activity`, `dimension_activity` and `daily_metrics`, with their `event_date`.
+        tables: the rows of `user_activity` and the other published tables, with their `event_date`.
     """
     load = uuid.uuid4().hex[:12]
     given = {
@@ -53,6 +53,18 @@ def slices_of(users: Iterable[User], partners: int = 0) -> list[dict[str, Any]]:
     return [
         {"event_date": day, "dimension": dimension, "dimension_value": value, **row}
         for (day, dimension, value), row in found.items()
+    ]
+
+
+def slice_metrics_of(users: Iterable[User]) -> list[dict[str, Any]]:
+    """Return the rows of `dimension_metrics` for these users."""
+    found: dict[tuple[Any, str, str], list[User]] = {}
+    for user in users:
+        for dimension in DIMENSIONS:
+            found.setdefault((user["event_date"], dimension, user.get(dimension, "unknown")), []).append(user)
+    return [
+        {"dimension": dimension, "dimension_value": value, **metrics_of(day, slice_users)}
+        for (day, dimension, value), slice_users in found.items()
     ]
 
 

@@ -8,7 +8,7 @@ from pulse import metrics
 from pulse.dashboards.redash_files import Item
 
 COLUMNS = metrics.columns("daily_metrics")
-COUNTS = metrics.columns("dimension_activity")
+COUNTS = [*metrics.columns("dimension_activity"), "app_users"]
 SUMS = [metric.column for metric in metrics.METRICS if metric.additive]  # what the slices of a dimension add up to
 
 

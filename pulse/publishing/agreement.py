@@ -1,16 +1,16 @@
 """Whether the tables of a published day agree with each other, with what was published, and with the source.
 
-Each table is compared as a whole with the hash that was published. Then column by column: `daily_metrics` and
-`dimension_activity` with the sums of `user_activity`; `user_activity` and `daily_metrics` with the source, user by
-user; and so are the partners of slices. The attributes of users who only received messages that day are not compared
-with the source, since they come from earlier days: the transform looks them up and load checks them.
+Each table is compared as a whole with the hash that was published. Then column by column: `daily_metrics`,
+`dimension_activity` and `dimension_metrics` with the sums of `user_activity`; `user_activity` and `daily_metrics` with
+the source, user by user; and so are the partners of slices. The attributes of users who only received messages that day
+are not compared with the source, since they come from earlier days: the transform looks them up and load checks them.
 
 A source whose rows changed after the extract is not a disagreement: that is late data (`pulse.publishing.late_data`).
 Columns that are made from such a source are not compared with it; those made from the other source are.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -58,7 +58,7 @@ DIFFERING = """
         expected.counts as expected
     from published
     full join expected using (dimension, dimension_value)
-    where published.counts != expected.counts
+    where toString(published.counts) != toString(expected.counts)  -- a NULL is never unequal
     order by dimension, dimension_value
 """
 
@@ -80,6 +80,7 @@ def disagreements(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     yield from _users(db, day, row)
     yield from _slices(db, day, row)
     yield from _slices_of_users(db, day)
+    yield from _slice_metrics_of_users(db, day)
 
 
 def source_disagreements(
@@ -202,7 +203,39 @@ def _slices_of_users(db: ClickHouse, day: date) -> Iterator[str]:
 
     {DIFFERING}
     """  # noqa: S608 (the names are those of our own dimensions)
-    yield from _slice_differences(db.rows(slices, day=day), COUNTS, "from user_activity")
+    yield from _slice_differences(db.rows(slices, day=day), COUNTS, "dimension_activity", "from user_activity")
+
+
+def _slice_metrics_of_users(db: ClickHouse, day: date) -> Iterator[str]:
+    """The slices whose metrics differ from those of their users."""
+    metrics = columns("dimension_metrics")
+    slices = f"""
+    -- Each metric of each slice as its users make it and as it is published, one row per slice that differs
+    with metrics as (
+        select
+            slice.1 as dimension,
+            slice.2 as dimension_value,
+            {METRICS_OF_USERS}
+        from user_activity as users
+        array join [{_named_dimensions("users.")}] as slice
+        where users.event_date = {{day:Date}}
+        group by dimension, dimension_value
+    ),
+
+    expected as (
+        select dimension, dimension_value, ({", ".join(metrics)}) as counts
+        from metrics
+    ),
+
+    published as (
+        select dimension, dimension_value, ({", ".join(metrics)}) as counts
+        from dimension_metrics
+        where event_date = {{day:Date}}
+    )
+
+    {DIFFERING}
+    """  # noqa: S608 (the names are those of our own metrics)
+    yield from _slice_differences(db.rows(slices, day=day), metrics, "dimension_metrics", "from user_activity")
 
 
 def _source(
@@ -360,7 +393,7 @@ def _partners(db: ClickHouse, config: settings.Settings, day: date) -> Iterator[
     """  # noqa: S608 (the names are those of our own dimensions)
     day_start, day_end = config.day_bounds(day)
     found = db.rows(partners, day=day, day_start=day_start, day_end=day_end)
-    yield from _slice_differences(found, PARTNERS, "from the source")
+    yield from _slice_differences(found, PARTNERS, "dimension_activity", "from the source")
 
 
 def _sums_of(names: tuple[str, ...]) -> str:
@@ -368,18 +401,18 @@ def _sums_of(names: tuple[str, ...]) -> str:
     return ", ".join(f"sum({name})" for name in names)
 
 
-def _named_dimensions() -> str:
-    """The dimensions as pairs of name and value, for an array in SQL."""
-    return ", ".join(f"('{each.column}', toString({each.column}))" for each in DIMENSIONS)
+def _named_dimensions(of: str = "") -> str:
+    """The dimensions as pairs of name and value, for an array in SQL; `of` qualifies their columns."""
+    return ", ".join(f"('{each.column}', toString({of}{each.column}))" for each in DIMENSIONS)
 
 
-def _slice_differences(found: list[dict[str, Any]], columns: tuple[str, ...], how: str) -> Iterator[str]:
+def _slice_differences(found: list[dict[str, Any]], columns: Sequence[str], table: str, how: str) -> Iterator[str]:
     for record in found[:MOST_SLICES]:
         for column, value, expected in zip(columns, record["found"], record["expected"], strict=True):
             if value != expected:
                 yield (
-                    f"{column} of {record['dimension']} {record['dimension_value']} is {value:,} "
-                    f"in dimension_activity, {expected:,} {how}"
+                    f"{column} of {record['dimension']} {record['dimension_value']} is {_shown(value)} "
+                    f"in {table}, {_shown(expected)} {how}"
                 )
     if len(found) > MOST_SLICES:
         yield f"{len(found) - MOST_SLICES} more slices differ"

@@ -1,12 +1,12 @@
 """How a day is published: its rows go into tables of loads that nobody reads, then one inserted row publishes them.
 
-What is guaranteed. One row in `publications` publishes a day, for all three tables at once: before that row nothing has
-changed for any reader, wherever the load was killed; after it everything has. A query on one of the three tables sees
+What is guaranteed. One row in `publications` publishes a day, for all four tables at once: before that row nothing has
+changed for any reader, wherever the load was killed; after it everything has. A query on one of the four tables sees
 one load as a whole and nothing of another. Two queries may see two loads when a day is published between them, and so
 may the two sides of a join.
 
 Loads of one day may run concurrently: each publishes what it computed, and in the end the load whose source was
-extracted later remains, for all three tables and every reader. A load with an earlier extract than the published one
+extracted later remains, for all four tables and every reader. A load with an earlier extract than the published one
 does not replace it, so repeating an old run changes nothing.
 
 A replaced load is dropped an hour later, so that a query that has already begun does not lose its rows.
@@ -24,12 +24,12 @@ import pandas as pd
 from pulse import PulseError
 from pulse.clickhouse import ClickHouse, Result, quoted
 
-TABLES = ("user_activity", "dimension_activity", "daily_metrics")
+TABLES = ("user_activity", "dimension_activity", "dimension_metrics", "daily_metrics")
 """The published tables, as readers see them. The rows of all loads are in `<table>_loads`."""
 
 
 STAGING = (
-    r"^((feed|message|passive|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|slice_(senders|receivers)"
+    r"^((feed|message|passive|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|slice_(counts|senders|receivers)"
     rf"|{'|'.join(TABLES)})__"
 )
 """The names of a run's staging tables: what they hold, then the run."""
@@ -129,7 +129,7 @@ def publish(
     messages: Held,
     extracted_at: datetime,
 ) -> Publication:
-    """Publish all three tables of a day in one step, unless the published load has later extracts.
+    """Publish all four tables of a day in one step, unless the published load has later extracts.
 
     Idempotent: repeated, it publishes the same again.
 

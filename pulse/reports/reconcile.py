@@ -43,7 +43,7 @@ def reconcile(day: date, config: settings.Settings, report: str | None = None) -
     if len(published) != 1:
         raise DisagreementError(f"daily_metrics has {len(published)} rows of {day}, not 1; run `pulse daily {day}`.")
     row = {name: plain(value) for name, value in published[0].items() if name != "event_date"}
-    compared = ["user_activity", "dimension_activity"]
+    compared = ["user_activity", "dimension_activity", "dimension_metrics"]
     different = list(agreement.disagreements(db, day, row))
     if agreement.is_recorded(db, day):
         late = {each.source for each in late_data(day, config)}
@@ -71,13 +71,16 @@ def reconcile(day: date, config: settings.Settings, report: str | None = None) -
 
 
 def _slices(db: clickhouse.ClickHouse, day: date) -> dict[str, float | None]:
-    """The published counts of a day's slices, by `slice_key`."""
-    published = db.rows("select * from dimension_activity where event_date = {day:Date}", day=day)
-    return {
-        slice_key(column, slice_["dimension"], slice_["dimension_value"]): slice_[column]
-        for slice_ in published
-        for column in metrics.columns("dimension_activity")
-    }
+    """The published numbers of a day's slices, by `slice_key`; what both tables have, as in `dimension_activity`."""
+    found: dict[str, float | None] = {}
+    for table in ("dimension_metrics", "dimension_activity"):
+        published = db.rows(f"select * from {table} where event_date = {{day:Date}}", day=day)  # noqa: S608 (our own)
+        found |= {
+            slice_key(column, slice_["dimension"], slice_["dimension_value"]): slice_[column]
+            for slice_ in published
+            for column in metrics.columns(table)
+        }
+    return found
 
 
 def _report(path: str, row: Numbers) -> Iterator[str]:

@@ -36,7 +36,7 @@ def test_late_data_is_reported_once_and_the_message_is_kept_up_to_date(
             etl.feed((1, "view", f"{day} 10:00", *IOS))
             etl.messages((1, 2, f"{day} 10:00", *IOS))
             etl.run(day)
-        assert reconcile() == ["user_activity", "dimension_activity", "the source"]
+        assert reconcile() == ["user_activity", "dimension_activity", "dimension_metrics", "the source"]
         assert chats.messages(on_call) == []
 
         etl.feed((1, "view", f"{BEFORE} 23:00", *IOS), (1, "view", f"{BEFORE} 23:30", *IOS))

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
-from published import metrics_of, publish, slices_of
+from published import metrics_of, publish, slice_metrics_of, slices_of
 from pulse_sandbox.clickhouse_stand_in import Server
 from pulse_sandbox.events import fill
 from pulse_sandbox.events_app import App
@@ -80,7 +80,13 @@ def _publish(db: ClickHouse, day: date) -> None:
     ]
     users[0]["messages_received"] = 20
     assert metrics_of(day, users) == {"event_date": day, **METRICS}
-    publish(db, user_activity=users, dimension_activity=slices_of(users), daily_metrics=[metrics_of(day, users)])
+    publish(
+        db,
+        user_activity=users,
+        dimension_activity=slices_of(users),
+        dimension_metrics=slice_metrics_of(users),
+        daily_metrics=[metrics_of(day, users)],
+    )
 
 
 def _states(run: Any) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from published import metrics_of, publish, slices_of
+from published import metrics_of, publish, slice_metrics_of, slices_of
 from pulse_sandbox import clickhouse_stand_in, superset_server
 
 from pulse import clickhouse, schema, settings
@@ -64,16 +64,30 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
             parts = {name: _split(daily[-1][name], len(values), chance) for name in ADD_UP}
             for place, value in enumerate(values):
                 counts = {name: parts[name][place] if name in parts else chance.randint(0, 9999) for name in COUNTED}
+                counts["app_users"] = chance.randint(100, 999)
                 slices.append({"event_date": day, "dimension": dimension, "dimension_value": value, **counts})
     # One day also has users, and its other numbers are computed from them.
     day = str(last - timedelta(days=WITH_USERS))
     users = [_user(day, number, chance) for number in range(2_000)]
     daily[WITH_USERS] = metrics_of(last - timedelta(days=WITH_USERS), users) | {"event_date": day}
-    slices = [each for each in slices if each["event_date"] != day] + slices_of(users, partners=7)
+    slices = [each for each in slices if each["event_date"] != day]
+    of_users, metrics_of_users = slices_of(users, partners=7), slice_metrics_of(users)
+    for row, metrics in zip(of_users, metrics_of_users, strict=True):
+        slices.append({**row, "app_users": metrics["app_users"]})
+    key = ("event_date", "dimension", "dimension_value")
     with clickhouse_stand_in.running(tmp_path_factory.mktemp("published") / "data") as server:
         found = Published(server, _by_day(daily), _by_day(slices))
         schema.ensure(found.db)
-        publish(found.db, user_activity=users, dimension_activity=slices, daily_metrics=daily)
+        publish(
+            found.db,
+            user_activity=users,
+            dimension_activity=[{name: row[name] for name in (*key, *COUNTED)} for row in slices],
+            dimension_metrics=[
+                {name: row[name] for name in (*key, "app_users")} for row in slices if row["event_date"] != day
+            ]
+            + metrics_of_users,
+            daily_metrics=daily,
+        )
         yield found
 
 

@@ -15,7 +15,7 @@ READER = (settings.ROOT / "dashboards" / "reader.sql").read_text()
 
 def test_the_documented_statements_are_clickhouses_own(published: Published) -> None:
     statements = [each for each in READER.split(";") if each.strip()]
-    assert len(statements) == 3
+    assert len(statements) == 4
     for statement in statements:
         assert published.db.value("select formatQuery({text:String})", text=statement)
     assert "readonly = 2" in READER

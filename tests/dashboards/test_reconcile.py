@@ -77,7 +77,14 @@ def _install(config: settings.Settings) -> None:
 
 
 def test_every_surface_has_the_same_numbers(config: settings.Settings, day: date, published: Published) -> None:
-    assert reconcile(day, config) == ["user_activity", "dimension_activity", "the report", "Superset", "Redash"]
+    assert reconcile(day, config) == [
+        "user_activity",
+        "dimension_activity",
+        "dimension_metrics",
+        "the report",
+        "Superset",
+        "Redash",
+    ]
     # They do not agree just because nothing was found: both tools show the numbers that were written.
     row = published.daily.loc[pd.Timestamp(day)]
     found = {name: value for _, numbers in redash.shown(config, day) for name, value in numbers.items()}
@@ -88,7 +95,7 @@ def test_every_surface_has_the_same_numbers(config: settings.Settings, day: date
 
 def test_what_is_not_configured_is_not_compared(published: Published, day: date, tmp_path: Path) -> None:
     given = {"CLICKHOUSE_URL": published.server.url, "PULSE_DATABASE": "pulse", "PULSE_OUTPUT": str(tmp_path)}
-    assert reconcile(day, settings.load(**given)) == ["user_activity", "dimension_activity"]
+    assert reconcile(day, settings.load(**given)) == ["user_activity", "dimension_activity", "dimension_metrics"]
 
 
 def test_a_table_that_differs_is_told_for_every_surface_that_shows_it(

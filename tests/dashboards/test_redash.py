@@ -155,7 +155,7 @@ def test_the_dashboard_shows_a_days_numbers(config: settings.Settings, published
     slices = {
         redash_widgets.slice_key(column, "os", each["dimension_value"]): each[column]
         for each in published.slices.loc[[pd.Timestamp(published.day)]].query("dimension == 'os'").to_dict("records")
-        for column in COUNTED
+        for column in (*COUNTED, "app_users")
     }
     shown = dict(redash.shown(config, published.day))
     layout = yaml.safe_load((redash_files.FOLDER / "dashboard.yaml").read_text())

@@ -70,6 +70,21 @@ SHAPES = {
         "users_sent": "UInt64",
         "feed_active": "Bool",
     },
+    "dimension_metrics": {
+        "event_date": "Date",
+        "dimension": "String",
+        "dimension_value": "String",
+        "feed_users": "UInt64",
+        "messenger_users": "UInt64",
+        "app_users": "UInt64",
+        "both_users": "UInt64",
+        "views": "UInt64",
+        "likes": "UInt64",
+        "ctr": "Nullable(Float64)",
+        "messages_sent": "UInt64",
+        "messages_received": "UInt64",
+        "sent_per_received": "Nullable(Float64)",
+    },
     "daily_metrics": {
         "event_date": "Date",
         "feed_users": "UInt64",
@@ -102,10 +117,11 @@ MESSAGES = {"user_id": "UInt32", "receiver_id": "UInt32", "time": "DateTime", **
 
 
 class Tables(NamedTuple):
-    """The three tables that the ETL publishes: a row per user, a row per dimension and value, and a row per day."""
+    """The tables that the ETL publishes: a row per user, two rows per dimension and value, and a row per day."""
 
     user_activity: pd.DataFrame
     dimension_activity: pd.DataFrame
+    dimension_metrics: pd.DataFrame
     daily_metrics: pd.DataFrame
 
 
@@ -230,12 +246,12 @@ class Etl:
     # --- tables out --------------------------------------------------------------------------------------------------
 
     def published(self, day: date | None = None) -> Tables:
-        """Return the rows of the three published tables for a day."""
+        """Return the rows of the published tables for a day."""
         select = "select * from {} where event_date = {{day:Date}}"
         return sorted_tables(*(self.db.read(select.format(table), day=day or self.day) for table in Tables._fields))
 
     def everything(self) -> pd.DataFrame:
-        """Return the row count and a hash of the rows of each of the three tables; they are equal if the tables are."""
+        """Return the row count and a hash of the rows of each of the tables; they are equal if the tables are."""
         one = "select '{0}' as target, count() as rows, sum(cityHash64(tuple(*))) as hash from {0}"
         found = self.db.read(" union all ".join(one.format(table) for table in Tables._fields))
         return found.sort_values("target", ignore_index=True)
@@ -250,6 +266,7 @@ class Etl:
         return Tables(
             reference.expected_user_activity(*given, **options),
             reference.expected_dimension_activity(*given, **options),
+            reference.expected_dimension_metrics(*given, **options),
             reference.expected_daily_metrics(*given, **options),
         )
 
@@ -313,11 +330,14 @@ def code_cells(path: Path) -> tuple[list[tuple[Any, bool]], set[str]]:
     return cells, parameters
 
 
-def sorted_tables(users: pd.DataFrame, slices: pd.DataFrame, metrics: pd.DataFrame) -> Tables:
+def sorted_tables(
+    users: pd.DataFrame, slices: pd.DataFrame, slice_metrics: pd.DataFrame, metrics: pd.DataFrame
+) -> Tables:
     """Return a day's tables with sorted rows, so that they can be compared."""
     return Tables(
         users.sort_values("user_id", ignore_index=True),
         slices.sort_values(["dimension", "dimension_value"], ignore_index=True),
+        slice_metrics.sort_values(["dimension", "dimension_value"], ignore_index=True),
         metrics.reset_index(drop=True),
     )
 

@@ -1,4 +1,4 @@
-"""A second, independent count of a day's three tables, row by row in plain Python, as `spec.md` defines each number.
+"""A second, independent count of a day's tables, row by row in plain Python, as `spec.md` defines each number.
 
 It shares no code with the notebooks or with `reference`, and uses neither ClickHouse nor pandas. A row of the feed has
 `user_id`, `action`, `time`, `os`, `gender` and `age`; a row of the messenger has `receiver_id` instead of `action`.
@@ -21,6 +21,10 @@ USER_ACTIVITY = (
 DIMENSION_ACTIVITY = (
     "dimension", "dimension_value", "views", "likes", "messages_received", "messages_sent", "users_received",
     "users_sent",
+)  # fmt: skip
+DIMENSION_METRICS = (
+    "dimension", "dimension_value", "feed_users", "messenger_users", "app_users", "both_users", "views", "likes", "ctr",
+    "messages_sent", "messages_received", "sent_per_received",
 )  # fmt: skip
 DAILY_METRICS = (
     "feed_users", "messenger_users", "app_users", "both_users", "views", "likes", "ctr", "messages_sent",
@@ -47,7 +51,7 @@ class User:
 def recount(
     feed: list[Row], messages: list[Row], day: date, zone: ZoneInfo, lookback_days: int
 ) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the rows of each table, in any order: one row per user, one per slice, and one for the day."""
+    """Return the rows of each table, in any order: one row per user, two per slice, and one for the day."""
     feed = [row for row in feed if None not in (row["user_id"], row["time"])]
     messages = [row for row in messages if None not in (row["user_id"], row["receiver_id"], row["time"])]
     users: dict[str, User] = defaultdict(User)
@@ -88,6 +92,11 @@ def recount(
             for attribute in ATTRIBUTES
             for value in {user.names[attribute] for user in users.values()}
         ],
+        "dimension_metrics": [
+            (attribute, value, *metrics([user for user in users.values() if user.names[attribute] == value]))
+            for attribute in ATTRIBUTES
+            for value in {user.names[attribute] for user in users.values()}
+        ],
         "daily_metrics": [metrics(list(users.values()))],
     }  # fmt: skip
 
@@ -105,7 +114,7 @@ def slice_counts(users: list[User]) -> tuple[int, ...]:
 
 
 def metrics(users: list[User]) -> tuple[Any, ...]:
-    """Count the day as a whole."""
+    """Count the metrics of a day, or of the users of a slice."""
     views, likes, sent = (sum(getattr(user, what) for user in users) for what in ("views", "likes", "sent"))
     received = sum(user.received for user in users if user.active)
     return (

@@ -1,4 +1,4 @@
-"""The three tables, computed from the raw rows with pandas alone, as `spec.md` defines each number.
+"""The published tables, computed from the raw rows with pandas alone, as `spec.md` defines each number.
 
 The code is written to be read, not for speed. It uses neither ClickHouse nor the notebooks.
 
@@ -83,6 +83,50 @@ def expected_dimension_activity(
     activity = pd.concat(dimensions).fillna(0).astype(dict.fromkeys(COUNTS + PARTNERS, "uint64"))
     activity.insert(0, "event_date", pd.Timestamp(day))
     return activity.sort_values(["dimension", "dimension_value"], ignore_index=True)
+
+
+def expected_dimension_metrics(
+    feed: pd.DataFrame,
+    messages: pd.DataFrame,
+    day: date,
+    zone: ZoneInfo,
+    lookback_days: int = 30,
+) -> pd.DataFrame:
+    """Return one row per dimension and value, sorted by both: the day's metrics of the slice's users.
+
+    A message counts as sent in its sender's slice, and as received, if its receiver was active, in the receiver's.
+    """
+    users = expected_user_activity(feed, messages, day, zone, lookback_days)
+    seen, sent = _on(_with_local_day(feed, zone), day), _on(_with_local_day(messages, zone), day)
+    readers, writers = set(seen["user_id"]), set(sent["user_id"])
+    rows = []
+    for dimension in ATTRIBUTES:
+        value_of = users.set_index("user_id")[dimension]
+        for value, group in value_of.groupby(value_of):
+            here = set(group.index)
+            views, likes = (
+                int((seen["user_id"].isin(here) & (seen["action"] == action)).sum()) for action in ("view", "like")
+            )
+            wrote = int(sent["user_id"].isin(here).sum())
+            received = int(sent["receiver_id"].isin(here & (readers | writers)).sum())
+            rows.append(
+                {
+                    "event_date": pd.Timestamp(day),
+                    "dimension": dimension,
+                    "dimension_value": value,
+                    "feed_users": len(here & readers),
+                    "messenger_users": len(here & writers),
+                    "app_users": len(here & (readers | writers)),
+                    "both_users": len(here & readers & writers),
+                    "views": views,
+                    "likes": likes,
+                    "ctr": likes / views if views else float("nan"),
+                    "messages_sent": wrote,
+                    "messages_received": received,
+                    "sent_per_received": wrote / received if received else float("nan"),
+                }
+            )
+    return pd.DataFrame(rows).sort_values(["dimension", "dimension_value"], ignore_index=True)
 
 
 def expected_daily_metrics(

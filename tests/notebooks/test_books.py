@@ -20,7 +20,7 @@ from pulse.reports.reconcile import DisagreementError, reconcile
 
 DAY = date(2025, 3, 12)
 IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
-TABLES = ["user_activity", "dimension_activity", "the source"]
+TABLES = ["user_activity", "dimension_activity", "dimension_metrics", "the source"]
 
 
 def config_of(etl: Etl) -> settings.Settings:
@@ -102,6 +102,7 @@ def test_a_day_agrees_with_itself_and_the_source(day: Etl) -> None:
 SAID = {
     "daily_metrics": "{} is",
     "dimension_activity": "{} of os iOS is",
+    "dimension_metrics": "{} of os iOS is",
     "user_activity": "{} differs between user_activity and the source for 1 user, such as 1",
 }
 
@@ -110,9 +111,10 @@ SAID = {
 def test_every_number_is_looked_at(day: Etl, table: str) -> None:
     """A change shows against the record of what was published and, without one, against other tables and the source."""
     numbers = [column for column, kind in SHAPES[table].items() if kind in ("UInt64", "Nullable(Float64)")]
-    where = {"daily_metrics": "true", "dimension_activity": "dimension_value = 'iOS'", "user_activity": "user_id = '1'"}
+    where = {"daily_metrics": "true", "user_activity": "user_id = '1'"}
     falsified = ", ".join(f"{column} = {column} + {10**6 + place}" for place, column in enumerate(numbers))
-    falsify(day, table, f"update {falsified} where {where[table]}")
+    chosen = where.get(table, "dimension_value = 'iOS'")
+    falsify(day, table, f"update {falsified} where {chosen}")
     expected = [SAID[table].format(column) for column in numbers]
     text = said(day)
     assert [sentence for sentence in expected if sentence not in text] == []
@@ -161,6 +163,12 @@ def test_a_user_who_is_nowhere_else_is_told(day: Etl) -> None:
         ),
         ("user_activity", "update age = '7' where user_id = '5'", "user_activity was changed"),
         ("dimension_activity", "delete where dimension_value = 'unknown'", "dimension_activity has"),
+        ("dimension_metrics", "delete where dimension_value = 'unknown'", "dimension_metrics has"),
+        (
+            "dimension_metrics",
+            "update ctr = null where dimension_value = 'iOS'",
+            "ctr of os iOS is – in dimension_metrics, 0.",
+        ),
     ],
 )
 def test_rows_that_are_gone_or_others_are_told(day: Etl, table: str, what: str, named: str) -> None:
@@ -172,6 +180,7 @@ def test_a_day_published_wrong_from_the_start_does_not_agree_with_the_source(day
     """The tables agree with each other, because all were made from the same wrong rows."""
     falsify(day, "user_activity", "update views = 0 where user_id = '2'")
     falsify(day, "dimension_activity", "update views = views - 5 where dimension_value in ('Android', 'male', '40')")
+    falsify(day, "dimension_metrics", "update views = 0, ctr = null where dimension_value in ('Android', 'male', '40')")
     falsify(day, "daily_metrics", "update views = 10, ctr = 0.4 where true")
     forget(day, "contents = ''")
     assert said(day) == (
@@ -184,7 +193,7 @@ def test_a_day_published_wrong_from_the_start_does_not_agree_with_the_source(day
 def test_rows_that_came_after_the_day_was_published_are_late_data_and_no_error(own_day: Etl) -> None:
     own_day.feed((1, "view", "00:10", *IOS), (9, "view", "00:20", *IOS), (9, "view", "23:59:59.999", *IOS))
     config = config_of(own_day)
-    assert reconcile(DAY, config) == [*TABLES[:2], "message_actions"]
+    assert reconcile(DAY, config) == [*TABLES[:3], "message_actions"]
     (late,) = late_data(DAY, config)
     assert (late.source, late.published, late.now, late.hours) == ("feed_actions", 19, 22, (0, 23))
     assert str(late) == (
@@ -201,7 +210,8 @@ def test_rows_that_came_after_the_day_was_published_are_late_data_and_no_error(o
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
         [
-            f"The numbers of {DAY} are the same in daily_metrics, user_activity, dimension_activity, message_actions.",
+            f"The numbers of {DAY} are the same in daily_metrics, user_activity, dimension_activity, "
+            "dimension_metrics, message_actions.",
             f"Late data: {late}.",
         ],
     )
@@ -237,7 +247,7 @@ def test_rows_that_were_changed_in_place_are_late_data_and_no_error(own_day: Etl
         database=own_day.source.database,
     )
     other = {"feed_actions": "message_actions", "message_actions": "feed_actions"}[table]
-    assert reconcile(DAY, config_of(own_day)) == [*TABLES[:2], other]
+    assert reconcile(DAY, config_of(own_day)) == [*TABLES[:3], other]
     (late,) = late_data(DAY, config_of(own_day))
     assert (late.source, late.now - late.published, late.hours) == (table, 0, (10,))
     assert f"{table} holds other rows of {DAY} than when it was published, in hour 10 of the day" in str(late)
@@ -268,5 +278,5 @@ def test_every_column_is_known_to_be_made_from_something() -> None:
 def test_a_day_from_before_anybody_counted_is_compared_among_its_tables(own_day: Etl) -> None:
     forget(own_day, "feed_rows = [], message_rows = [], feed_hashes = [], message_hashes = [], contents = ''")
     own_day.feed((1, "view", "00:10", *IOS))
-    assert reconcile(DAY, config_of(own_day)) == TABLES[:2]
+    assert reconcile(DAY, config_of(own_day)) == TABLES[:3]
     assert late_data(DAY, config_of(own_day)) == []

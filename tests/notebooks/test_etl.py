@@ -870,6 +870,7 @@ AGAIN_WITHOUT_COUNTS = "select * replace (0 as views, 0 as likes, 0 as messages_
 DIFFERENT_TOTALS = "The totals of 2025-03-12 differ between users and slices; nothing is published"
 WRONG_USERS = "Users of 2025-03-12 are not what was extracted, by their {}"
 WRONG_SLICES = "Slices of 2025-03-12 are not what their users did; nothing is published"
+WRONG_SLICE_METRICS = "The metrics of slices of 2025-03-12 are not what their users did; nothing is published"
 WRONG_METRICS = "The metrics of 2025-03-12 are not what was extracted; nothing is published"
 MORE_THAN_ONCE = "Rows of 2025-03-12 are there more than once; nothing is published"
 
@@ -932,6 +933,29 @@ WRONG = {
         for column, kind in SHAPES["dimension_activity"].items()
         if kind == "UInt64"
     },
+    **{
+        f"a slice has another {column}": (
+            "alter table {database}.dimension_metrics__wrong update "
+            + f"{column} = {'1' if kind == 'UInt64' else '0.25'} + ifNull({column}, 0) where dimension_value = 'iOS'"
+            " settings mutations_sync = 1",
+            WRONG_SLICE_METRICS,
+        )
+        for column, kind in SHAPES["dimension_metrics"].items()
+        if kind in ("UInt64", "Nullable(Float64)")
+    },
+    "a slice has no metrics": (
+        "alter table {database}.dimension_metrics__wrong delete where dimension_value = '25'"
+        " settings mutations_sync = 1",
+        WRONG_SLICE_METRICS,
+    ),
+    "a slice has metrics twice": (
+        "insert into dimension_metrics__wrong select * from dimension_metrics__wrong limit 1",
+        MORE_THAN_ONCE,
+    ),
+    "users of all slices were lost": (
+        "alter table {database}.users__wrong update feed_active = false where true settings mutations_sync = 1",
+        "The slices of 2025-03-12 do not add up to the day's metrics; nothing is published",
+    ),
     **{
         f"a user has another's {column}": (
             "alter table {database}.user_activity__wrong update "
@@ -1059,7 +1083,12 @@ def test_a_column_that_was_added_anywhere_shifts_no_number(etl: Etl) -> None:
     etl.feed((1, "view", "10:00", *IOS), (1, "like", "10:00", *IOS), (2, "view", "10:00", *ANDROID))
     etl.messages((1, 2, "10:00", *IOS))
     schema.ensure(etl.db)
-    for table, after in (("user_activity", "likes"), ("dimension_activity", "likes"), ("daily_metrics", "event_date")):
+    for table, after in (
+        ("user_activity", "likes"),
+        ("dimension_activity", "likes"),
+        ("dimension_metrics", "likes"),
+        ("daily_metrics", "event_date"),
+    ):
         etl.db.execute(f"alter table {table}_loads add column reposts UInt64 after {after}")
     etl.run()
     assert_equal(etl.published(), etl.expected())
@@ -1105,6 +1134,6 @@ def test_a_run_that_failed_is_repaired_by_repeating_it(etl: Etl) -> None:
     etl.db.execute("truncate table dimension_activity__by_hand")
     with pytest.raises(CheckError):
         etl.run(steps=["load"])
-    assert etl.everything()["rows"].tolist() == [0, 0, 0]
+    assert etl.everything()["rows"].tolist() == [0, 0, 0, 0]
     etl.run()
     assert_equal(etl.published(), etl.expected())

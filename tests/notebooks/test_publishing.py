@@ -51,7 +51,7 @@ def touch(etl: Etl, run: str) -> None:
 
 
 def is_equal(found: Tables, expected: Tables) -> bool:
-    """Return whether all rows of all three tables are equal."""
+    """Return whether all rows of all tables are equal."""
     try:
         assert_equal(found, expected)
     except AssertionError:

@@ -82,7 +82,7 @@ def test_every_table_is_there_with_the_meaning_of_its_columns(built: Path) -> No
     assert "distinct users" in shown
 
 
-@pytest.mark.parametrize("table", ["user_activity", "dimension_activity", "daily_metrics"])
+@pytest.mark.parametrize("table", ["user_activity", "dimension_activity", "dimension_metrics", "daily_metrics"])
 @pytest.mark.usefixtures("built")
 def test_every_metric_of_a_table_is_listed_there(table: metrics.Table) -> None:
     page = (DOCS / "generated" / "tables.md").read_text()

@@ -28,6 +28,7 @@ ATTRIBUTES = [dimension.column for dimension in DIMENSIONS]
 USERS, SLICES, DAYS, BUCKETS = (
     columns(table) for table in ("user_activity", "dimension_activity", "daily_metrics", "metric_buckets")
 )
+COUNTED = [metric for metric in DAYS if not BY_COLUMN[metric].per]  # the others are ratios of these
 DERIVED = ["app_users", "ctr", "sent_per_received"]  # made of other metrics of the day
 ADDITIVE = [metric.column for metric in METRICS if metric.additive]
 
@@ -39,6 +40,9 @@ def counts(part: str = "") -> list[str]:
 
 def live(part: str) -> list[str]:
     return [metric.column for metric in shown_in("live") if metric.part == part]
+
+
+COUNTS_OF_SLICES = [*counts(), *(name for name in COUNTED if name != "app_users")]
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,19 @@ PLACES = [
     Place(f"{ETL}/transform.ipynb", "The day's activity, one row per user", USERS),
     Place(f"{ETL}/transform.ipynb", "The day's user activity, one row per user", USERS + ATTRIBUTES),
     Place(f"{ETL}/transform.ipynb", "pairs = len(dimensions)", ["users_received", "users_sent"]),
+    Place(f"{ETL}/transform.ipynb", "What the users of each slice did", ["app_users", *COUNTS_OF_SLICES]),
     Place(f"{ETL}/transform.ipynb", "The day's activity, one row per dimension and value", SLICES),
+    Place(f"{ETL}/transform.ipynb", "The day's metrics of the slices, one row per dimension and value", DAYS),
     Place(f"{ETL}/transform.ipynb", "The day's metrics, one row", DAYS),
     Place(f"{ETL}/load.ipynb", "totals made in several ways", counts()),
     Place(f"{ETL}/load.ipynb", "Each column of the users as staged", USERS + ATTRIBUTES),
     Place(f"{ETL}/load.ipynb", "The users and their attributes, found again", ATTRIBUTES),
     Place(f"{ETL}/load.ipynb", "What the users did, as extracted", USERS),
-    Place(f"{ETL}/load.ipynb", "The counts of the slices as their users make them", counts()),
-    Place(f"{ETL}/load.ipynb", "again = [counts]", ["users_received", "users_sent"]),
+    Place(f"{ETL}/load.ipynb", "The counts of the slices as their users make them", COUNTS_OF_SLICES),
+    Place(f"{ETL}/load.ipynb", "again = [counts[[", [*counts(), "users_received", "users_sent"]),
     Place(f"{ETL}/load.ipynb", "The day's metrics from the extracts", [name for name in DAYS if name not in DERIVED]),
     Place(f"{ETL}/load.ipynb", 'again["app_users"] =', DERIVED),
+    Place(f"{ETL}/load.ipynb", "sums = again.groupby", DERIVED),
     Place(f"{ETL}/load.ipynb", "The day by slice as this load has it", SLICES),
     Place("notebooks/monitoring/anomalies.ipynb", "What happened, one row per bucket", BUCKETS + ATTRIBUTES),
     Place("notebooks/monitoring/anomalies.ipynb", "The history of what is watched", BUCKETS),
@@ -92,9 +99,11 @@ PLACES = [
     Place("pulse/publishing/commands.py", "The largest slices of a day", SLICES),
     Place("pulse/schema.sql", "create table if not exists user_activity_loads", USERS + ATTRIBUTES),
     Place("pulse/schema.sql", "create table if not exists dimension_activity_loads", SLICES + ATTRIBUTES),
+    Place("pulse/schema.sql", "create table if not exists dimension_metrics_loads", DAYS + ATTRIBUTES),
     Place("pulse/schema.sql", "create table if not exists daily_metrics_loads", DAYS),
     Place("pulse/schema.sql", "create or replace view user_activity ", USERS + ATTRIBUTES),
     Place("pulse/schema.sql", "create or replace view dimension_activity ", SLICES),
+    Place("pulse/schema.sql", "create or replace view dimension_metrics ", DAYS),
     Place("pulse/schema.sql", "create or replace view daily_metrics ", DAYS),
     Place(
         "pulse/schema.sql", "create table if not exists metric_buckets", BUCKETS + [each.watched for each in DIMENSIONS]
@@ -124,8 +133,8 @@ CHOSEN = {
     ("notebooks/etl/extract_feed.ipynb", "cell 12"): "a few numbers for the archive's index",
     ("notebooks/etl/extract_messages.ipynb", "cell 12"): "the check that no message is missing",
     ("notebooks/etl/extract_messages.ipynb", "cell 14"): "a few numbers for the archive's index",
-    ("notebooks/etl/load.ipynb", "cell 20"): "a few numbers for the archive's index",
-    ("notebooks/etl/transform.ipynb", "cell 20"): "a few numbers for the archive's index",
+    ("notebooks/etl/load.ipynb", "cell 22"): "a few numbers for the archive's index",
+    ("notebooks/etl/transform.ipynb", "cell 24"): "a few numbers for the archive's index",
     ("notebooks/reports/live_metrics.ipynb", "cell 18"): "which parts have users today",
     ("pulse/publishing/agreement.py", "published as ("): "distinct partners, which no sum gives",
     ("sandbox", ""): "makes the demo events; the preset app fails where one of its columns is missing",

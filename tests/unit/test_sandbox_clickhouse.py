@@ -341,7 +341,11 @@ def test_the_reader_reads_what_dashboards_show_and_no_other_table(clickhouse_ser
     url = clickhouse_server.reader_url
     asked = "SELECT 'file', count() FROM pulse.daily_metrics WHERE toString(event_date) = 'file'"
     assert answer(url, asked, max_threads="1") == "file\t0\n"
-    assert answer(url, "SHOW TABLES", database="pulse").splitlines() == ["daily_metrics", "dimension_activity"]
+    assert answer(url, "SHOW TABLES", database="pulse").splitlines() == [
+        "daily_metrics",
+        "dimension_activity",
+        "dimension_metrics",
+    ]
     assert answer(url, asked, session_id="r") == "file\t0\n"
     assert ask(url, f"SELECT s FROM {table}").status_code == 403
 

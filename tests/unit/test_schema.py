@@ -248,6 +248,14 @@ def test_upgraded_unversioned_tables_equal_a_new_installation(db: ClickHouse) ->
     before["user_activity"]["user_id"] = before["user_activity"]["user_id"].astype(str)
     for table, rows in before.items():
         pd.testing.assert_frame_equal(db.read(f"select * from {table} order by event_date"), rows)  # noqa: S608
+    counted = (
+        "select dimension, dimension_value, sum(feed_users), sum(views), count() from dimension_metrics group by all"
+    )
+    assert sorted(map(tuple, db.read(counted).to_numpy().tolist())) == [
+        ("age", "", 120, 3 * sum(range(120)), 120),
+        ("gender", "", 120, 3 * sum(range(120)), 120),
+        ("os", "iOS", 120, 3 * sum(range(120)), 120),
+    ]
     assert schema.version(db) == schema.newest()
     schema.ensure(db, SOURCE)
 
@@ -301,5 +309,7 @@ def test_an_interrupted_upgrade_is_completed_by_the_next(
             counted_up = "select count() as days, sum(views) as views, uniqExact(event_date) as different"
             found = db.read(f"{counted_up} from {table}").loc[0].tolist()
             assert found == [4, 18, 4], f"{table}, cut off before statement {statement + 1}"
+        slices = db.read("select count(), sum(views) from dimension_metrics").loc[0].tolist()
+        assert slices == [12, 54], f"cut off before statement {statement + 1}"
         statement += every
     assert statement > 20
