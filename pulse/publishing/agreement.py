@@ -10,23 +10,19 @@ Columns that are made from such a source are not compared with it; those made fr
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from typing import Any
 
 from pulse import settings
 from pulse.clickhouse import ClickHouse
 from pulse.metrics import BY_COLUMN, DIMENSIONS, FEED, MESSAGES, METRICS, SOURCES, columns
-from pulse.publishing import loads
+from pulse.publishing import loads, slices
 from pulse.publishing.late_data import OF_THE_DAY
-from pulse.wording import DASH
+from pulse.publishing.slices import METRICS_OF_USERS, shown
 
 # What the slices of a dimension add up to.
 SUMS = tuple(metric.column for metric in METRICS if metric.additive)
-# The counts of a slice, which are sums over its users, and its distinct partners, which are not.
-COUNTS = tuple(column for column in columns("dimension_activity") if BY_COLUMN[column].unit == "count")
-PARTNERS = ("users_received", "users_sent")
-MOST_SLICES = 5  # slices that a sentence names when more of them are wrong
 
 # The sources that each column of `user_activity` is computed from.
 USERS_FROM = {
@@ -34,33 +30,6 @@ USERS_FROM = {
     **{name: (FEED,) if BY_COLUMN[name].part == "feed" else (MESSAGES,) for name in columns("user_activity")},
     "feed_active": (FEED,),
 }
-
-# The day's metrics computed from its users: the columns of one row over `users`.
-METRICS_OF_USERS = """
-        countIf(users.feed_active) as feed_users,
-        countIf(users.messages_sent > 0) as messenger_users,
-        countIf(users.feed_active or users.messages_sent > 0) as app_users,
-        countIf(users.feed_active and users.messages_sent > 0) as both_users,
-        sum(users.views) as views,
-        sum(users.likes) as likes,
-        if(views = 0, null, likes / views) as ctr,
-        sum(users.messages_sent) as messages_sent,
-        sumIf(users.messages_received, users.feed_active or users.messages_sent > 0) as messages_received,
-        if(messages_received = 0, null, messages_sent / messages_received) as sent_per_received
-"""
-
-# The end of both comparisons of slices: those that `published` and `expected` count differently.
-DIFFERING = """
-    select
-        dimension,
-        dimension_value,
-        published.counts as found,
-        expected.counts as expected
-    from published
-    full join expected using (dimension, dimension_value)
-    where toString(published.counts) != toString(expected.counts)  -- a NULL is never unequal
-    order by dimension, dimension_value
-"""
 
 Numbers = Mapping[str, float | None]
 
@@ -79,8 +48,7 @@ def disagreements(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     yield from _changed(db, day)
     yield from _users(db, day, row)
     yield from _slices(db, day, row)
-    yield from _slices_of_users(db, day)
-    yield from _slice_metrics_of_users(db, day)
+    yield from slices.disagreements(db, day)
 
 
 def source_disagreements(
@@ -101,7 +69,7 @@ def source_disagreements(
     if sources:
         yield from _source(db, config, day, row, sources)
     if MESSAGES in sources:
-        yield from _partners(db, config, day)
+        yield from slices.partner_disagreements(db, config, day)
 
 
 def is_recorded(db: ClickHouse, day: date) -> bool:
@@ -123,16 +91,12 @@ def differences(where: str, found: Numbers, row: Numbers) -> Iterator[str]:
         same = value is None if expected is None else value is not None and math.isclose(value, expected, rel_tol=1e-9)
         if not same:
             table = "daily_metrics" if column in columns("daily_metrics") else "dimension_activity"
-            yield f"{column} is {_shown(expected)} in {table}, {_shown(value)} in {where}"
+            yield f"{column} is {shown(expected)} in {table}, {shown(value)} in {where}"
 
 
 def plain(value: Any) -> float | None:
     """A cell as a number; None where it is NULL or NaN."""
     return None if value is None or math.isnan(value) else value
-
-
-def _shown(value: float | None) -> str:
-    return DASH if value is None else f"{value:,.10g}"
 
 
 def _changed(db: ClickHouse, day: date) -> Iterator[str]:
@@ -174,68 +138,6 @@ def _slices(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     for dimension in (each.column for each in DIMENSIONS):
         totals = found.get(dimension, dict.fromkeys(SUMS, 0))
         yield from differences(f"dimension_activity by {dimension}", {name: totals[name] for name in SUMS}, row)
-
-
-def _slices_of_users(db: ClickHouse, day: date) -> Iterator[str]:
-    """The slices that differ from the sums over their users."""
-    slices = f"""
-    -- Each count of each slice as its users make it and as it is published, one row per slice that differs
-    with expected as (
-        select
-            slice.1 as dimension,
-            slice.2 as dimension_value,
-            ({_sums_of(COUNTS)}) as counts
-        from user_activity
-        array join [{_named_dimensions()}] as slice
-        where event_date = {{day:Date}}
-        group by dimension, dimension_value
-    ),
-
-    published as (
-        select
-            dimension,
-            dimension_value,
-            ({_sums_of(COUNTS)}) as counts
-        from dimension_activity
-        where event_date = {{day:Date}}
-        group by dimension, dimension_value
-    )
-
-    {DIFFERING}
-    """  # noqa: S608 (the names are those of our own dimensions)
-    yield from _slice_differences(db.rows(slices, day=day), COUNTS, "dimension_activity", "from user_activity")
-
-
-def _slice_metrics_of_users(db: ClickHouse, day: date) -> Iterator[str]:
-    """The slices whose metrics differ from those of their users."""
-    metrics = columns("dimension_metrics")
-    slices = f"""
-    -- Each metric of each slice as its users make it and as it is published, one row per slice that differs
-    with metrics as (
-        select
-            slice.1 as dimension,
-            slice.2 as dimension_value,
-            {METRICS_OF_USERS}
-        from user_activity as users
-        array join [{_named_dimensions("users.")}] as slice
-        where users.event_date = {{day:Date}}
-        group by dimension, dimension_value
-    ),
-
-    expected as (
-        select dimension, dimension_value, ({", ".join(metrics)}) as counts
-        from metrics
-    ),
-
-    published as (
-        select dimension, dimension_value, ({", ".join(metrics)}) as counts
-        from dimension_metrics
-        where event_date = {{day:Date}}
-    )
-
-    {DIFFERING}
-    """  # noqa: S608 (the names are those of our own metrics)
-    yield from _slice_differences(db.rows(slices, day=day), metrics, "dimension_metrics", "from user_activity")
 
 
 def _source(
@@ -341,78 +243,3 @@ def _source(
         if number := int(found[f"differ_{column}"]):
             who = f"{number:,} user{'s' * (number > 1)}, such as {found[f'such_{column}']}"
             yield f"{column} differs between user_activity and the source for {who}"
-
-
-def _partners(db: ClickHouse, config: settings.Settings, day: date) -> Iterator[str]:
-    """The slices whose distinct partners differ from those in the source's messages."""
-    partners = f"""
-    -- The partners of each slice as the source has them and as they are published, one row per slice that differs
-    with pairs as (
-        select distinct
-            toString(user_id) as sender,
-            toString(receiver_id) as receiver
-        from message_events
-        where {OF_THE_DAY}
-    ),
-
-    users as (
-        select
-            user_id,
-            [{_named_dimensions()}] as slices
-        from user_activity
-        where event_date = {{day:Date}}
-    ),
-
-    met as (
-        select arrayJoin(users.slices) as slice, pairs.sender as sender, null as receiver
-        from pairs
-        inner join users on users.user_id = pairs.receiver
-        union all
-        select arrayJoin(users.slices) as slice, null as sender, pairs.receiver as receiver
-        from pairs
-        inner join users on users.user_id = pairs.sender
-    ),
-
-    expected as (
-        select
-            slice.1 as dimension,
-            slice.2 as dimension_value,
-            (uniqExact(sender), uniqExact(receiver)) as counts
-        from met
-        group by dimension, dimension_value
-    ),
-
-    published as (
-        select dimension, dimension_value, (sum(users_received), sum(users_sent)) as counts
-        from dimension_activity
-        where event_date = {{day:Date}}
-        group by dimension, dimension_value
-    )
-
-    {DIFFERING}
-    """  # noqa: S608 (the names are those of our own dimensions)
-    day_start, day_end = config.day_bounds(day)
-    found = db.rows(partners, day=day, day_start=day_start, day_end=day_end)
-    yield from _slice_differences(found, PARTNERS, "dimension_activity", "from the source")
-
-
-def _sums_of(names: tuple[str, ...]) -> str:
-    """The sums of columns, for a tuple in SQL."""
-    return ", ".join(f"sum({name})" for name in names)
-
-
-def _named_dimensions(of: str = "") -> str:
-    """The dimensions as pairs of name and value, for an array in SQL; `of` qualifies their columns."""
-    return ", ".join(f"('{each.column}', toString({of}{each.column}))" for each in DIMENSIONS)
-
-
-def _slice_differences(found: list[dict[str, Any]], columns: Sequence[str], table: str, how: str) -> Iterator[str]:
-    for record in found[:MOST_SLICES]:
-        for column, value, expected in zip(columns, record["found"], record["expected"], strict=True):
-            if value != expected:
-                yield (
-                    f"{column} of {record['dimension']} {record['dimension_value']} is {_shown(value)} "
-                    f"in {table}, {_shown(expected)} {how}"
-                )
-    if len(found) > MOST_SLICES:
-        yield f"{len(found) - MOST_SLICES} more slices differ"

@@ -16,8 +16,9 @@ from pulse.dashboards import redash, superset
 from pulse.dashboards.redash_widgets import slice_key
 from pulse.execution import store
 from pulse.publishing import agreement
-from pulse.publishing.agreement import MOST_SLICES, Numbers, differences, plain
+from pulse.publishing.agreement import Numbers, differences, plain
 from pulse.publishing.late_data import late_data
+from pulse.publishing.slices import MOST_SLICES
 
 NUMBER = re.compile(r"<code>(.*?)</code>", re.DOTALL)  # how the report's text marks its numbers, one on each line
 

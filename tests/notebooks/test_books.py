@@ -14,8 +14,9 @@ from pulse_sandbox.clickhouse_stand_in import Server
 from notebooks.etl import FEED, MESSAGES, SHAPES, Etl
 from pulse import settings
 from pulse.metrics import DIMENSIONS, columns
-from pulse.publishing.agreement import COUNTS, PARTNERS, USERS_FROM
+from pulse.publishing.agreement import USERS_FROM
 from pulse.publishing.late_data import late_data, late_days
+from pulse.publishing.slices import COUNTS, PARTNERS
 from pulse.reports.reconcile import DisagreementError, reconcile
 
 DAY = date(2025, 3, 12)
