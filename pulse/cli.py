@@ -11,6 +11,7 @@ import typer
 from pulse import PulseError, settings
 from pulse.dashboards import commands as dashboards
 from pulse.delivery import commands as delivery
+from pulse.doctor import commands as doctor
 from pulse.execution import commands as execution
 from pulse.monitoring import commands as monitoring
 from pulse.orchestration import commands as orchestration
@@ -18,7 +19,7 @@ from pulse.publishing import commands as publishing
 from pulse.reports import commands as reports
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Pulse, from the command line.")
-for room in (orchestration, publishing, monitoring, reports, delivery):
+for room in (orchestration, publishing, monitoring, reports, delivery, doctor):
     app.add_typer(room.app)
 app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(execution.archive_app, name="archive")

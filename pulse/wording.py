@@ -69,6 +69,9 @@ WORDS = {
         "Archive: {count} notebooks, all unchanged. Head of the chain <code>{head}</code>",
         "Архив цел, ноутбуков в нём: {count}. Голова цепочки <code>{head}</code>",
     ),
+    "doctor": Word(
+        "🩺 <b>The nightly check</b> found what needs attention:", "🩺 <b>Ночная проверка</b>: требует внимания"
+    ),
     "failed": Word("<b>{name} failed</b>", "<b>{name}: сбой</b>"),
     "failed day": Word("<b>{name} failed</b> for {day}", "<b>{name}: сбой</b> за {day}"),
     "not run": Word(

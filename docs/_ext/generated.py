@@ -19,7 +19,7 @@ from pulse.archive import manifest
 from pulse.publishing import keeping
 
 HERE = Path(__file__).parent.parent / "generated"
-DAGS = ("etl", "daily_report", "live_metrics", "monitoring", "retention")
+DAGS = ("etl", "daily_report", "live_metrics", "monitoring", "doctor", "retention")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -82,6 +82,15 @@ def connect(config: settings.Settings) -> Api:
     return api
 
 
+def is_installed(api: Api) -> bool:
+    """Whether the dashboard is there.
+
+    Raises:
+        DashboardsError: Superset refuses.
+    """
+    return _dashboard(api) is not None
+
+
 def numbers(config: settings.Settings, day: date) -> dict[str, float | None]:
     """The numbers that the dashboard's charts show for a day: the report's metrics by column.
 

@@ -122,6 +122,11 @@ class Bot:
         """The bot's user name."""
         return str((await self._outcome(self.client.get_me())).username)
 
+    async def type(self, recipient: str) -> None:
+        """Tell a chat that the bot is typing, which needs the same rights as a message."""
+        chat, thread = chat_and_topic(recipient)
+        await self._outcome(self.client.send_chat_action(chat, "typing", message_thread_id=thread))
+
     async def title(self, recipient: str) -> str:
         """The name of a chat."""
         found = await self._outcome(self.client.get_chat(chat_and_topic(recipient)[0]))

@@ -31,6 +31,24 @@ def check(chat: str, settings: Settings | None = None) -> str:
     return asyncio.run(_ask(settings, test, recipient))
 
 
+def may_write(chat: str, settings: Settings | None = None) -> tuple[str, str]:
+    """Whether the bot may write to a chat; asked by telling it that the bot is typing, which leaves no message.
+
+    Returns:
+        The bot's user name, and the chat's name.
+
+    Raises:
+        TelegramError: it may not; the text says what is wrong and what to do.
+    """
+    settings, recipient = settings or load(), chat_list([chat])[0]
+
+    async def ask(bot: Bot) -> tuple[str, str]:
+        await bot.type(recipient)
+        return await bot.name(), await bot.title(recipient)
+
+    return asyncio.run(_ask(settings, ask, recipient))
+
+
 def heard_from(settings: Settings | None = None) -> list[tuple[str, str]]:
     """The chats that recently wrote to the bot, as `id` or `id/thread`, with their names: for finding a chat's id.
 

@@ -1,6 +1,7 @@
-"""The nightly tasks: the archive is verified and thinned, and old rows and logs are deleted."""
+"""The nightly tasks: everything is looked at, the archive is verified and thinned, old rows and logs are deleted."""
 
 import itertools
+import os
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,37 @@ from pulse.orchestration.connections import connected_settings
 from pulse.orchestration.sending import ToChats
 from pulse.orchestration.tasks import for_airflow
 from pulse.settings import in_object_store
+
+
+class DoctorOperator(ToChats):
+    """Looks at everything that Pulse needs (`pulse.doctor`) and sends what needs attention to the chats."""
+
+    template_fields = ("event_date",)
+
+    def execute(self, context: Any) -> list[str]:
+        """Look at everything.
+
+        Returns:
+            What needs attention, a line each.
+
+        Raises:
+            AirflowException: the chats did not get the message.
+        """
+        from airflow.sdk.configuration import conf
+
+        from pulse.doctor.examination import examine
+        from pulse.orchestration.texts import doctor_notice
+
+        with for_airflow(context):
+            config = connected_settings()
+            os.environ.setdefault("AIRFLOW__API__BASE_URL", conf.get("api", "base_url", fallback="") or "")
+            found = examine(config)
+            for each in found:
+                (self.log.warning if each.state == "fault" else self.log.info)("%s: %s", each.what, each.said)
+            faults = [(each.what, each.said) for each in found if each.state == "fault"]
+            if faults:
+                self.send("doctor", Message(doctor_notice(faults, config.language)), context)
+        return [f"{what}: {said}" for what, said in faults]
 
 
 class ThinArchiveOperator(BaseOperator):

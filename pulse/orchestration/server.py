@@ -148,6 +148,8 @@ def run(home: Path, say: Callable[[str], None]) -> None:
         port = stack.enter_context(_port(host, os.environ.get("AIRFLOW__API__PORT")))
         os.environ["AIRFLOW__API__PORT"] = f"{port}"
         os.environ.setdefault("AIRFLOW__API__BASE_URL", f"http://{host}:{port}")
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "port").write_text(f"{port}")  # for `pulse doctor`
         _airflow("db", "migrate")
         folder = home / "logs" / "parts"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What the alert chat is told about the pipeline itself: failures, runs that are missing, the archive's head."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from pulse.settings import Language
@@ -63,6 +63,13 @@ def archive_notice(notebooks: int, head: str, language: Language) -> str:
     return word("archive", language, count=number(notebooks, "count", language), head=head)
 
 
+def doctor_notice(faults: Sequence[tuple[str, str]], language: Language) -> str:
+    """What the nightly check found, one line for each thing: its name, and what is wrong with it."""
+    room = LONGEST_REASON // max(1, len(faults))
+    lines = [f"• {escaped(what)}: {escaped(_cut(reason_in(said, language), room))}" for what, said in faults]
+    return "\n".join([word("doctor", language), *lines])
+
+
 def failure_notice(
     name: str, reasons: Mapping[str, str], language: Language, day: date | None = None, often: bool = False
 ) -> str:
@@ -79,10 +86,7 @@ def failure_notice(
     for task, reason in reasons.items():
         tasks.setdefault(reason_in(" ".join(reason.split()), language), []).append(task)
     room = LONGEST_REASON // max(1, len(tasks))
-    shown = {
-        ", ".join(filter(None, names)): escaped(reason if len(reason) <= room else f"{reason[: room - 1].rstrip()}…")
-        for reason, names in tasks.items()
-    }
+    shown = {", ".join(filter(None, names)): escaped(_cut(reason, room)) for reason, names in tasks.items()}
     # One task makes one line, which a phone's notification shows in full.
     if len(shown) == 1 and len(reasons) == 1:
         ((task, reason),) = shown.items()
@@ -106,6 +110,10 @@ def not_run_notice(name: str, language: Language, day: date | None = None, since
         return f"{said}\n{word('to do not run often', language)}"
     said = word("not run day", language, name=escaped(name), day=day_and_month(day, language))
     return f"{said}\n{word('to do not run', language)}"
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1].rstrip()}…"
 
 
 def _failed(name: str, language: Language, day: date | None) -> str:

@@ -138,6 +138,11 @@ def _get_chat(store: Store, params: Params) -> Any:
     return {**_chat_json(chat), **limits}
 
 
+def _send_chat_action(store: Store, params: Params) -> Any:
+    _placed(store, chat_of(store, params), params)
+    return True
+
+
 def _send_message(store: Store, params: Params) -> Any:
     chat = chat_of(store, params)
     text, entities = _text(params)
@@ -200,6 +205,7 @@ def _get_updates(store: Store, params: Params) -> Any:
 METHODS: dict[str, Callable[[Store, Params], Any]] = {
     "getme": _get_me,
     "getchat": _get_chat,
+    "sendchataction": _send_chat_action,
     "sendmessage": _send_message,
     "sendphoto": _send_photo,
     "editmessagetext": _edit_message_text,

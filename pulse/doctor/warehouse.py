@@ -1,0 +1,200 @@
+"""What the doctor looks at in ClickHouse."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from pulse import clickhouse, schema, sources
+from pulse.clickhouse import UNKNOWN_DATABASE, ClickHouse, ClickHouseError, quoted
+from pulse.doctor import Check, Finding, fault, fine, note
+from pulse.publishing import loads
+from pulse.settings import Settings
+from pulse.sources import views
+from pulse.sources.views import View
+
+APART = 60.0
+"""How many seconds the server's clock may differ from this machine's, in seconds."""
+
+FREE_SHARE, FREE_BYTES = 0.05, 5e9
+"""A disk is full if less than this is free of it, as a share and in bytes."""
+
+AHEAD = timedelta(minutes=5)
+"""How far the latest event may be in the future: the clocks of apps differ."""
+
+SILENT = timedelta(hours=26)
+"""How old the latest event may be: a loader may run once a day."""
+
+RIGHTS = (
+    "create table", "create view", "drop table", "drop view", "select", "insert", "alter add column", "alter delete",
+    "alter update",
+)  # fmt: skip
+"""What the notebooks do in the project's database, and `pulse upgrade`."""
+
+DAYS = 7
+"""How many days back each should be published."""
+
+
+SERVER = "ClickHouse"
+
+
+def _server(config: Settings) -> Iterator[Finding]:
+    db = connect(config)
+    asked = datetime.now(UTC)
+    about = """
+    -- Who answers, and what time it is there, one row
+    select
+        version() as version,
+        currentUser() as user,
+        timezone() as zone,
+        toUnixTimestamp64Milli(now64(3)) as now
+    """
+    (row,) = db.rows(about)
+    took = (datetime.now(UTC) - asked).total_seconds()
+    yield fine(SERVER, f"version {row['version']} answers {row['user']} in {1000 * took:.0f} ms")
+    apart = int(row["now"]) / 1000 - asked.timestamp()
+    if abs(apart) > APART + took:
+        yield fault(
+            "clock",
+            f"ClickHouse's clock is {abs(apart):,.0f} s {'ahead of' if apart > 0 else 'behind'} this machine's; "
+            "let both follow a time server",
+        )
+    else:
+        yield fine("clock", f"ClickHouse's and this machine's are {abs(apart):.1f} s apart")
+    clocks = f", the source's clock times are of {config.source_timezone}" if config.source_timezone else ""
+    yield fine("time zone", f"days are of {config.timezone}, the server's zone is {row['zone']}{clocks}")
+    yield from _disks(db)
+
+
+def _disks(db: ClickHouse) -> Iterator[Finding]:
+    disks = """
+    -- The server's disks, one row each
+    select name, free_space, total_space
+    from system.disks
+    where total_space > 0 and free_space < 1e18
+    order by name
+    """
+    for disk in db.rows(disks):
+        free, total = int(disk["free_space"]), int(disk["total_space"])
+        said = f"{free / 1e9:,.0f} GB of {total / 1e9:,.0f} GB are free on {disk['name']}"
+        if free < FREE_SHARE * total or free < FREE_BYTES:
+            yield fault("ClickHouse's disk", f"{said}; give it more, or drop what is not needed")
+        else:
+            yield fine("ClickHouse's disk", said)
+
+
+def _tables(config: Settings) -> Iterator[Finding]:
+    db, name = connect(config), config.database
+    if db.database != name:
+        if db.value(f"check grant create database on {quoted(name)}.*"):
+            yield note("tables", f"there is no database {name} yet; the first run creates it")
+        else:
+            yield fault("rights", f"there is no database {name}, and the account may not create one; create it")
+        return
+    lacking = [right for right in RIGHTS if not db.value(f"check grant {right} on {quoted(name)}.*")]
+    if lacking:
+        yield fault("rights", f"the account lacks {', '.join(lacking)} on {name}; grant them to it")
+    else:
+        yield fine("rights", f"the account may do what the notebooks do in {name}")
+    version, newest, source = schema.version(db), schema.newest(), sources.chosen(config)
+    steps = [step for step in schema.upgrade(db, source, dry_run=True) if not step.startswith(" ")]
+    if version is None:
+        yield note("tables", f"there are none in {name} yet; the first run creates them")
+    elif steps:
+        yield fault("tables", f"version {version} of {newest}; `pulse upgrade` will do: {'; '.join(steps)}")
+    else:
+        yield fine("tables", f"version {version}, the newest; the views read {source}")
+    if version == newest:
+        yield from _published(db, config)
+
+
+def _published(db: ClickHouse, config: Settings) -> Iterator[Finding]:
+    first = db.value("select toString(min(event_date)) from published_loads having count() > 0")
+    yesterday = config.event_day("yesterday")
+    if not first:
+        yield note("published days", "none yet; `pulse daily` publishes yesterday")
+        return
+    start = max(datetime.fromisoformat(first).date(), yesterday - timedelta(days=DAYS - 1))
+    missing = [day for day in loads.unpublished(db, start, yesterday + timedelta(days=1)) if day != yesterday]
+    waiting = bool(loads.unpublished(db, yesterday, yesterday + timedelta(days=1)))
+    if missing:
+        listed = ", ".join(map(str, missing))
+        yield fault(
+            "published days", f"{listed} {'are' if len(missing) > 1 else 'is'} not published; `pulse daily DATE`"
+        )
+    elif waiting:
+        yield note("published days", f"{yesterday} is not published yet; the days before it are")
+    else:
+        yield fine("published days", f"every day from {start} to {yesterday}")
+
+
+def _source(config: Settings) -> Iterator[Finding]:
+    db = connect(config)
+    source = sources.chosen(config)
+    read = views.read(db, source)
+    described = db.rows(f"describe table ({read[0].select})")
+    types = {row["name"]: row["type"] for row in described}
+    yield fine("source", f"{source}: users are {types['user_id']}, published as text; times are {types['time']}")
+    for view in read:
+        yield from _freshness(db, config, view)
+
+
+def _freshness(db: ClickHouse, config: Settings, view: View) -> Iterator[Finding]:
+    """How the latest event relates to now. Clock times that are read in a wrong zone are whole hours off."""
+    recent = f"""
+    -- The latest event of two days, one row; 0 if there is none
+    select toUnixTimestamp(max(events.time)) as latest, count() as events
+    from ({view.select}) as events
+    where events.time >= now() - interval 2 day and events.time < now() + interval 1 day
+    """  # noqa: S608 (the source's own SELECT)
+    (row,) = db.rows(recent)
+    now = datetime.now(UTC)
+    latest = datetime.fromtimestamp(int(row["latest"] or 0), UTC)
+    shown = latest.astimezone(config.zone)
+    if not int(row["events"]):
+        yield fault(view.name, "no event in the last two days; ask the owner of the app's loader")
+    elif latest > now + AHEAD:
+        yield fault(view.name, ahead(latest - now, config, str(db.value("select timezone()"))))
+    elif now - latest > SILENT:
+        yield fault(view.name, f"the latest event is of {shown:%F %H:%M}; ask the owner of the app's loader")
+    else:
+        yield fine(view.name, f"{int(row['events']):,} events in two days, the latest at {shown:%F %H:%M}")
+
+
+def ahead(by: timedelta, config: Settings, server: str) -> str:
+    """What events in the future say about the source's zone.
+
+    Args:
+        by: how far the latest event is in the future.
+        config: the settings that it was read with.
+        server: the server's time zone.
+    """
+    hours = round(by.total_seconds() / 1800) / 2
+    now = datetime.now(UTC)
+    own = (now.astimezone(config.zone).utcoffset() or timedelta()) - (
+        now.astimezone(ZoneInfo(config.source_timezone or server)).utcoffset() or timedelta()
+    )
+    fits = abs(own - by) < timedelta(minutes=30) or timedelta() < by < own
+    zone = config.timezone if fits else "the zone of the app's clocks"
+    return (
+        f"the latest event is {by.total_seconds() / 3600:.1f} h in the future: if the app writes its local time into a "
+        f"column without a zone, set PULSE_SOURCE_TIMEZONE to {zone} (about {hours:g} h ahead of what is set)"
+    )
+
+
+def connect(config: Settings) -> ClickHouse:
+    """The server, in the project's database or, before that is there, in one that every server has.
+
+    Raises:
+        ClickHouseError: no server answers, or it refuses the account.
+    """
+    db = clickhouse.connect(config, clickhouse.PROBE_SECONDS)
+    try:
+        db.value("select 1")
+    except ClickHouseError as error:
+        if error.code != UNKNOWN_DATABASE:
+            raise
+        return ClickHouse(db.url, "system", config.zone, clickhouse.PROBE_SECONDS)
+    return db
+
+
+CHECKS = (Check(SERVER, _server), Check("tables", _tables), Check("source", _source))
