@@ -17,12 +17,14 @@ from pulse.monitoring import commands as monitoring
 from pulse.orchestration import commands as orchestration
 from pulse.publishing import commands as publishing
 from pulse.reports import commands as reports
+from pulse.sources import commands as sources
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Pulse, from the command line.")
 for room in (orchestration, publishing, monitoring, reports, delivery, doctor):
     app.add_typer(room.app)
 app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(execution.archive_app, name="archive")
+app.add_typer(sources.app, name="source")
 for added in entry_points(group="pulse.commands"):
     app.add_typer(added.load(), name=added.name)
 

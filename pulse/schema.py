@@ -110,11 +110,12 @@ def ensure(db: ClickHouse, source: Source | None = None) -> None:
         return
     for view in views.read(db, source):
         found = there.get(view.name)
+        if found and not view.is_of_this_installation(found.comment):
+            raise SchemaError(_other_installation(db, view, found))
+        _refuse_unreadable(db, source, view, found)
         if found is None:
             db.execute(view.creation("create view if not exists"))
-        elif not view.is_of_this_installation(found.comment):
-            raise SchemaError(_other_installation(db, view, found))
-        elif found.comment != view.comment:
+        elif not view.is_as(found.comment):
             raise SchemaError(
                 f"The view {view.name} in {db.database} reads the source differently from PULSE_SOURCE and "
                 f"PULSE_SOURCE_DATABASE ({source}), or the source's types have changed; "
@@ -178,6 +179,7 @@ def upgrade(db: ClickHouse, source: Source, *, dry_run: bool = False, other_sour
     for view in made:
         if view.name in there and not other_source and not view.is_of_this_installation(there[view.name].comment):
             raise SchemaError(_other_installation(db, view, there[view.name]))
+        _refuse_unreadable(db, source, view, there.get(view.name))
     done = []
     if found is None:
         done.append(f"create the tables of version {latest}")
@@ -196,11 +198,26 @@ def upgrade(db: ClickHouse, source: Source, *, dry_run: bool = False, other_sour
             db.script((FOLDER / "schema.sql").read_text())
         _record(db, migration.version, migration.name)
     for view in made:
-        if view.name not in there or there[view.name].comment != view.comment:
+        if view.select is not None and (view.name not in there or there[view.name].comment != view.comment):
             done.append(f"view {view.name}: read {source}")
             if not dry_run:
                 db.execute(view.creation("create or replace view"))
     return done
+
+
+def _refuse_unreadable(db: ClickHouse, source: Source, view: View, found: Found | None) -> None:
+    """Stop if this account may not read the source, and there is no view that reads it as this checkout does.
+
+    Raises:
+        SchemaError: so it is.
+    """
+    if view.select is not None or (found and view.is_as(found.comment)):
+        return
+    state = "reads the source differently from this checkout" if found else "is not there"
+    raise SchemaError(
+        f"The view {view.name} in {db.database} {state}, and this account may not read {source.database} to create it: "
+        "an administrator has to run what `pulse source sql` prints."
+    )
 
 
 def _there(db: ClickHouse) -> dict[str, Found]:

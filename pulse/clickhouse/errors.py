@@ -10,10 +10,11 @@ ADVICE = {
     60: "Check PULSE_SOURCE_DATABASE and PULSE_DATABASE, and that the table exists.",  # UNKNOWN_TABLE
     UNKNOWN_DATABASE: "Check PULSE_SOURCE_DATABASE and PULSE_DATABASE, and that the database exists.",
     159: "The statement took longer than the server may spend on it; narrow it or raise max_seconds.",  # TIMEOUT
+    70: "If this is an id of the source, its type there has become wider: the views have to be created anew.",
     164: "The user may only read; give it write access to the project's database.",  # READONLY
     194: "Check the user and the password in CLICKHOUSE_URL.",  # REQUIRED_PASSWORD
     241: "The statement needs more memory than the server allows.",  # MEMORY_LIMIT_EXCEEDED
-    497: "Grant the user access to the database named, or use another user in CLICKHOUSE_URL.",  # ACCESS_DENIED
+    497: "An administrator has to grant it; `pulse source sql` prints what the account needs.",  # ACCESS_DENIED
     516: "Check the user and the password in CLICKHOUSE_URL.",  # AUTHENTICATION_FAILED
 }
 """What to check after an error, by the server's error code."""

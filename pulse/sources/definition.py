@@ -83,6 +83,19 @@ def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.sql"))
 
 
+def text(preset: str) -> str:
+    """A preset's `sources.sql`.
+
+    Raises:
+        SourceError: there is no such preset.
+    """
+    if preset not in presets():
+        close = get_close_matches(preset, presets(), 1)
+        meant = f"did you mean {close[0]}? The presets are" if close else "the presets are"
+        raise SourceError(f"There is no preset '{preset}': {meant} {', '.join(presets())}.")
+    return (PRESETS / f"{preset}.sql").read_text(encoding="utf-8")
+
+
 def _path(source: str) -> Path:
     if re.fullmatch(r"\w+", source) and not Path(source).is_dir():
         if source in presets():

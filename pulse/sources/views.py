@@ -24,6 +24,9 @@ from pulse.sources.definition import SourceError, Statement
 READS = "reads "
 """How the comment of a view begins; older views have other comments."""
 
+ACCESS_DENIED = 497
+ANY_TYPES = {column.name: "String" for columns in contract.CONTRACT.values() for column in columns}
+
 SINCE = datetime(2015, 1, 1, tzinfo=UTC)
 """A zone that has been the same number of hours from the server's since then is taken for one that always was. Then the
 server finds a day's rows by the key of the table; where the distance changes, it reads the whole table."""
@@ -35,55 +38,107 @@ class View:
 
     Args:
         name: its name.
-        select: what it selects.
-        comment: its comment, which identifies how it reads what.
+        reads: how the comment of such a view begins: which source it reads, how, and by which days.
+        definition: a mark of what does not depend on the source's types: the statement, and what the pipeline adds.
+        select: what it selects; None if the account may not ask which types the source has.
     """
 
     name: str
-    select: str
-    comment: str
+    reads: str
+    definition: str
+    select: str | None
 
-    def creation(self, create: str) -> str:
+    @property
+    def comment(self) -> str:
+        """Its comment, which identifies how it reads what: the mark of the definition, then that of the SELECT."""
+        return f"{self.reads}: {self.definition}-{_mark(self.select or '')}"
+
+    def creation(self, create: str, security: str = "", database: str = "") -> str:
         """The statement that creates it.
 
         Args:
             create: its beginning, such as `create or replace view`.
+            security: with whose rights it reads the source; those of whoever reads the view unless given.
+        database: the database to create it in; the current one unless given.
         """
-        return f"{create} {self.name} as\n{self.select}\ncomment {literal(self.comment)}"
+        name = quoted(f"{database}.{self.name}") if database else self.name
+        return f"{create} {name}{security} as\n{self.select}\ncomment {literal(self.comment)}"
 
     def is_of_this_installation(self, comment: str) -> bool:
         """Whether a view with such a comment reads the same source in the same zone, even if in another way."""
-        return not comment.startswith(READS) or comment.rpartition(":")[0] == self.comment.rpartition(":")[0]
+        return not comment.startswith(READS) or comment.rpartition(":")[0] == self.reads
+
+    def is_as(self, comment: str) -> bool:
+        """Whether a view with such a comment reads the source as this one does.
+
+        Without the source's types only the definition can be compared. Views of before there was a mark of the
+        definition have that of the SELECT alone.
+        """
+        reads, _, marks = comment.rpartition(":")
+        definition, _, select = marks.strip().rpartition("-")
+        if reads != self.reads:
+            return False
+        return definition == self.definition if self.select is None else select == _mark(self.select)
 
 
 def read(db: ClickHouse, source: Source) -> list[View]:
-    """The views of a source.
+    """The views of a source; without their SELECT if the account may not read the source itself.
 
     Raises:
         SourceError: the definition is not as the pipeline needs it.
-        ClickHouseError: the account may not read the source, or no server answers.
+        ClickHouseError: no server answers.
     """
     statements = definition.load(source.shape)
-    types = {view: _types(db, source, statement) for view, statement in statements.items()}
+    reads = f"{READS}{source}, by days of {db.zone.key}"
+    marks = {
+        view: _mark(_select(statement, source, ANY_TYPES, "String", ZoneInfo("UTC")))
+        for view, statement in statements.items()
+    }
+    types = types_of(db, source, statements)
+    if types is None:
+        return [View(view, reads, marks[view], None) for view in statements]
+    ids = ids_of(types)
+    server = ZoneInfo(db.value("select timezone()"))
+    return [
+        View(view, reads, marks[view], _select(statement, source, types[view], ids, server))
+        for view, statement in statements.items()
+    ]
+
+
+def types_of(db: ClickHouse, source: Source, statements: Mapping[str, Statement]) -> dict[str, dict[str, str]] | None:
+    """The checked types of each statement's columns, by view; None if the account may not read the source.
+
+    Raises:
+        SourceError: a statement does not have the columns of its view.
+        ClickHouseError: no server answers.
+    """
+    try:
+        types = {view: _types(db, source, statement) for view, statement in statements.items()}
+    except ClickHouseError as error:
+        if error.code != ACCESS_DENIED:
+            raise
+        return None
     for view, statement in statements.items():
         contract.check(statement, types[view])
-    ids = contract.id_type(
+    return types
+
+
+def ids_of(types: Mapping[str, Mapping[str, str]]) -> str:
+    """The type that holds the ids of both views."""
+    return contract.id_type(
         types[view][name] for view in types for name in ("user_id", "receiver_id") if name in types[view]
     )
-    server = ZoneInfo(db.value("select timezone()"))
-    made = []
-    for view, statement in statements.items():
-        select = _select(statement, source, types[view], ids, server)
-        mark = hashlib.sha256(select.encode()).hexdigest()[:12]
-        made.append(View(view, select, f"{READS}{source}, by days of {db.zone.key}: {mark}"))
-    return made
+
+
+def _mark(select: str) -> str:
+    return hashlib.sha256(select.encode()).hexdigest()[:12]
 
 
 def _types(db: ClickHouse, source: Source, statement: Statement) -> dict[str, str]:
     try:
         described = db.read(f"describe table ({_in_database(statement, source)})")
     except ClickHouseError as error:
-        if error.code is None:
+        if error.code in (None, ACCESS_DENIED):
             raise
         unknown = re.search(r"[`'](?:\w+\.)?(\w+)[`']", str(error))
         place = statement.place_of(unknown[1]) if unknown else statement.place
@@ -104,7 +159,11 @@ def _select(statement: Statement, source: Source, types: Mapping[str, str], ids:
     for column in columns:
         name = f"actions.{column.name}"
         if column.kind == "id":
-            lines.append(f"to{ids}(assumeNotNull({name})) as {column.name}")
+            # An integer that does not fit, since the source's type became wider, is an error and not another user.
+            cast = (
+                f"accurateCast(assumeNotNull({name}), '{ids}')" if "Int" in ids else f"to{ids}(assumeNotNull({name}))"
+            )
+            lines.append(f"{cast} as {column.name}")
         elif column.kind == "moment":
             lines.append(f"{moment} as time")
         elif column.kind == "action":

@@ -1,5 +1,6 @@
 """Missing tables are created, tables of another version are refused, and `pulse upgrade` changes them."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from notebooks.etl import ATTRIBUTES
 from pulse import clickhouse, schema
 from pulse.clickhouse import ClickHouse, ClickHouseError
 from pulse.schema import SchemaError
-from pulse.sources import Source, definition
+from pulse.sources import Source, definition, views
 from pulse.sources.definition import SourceError
 
 MOSCOW = ZoneInfo("Europe/Moscow")
@@ -148,16 +149,35 @@ def test_other_views_of_the_source_are_refused_until_an_upgrade(db: ClickHouse, 
     (folder / "sources.sql").write_text(text)
     schema.ensure(db, own)
     defined = "select name, as_select from system.tables where database = 'schema_target' and name like '%events'"
-    views = db.read(defined)
+    before = db.read(defined)
     (folder / "sources.sql").write_text(text.replace("    action,", "    lower(action) as action,"))
     with pytest.raises(SchemaError, match="The view feed_events in schema_target reads the source differently from "):
         schema.ensure(db, own)
-    pd.testing.assert_frame_equal(db.read(defined), views)
+    pd.testing.assert_frame_equal(db.read(defined), before)
     line = f"view feed_events: read schema_source as {folder}"
     assert schema.upgrade(db, own, dry_run=True) == [line]
     assert schema.upgrade(db, own) == [line]
     schema.ensure(db, own)
     assert schema.upgrade(db, own) == []
+
+
+def test_views_of_before_the_definition_had_a_mark_are_kept(db: ClickHouse) -> None:
+    schema.ensure(db, SOURCE)
+    mark = re.compile(r": [0-9a-f]{12}-")
+    for view in views.read(db, SOURCE):
+        before = mark.sub(": ", view.comment)
+        assert before != view.comment
+        db.execute(view.creation("create or replace view").replace(view.comment, before))
+    schema.ensure(db, SOURCE)
+    assert len(schema.upgrade(db, SOURCE)) == 2
+    other = view.creation("create or replace view").replace(view.comment, f"{view.reads}: 0123456789ab")
+    db.execute(other)
+    with pytest.raises(
+        SchemaError, match=r"message_events in schema_target reads the source differently.*`pulse upgrad"
+    ):
+        schema.ensure(db, SOURCE)
+    assert len(schema.upgrade(db, SOURCE)) == 1
+    schema.ensure(db, SOURCE)
 
 
 @pytest.mark.parametrize(

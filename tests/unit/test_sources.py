@@ -6,7 +6,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from pulse_sandbox.clickhouse_stand_in import Server
+from typer.testing import CliRunner
 
+from pulse.cli import app as cli
 from pulse.clickhouse import ClickHouse
 from pulse.sources import Source, contract, definition, views
 from pulse.sources.definition import SourceError
@@ -137,6 +139,18 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
         definition.load("x")
     with pytest.raises(SourceError, match=r"no/sources.sql cannot be read .*; PULSE_SOURCE names its folder"):
         definition.load(str(tmp_path / "no"))
+
+
+def test_a_preset_is_printed_to_begin_with(db: ClickHouse, tmp_path: Path) -> None:
+    for name in definition.presets():
+        said = CliRunner().invoke(cli, ["source", "preset", name])
+        assert said.stdout == (definition.PRESETS / f"{name}.sql").read_text()
+        (tmp_path / "sources.sql").write_text(said.stdout)
+        assert set(definition.load(str(tmp_path))) == {"feed_events", "message_events"}
+    refused = CliRunner().invoke(cli, ["source", "preset", "curse"])
+    assert str(refused.exception) == (
+        "There is no preset 'curse': did you mean course? The presets are app, course, events."
+    )
 
 
 @pytest.mark.parametrize(
