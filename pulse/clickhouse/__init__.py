@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo
@@ -60,6 +61,9 @@ REPEATABLE = re.compile(
 )
 """Statements that leave the same state when they run twice. An INSERT does not: if its answer is lost, nobody knows
 whether it ran."""
+
+NOT_SETTINGS = ("default_format",)
+"""What a request may say beside its settings, whatever the account may do."""
 
 COMMENTS = re.compile(r"\s+|--[^\n]*|/\*.*?\*/", re.DOTALL)
 """White space and comments."""
@@ -106,6 +110,8 @@ class ClickHouse:
         self.database = database
         self.zone = zone
         self.max_seconds = max_seconds
+        self._may_set = True
+        """Whether this account may choose settings; with `readonly = 1` the server refuses every request that does."""
 
     @property
     def address(self) -> str:
@@ -148,7 +154,8 @@ class ClickHouse:
             Python objects.
 
         Raises:
-            ClickHouseError: as `execute`.
+            ClickHouseError: as `execute`; or the account may choose no settings (`readonly = 1`) and the result has a
+                DateTime, which then has no unambiguous text.
         """
         settings = {
             "default_format": "JSONCompact",
@@ -158,7 +165,8 @@ class ClickHouse:
             "date_time_output_format": "iso",
         }
         _, body = self._run(sql, values, settings)
-        answer = json.loads(body)
+        # Without those settings, numbers may be quoted, and decimals are plain numbers.
+        answer = json.loads(body) if self._may_set else json.loads(body, parse_float=Decimal)
         columns = list(zip(*answer["data"], strict=True)) or [()] * len(answer["meta"])
         found = [series(cells, meta["type"], self.zone) for cells, meta in zip(columns, answer["meta"], strict=True)]
         frame = pd.concat(found, axis=1) if found else pd.DataFrame()
@@ -225,10 +233,8 @@ class ClickHouse:
             "database": self.database,
             "query_id": query_id,
             "wait_end_of_query": 1,  # or an error in the middle of a result would arrive as data, with status 200
-            "max_execution_time": self.max_seconds,
-            "max_bytes_before_external_group_by": SPILL_BYTES,
-            "max_bytes_before_external_sort": SPILL_BYTES,
-            **(settings or {}),
+            **{name: value for name, value in (settings or {}).items() if name in NOT_SETTINGS},
+            **(self._chosen(settings) if self._may_set else {}),
             **{f"param_{name}": bound(value) for name, value in values.items()},
         }
         connection = {"host": f"{self.url}/?{urlencode(options)}", "database": self.database}
@@ -248,11 +254,23 @@ class ClickHouse:
             raise self._lost(said, repeatable) from None
         except transport.RefusedError as error:
             failure = errors.from_answer(error.answer)
+            if self._may_set and failure.code == errors.READONLY and "setting in readonly mode" in str(failure):
+                self._may_set = False
+                return self._run(sql, values, settings, data)
             _leave_trace({"query_id": query_id, "error": failure.code})
             raise failure from None
         result = _result(query_id, headers, time.perf_counter() - started)
         _leave_trace(asdict(result))
         return result, content
+
+    def _chosen(self, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The settings of a request: those of every request, and its own."""
+        return {
+            "max_execution_time": self.max_seconds,
+            "max_bytes_before_external_group_by": SPILL_BYTES,
+            "max_bytes_before_external_sort": SPILL_BYTES,
+            **(settings or {}),
+        }
 
     def _nobody_answers(self) -> ClickHouseError:
         usual = 8443 if self.url.startswith("https:") else 8123

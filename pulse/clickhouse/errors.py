@@ -4,14 +4,14 @@ import re
 
 from pulse import PulseError
 
-UNKNOWN_DATABASE = 81
+UNKNOWN_DATABASE, READONLY = 81, 164
 ADVICE = {
     47: "Check that the source tables have the columns the notebook reads.",  # UNKNOWN_IDENTIFIER
     60: "Check PULSE_SOURCE_DATABASE and PULSE_DATABASE, and that the table exists.",  # UNKNOWN_TABLE
     UNKNOWN_DATABASE: "Check PULSE_SOURCE_DATABASE and PULSE_DATABASE, and that the database exists.",
     159: "The statement took longer than the server may spend on it; narrow it or raise max_seconds.",  # TIMEOUT
     70: "If this is an id of the source, its type there has become wider: the views have to be created anew.",
-    164: "The user may only read; give it write access to the project's database.",  # READONLY
+    READONLY: "The user may only read; give it write access to the project's database.",
     194: "Check the user and the password in CLICKHOUSE_URL.",  # REQUIRED_PASSWORD
     241: "The statement needs more memory than the server allows.",  # MEMORY_LIMIT_EXCEEDED
     497: "An administrator has to grant it; `pulse source sql` prints what the account needs.",  # ACCESS_DENIED

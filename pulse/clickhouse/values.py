@@ -69,10 +69,16 @@ def series(values: tuple[Any, ...], kind: str, zone: ZoneInfo) -> pd.Series:
         kind = wrapped[1]
     missing = any(value is None for value in values)
     if re.fullmatch(r"U?Int(8|16|32|64)", kind):
-        return pd.Series(values, dtype=kind if missing else kind.lower())
+        whole = [int(value) if isinstance(value, str) else value for value in values]  # quoted without our settings
+        return pd.Series(whole, dtype=kind if missing else kind.lower())
     if kind.startswith(("Float", "BFloat")):
         return pd.Series(values, dtype="float64")
     if kind.startswith("DateTime"):
+        if any(value is not None and not value.endswith("Z") for value in values):
+            raise ClickHouseError(
+                "This account may choose no settings (readonly = 1), so times cannot be read without doubt; "
+                "use one with readonly = 2, or select toUnixTimestamp(…) or toString(…) instead."
+            )
         named = re.search(r"'(.+)'", kind)
         return pd.to_datetime(pd.Series(values, dtype="object"), utc=True).dt.tz_convert(named[1] if named else zone)
     if kind.startswith("Date"):

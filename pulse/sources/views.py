@@ -89,20 +89,39 @@ def read(db: ClickHouse, source: Source) -> list[View]:
         ClickHouseError: no server answers.
     """
     statements = definition.load(source.shape)
-    reads = f"{READS}{source}, by days of {db.zone.key}"
-    marks = {
-        view: _mark(_select(statement, source, ANY_TYPES, "String", ZoneInfo("UTC")))
-        for view, statement in statements.items()
-    }
     types = types_of(db, source, statements)
     if types is None:
-        return [View(view, reads, marks[view], None) for view in statements]
-    ids = ids_of(types)
-    server = ZoneInfo(db.value("select timezone()"))
+        reads = f"{READS}{source}, by days of {db.zone.key}"
+        return [View(view, reads, _definition(statement, source), None) for view, statement in statements.items()]
+    return made(db, source, statements, types, ZoneInfo(db.value("select timezone()")))
+
+
+def made(
+    db: ClickHouse,
+    source: Source,
+    statements: Mapping[str, Statement],
+    types: Mapping[str, Mapping[str, str]],
+    server: ZoneInfo,
+) -> list[View]:
+    """The views of these statements.
+
+    Args:
+        db: its zone says when days begin.
+        source: where the app's tables are.
+        statements: the statements, by view.
+        types: the types of their columns, by view and name.
+        server: the server's zone.
+    """
+    reads, ids = f"{READS}{source}, by days of {db.zone.key}", ids_of(types)
     return [
-        View(view, reads, marks[view], _select(statement, source, types[view], ids, server))
+        View(view, reads, _definition(statement, source), _select(statement, source, types[view], ids, server))
         for view, statement in statements.items()
     ]
+
+
+def _definition(statement: Statement, source: Source) -> str:
+    """The mark of what a view reads, whatever the types."""
+    return _mark(_select(statement, source, ANY_TYPES, "String", ZoneInfo("UTC")))
 
 
 def types_of(db: ClickHouse, source: Source, statements: Mapping[str, Statement]) -> dict[str, dict[str, str]] | None:
@@ -136,7 +155,7 @@ def _mark(select: str) -> str:
 
 def _types(db: ClickHouse, source: Source, statement: Statement) -> dict[str, str]:
     try:
-        described = db.read(f"describe table ({_in_database(statement, source)})")
+        described = db.read(f"describe table ({in_database(statement, source)})")
     except ClickHouseError as error:
         if error.code in (None, ACCESS_DENIED):
             raise
@@ -146,14 +165,15 @@ def _types(db: ClickHouse, source: Source, statement: Statement) -> dict[str, st
     return dict(zip(described["name"], described["type"], strict=True))
 
 
-def _in_database(statement: Statement, source: Source) -> str:
+def in_database(statement: Statement, source: Source) -> str:
+    """The SELECT of a statement over the app's database."""
     return statement.select.replace("{source}", quoted(source.database))  # ClickHouse cannot bind the name here
 
 
 def _select(statement: Statement, source: Source, types: Mapping[str, str], ids: str, server: ZoneInfo) -> str:
     """The SELECT of a view."""
     columns = contract.CONTRACT[statement.view]
-    moment = _moment("actions.time", contract.plain(types["time"]), source.zone, server)
+    at = moment("actions.time", contract.plain(types["time"]), source.zone, server)
     hashes = "".join(f",\n        ifNull(cityHash64(actions.{each.column}), 0)" for each in DIMENSIONS)
     lines = []
     for column in columns:
@@ -165,7 +185,7 @@ def _select(statement: Statement, source: Source, types: Mapping[str, str], ids:
             )
             lines.append(f"{cast} as {column.name}")
         elif column.kind == "moment":
-            lines.append(f"{moment} as time")
+            lines.append(f"{at} as time")
         elif column.kind == "action":
             # An Enum that lacks a name cannot be compared with it.
             enum = contract.plain(types[column.name]).startswith("Enum")
@@ -173,14 +193,14 @@ def _select(statement: Statement, source: Source, types: Mapping[str, str], ids:
         else:
             lines.append(f"ifNull(toString({name}), '') as {column.name}")
     lines.append(f"cityHash64(\n        '{statement.view.removesuffix('_events')}'{hashes}\n    ) as attributes")
-    since_1970 = f"toUnixTimestamp64Nano(toDateTime64(assumeNotNull({moment}), 9))"
+    since_1970 = f"toUnixTimestamp64Nano(toDateTime64(assumeNotNull({at}), 9))"
     lines.append(f"bitShiftLeft(toUInt128({since_1970}), 64) + attributes as latest")
     there = " and ".join(f"actions.{column.name} is not null" for column in columns if column.kind == "id")
     listed = ",\n    ".join(lines)
-    return f"select\n    {listed}\nfrom (\n{_in_database(statement, source)}\n) as actions\nwhere {there}"
+    return f"select\n    {listed}\nfrom (\n{in_database(statement, source)}\n) as actions\nwhere {there}"
 
 
-def _moment(column: str, kind: str, zone: ZoneInfo | None, server: ZoneInfo) -> str:
+def moment(column: str, kind: str, zone: ZoneInfo | None, server: ZoneInfo) -> str:
     """The instant that a column of this type means."""
     if kind in ("UInt32", "Int32"):
         return f"toDateTime({column})"
