@@ -9,7 +9,8 @@ from pulse.clickhouse import UNKNOWN_DATABASE, ClickHouse, ClickHouseError, quot
 from pulse.doctor import Check, Finding, fault, fine, note
 from pulse.publishing import loads
 from pulse.settings import Settings
-from pulse.sources import views
+from pulse.sources import administration, measures, views
+from pulse.sources.check import fitting_zone
 from pulse.sources.views import View
 
 APART = 60.0
@@ -18,17 +19,8 @@ APART = 60.0
 FREE_SHARE, FREE_BYTES = 0.05, 5e9
 """A disk is full if less than this is free of it, as a share and in bytes."""
 
-AHEAD = timedelta(minutes=5)
-"""How far the latest event may be in the future: the clocks of apps differ."""
-
 SILENT = timedelta(hours=26)
 """How old the latest event may be: a loader may run once a day."""
-
-RIGHTS = (
-    "create table", "create view", "drop table", "drop view", "select", "insert", "alter add column", "alter delete",
-    "alter update",
-)  # fmt: skip
-"""What the notebooks do in the project's database, and `pulse upgrade`."""
 
 DAYS = 7
 """How many days back each should be published."""
@@ -90,7 +82,7 @@ def _tables(config: Settings) -> Iterator[Finding]:
         else:
             yield fault("rights", f"there is no database {name}, and the account may not create one; create it")
         return
-    lacking = [right for right in RIGHTS if not db.value(f"check grant {right} on {quoted(name)}.*")]
+    lacking = [right for right in administration.RIGHTS if not db.value(f"check grant {right} on {quoted(name)}.*")]
     if lacking:
         yield fault("rights", f"the account lacks {', '.join(lacking)} on {name}; grant them to it")
     else:
@@ -131,54 +123,44 @@ def _source(config: Settings) -> Iterator[Finding]:
     db = connect(config)
     source = sources.chosen(config)
     read = views.read(db, source)
-    described = db.rows(f"describe table ({read[0].select})")
-    types = {row["name"]: row["type"] for row in described}
-    yield fine("source", f"{source}: users are {types['user_id']}, published as text; times are {types['time']}")
+    types = {row["name"]: row["type"] for row in db.rows(f"describe table {_rows_of(read[0])}")}
+    how = f"users are {types['user_id']}, published as text; times are {types['time']}"
+    yield fine("source", f"{source}{'' if read[0].select else ' through its views'}: {how}")
     for view in read:
         yield from _freshness(db, config, view)
 
 
 def _freshness(db: ClickHouse, config: Settings, view: View) -> Iterator[Finding]:
-    """How the latest event relates to now. Clock times that are read in a wrong zone are whole hours off."""
+    """How the latest event relates to now."""
     recent = f"""
-    -- The latest event of two days, one row; 0 if there is none
-    select toUnixTimestamp(max(events.time)) as latest, count() as events
-    from ({view.select}) as events
+    -- The latest event of two days, one row
+    select toUnixTimestamp(max(events.time)) as latest, count() as events, toUnixTimestamp(now()) as now
+    from {_rows_of(view)} as events
     where events.time >= now() - interval 2 day and events.time < now() + interval 1 day
     """  # noqa: S608 (the source's own SELECT)
     (row,) = db.rows(recent)
-    now = datetime.now(UTC)
-    latest = datetime.fromtimestamp(int(row["latest"] or 0), UTC)
-    shown = latest.astimezone(config.zone)
+    now, latest = (datetime.fromtimestamp(int(row[name] or 0), UTC) for name in ("now", "latest"))
+    shown = f"{latest.astimezone(config.zone):%F %H:%M}"
     if not int(row["events"]):
         yield fault(view.name, "no event in the last two days; ask the owner of the app's loader")
-    elif latest > now + AHEAD:
-        yield fault(view.name, ahead(latest - now, config, str(db.value("select timezone()"))))
+    elif latest > now + measures.CLOCKS:
+        read_as = ZoneInfo(config.source_timezone or db.value("select timezone()"))
+        zone = fitting_zone(read_as, latest - now, config.zone, now)
+        ahead = f"the latest event is {(latest - now) / timedelta(hours=1):.1f} h in the future"
+        yield fault(
+            view.name,
+            f"{ahead}: if the app writes its clocks' time into a column without a zone, set PULSE_SOURCE_TIMEZONE, "
+            f"with {zone} it would fit; `pulse source check` shows more",
+        )
     elif now - latest > SILENT:
-        yield fault(view.name, f"the latest event is of {shown:%F %H:%M}; ask the owner of the app's loader")
+        yield fault(view.name, f"the latest event is of {shown}; ask the owner of the app's loader")
     else:
-        yield fine(view.name, f"{int(row['events']):,} events in two days, the latest at {shown:%F %H:%M}")
+        yield fine(view.name, f"{int(row['events']):,} events in two days, the latest at {shown}")
 
 
-def ahead(by: timedelta, config: Settings, server: str) -> str:
-    """What events in the future say about the source's zone.
-
-    Args:
-        by: how far the latest event is in the future.
-        config: the settings that it was read with.
-        server: the server's time zone.
-    """
-    hours = round(by.total_seconds() / 1800) / 2
-    now = datetime.now(UTC)
-    own = (now.astimezone(config.zone).utcoffset() or timedelta()) - (
-        now.astimezone(ZoneInfo(config.source_timezone or server)).utcoffset() or timedelta()
-    )
-    fits = abs(own - by) < timedelta(minutes=30) or timedelta() < by < own
-    zone = config.timezone if fits else "the zone of the app's clocks"
-    return (
-        f"the latest event is {by.total_seconds() / 3600:.1f} h in the future: if the app writes its local time into a "
-        f"column without a zone, set PULSE_SOURCE_TIMEZONE to {zone} (about {hours:g} h ahead of what is set)"
-    )
+def _rows_of(view: View) -> str:
+    """What to read a view's rows from: the source, or the view if this account may not read the source."""
+    return f"({view.select})" if view.select else view.name
 
 
 def connect(config: Settings) -> ClickHouse:

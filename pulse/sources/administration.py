@@ -20,6 +20,9 @@ create database if not exists {database};
 -- views needs no right on the app's tables. The first has one row per feed action, the second one row per message.
 """
 
+RIGHTS = ("select", "insert", "create table", "drop table", "alter")
+"""What the account may do in the project's database."""
+
 GRANTS = """\
 -- The rights of the account that runs the notebooks: none on {app}, and it writes to no other database. If there
 -- is no such account yet, create it first:

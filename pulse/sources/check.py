@@ -240,7 +240,7 @@ class Check:
         kind = contract.plain(self.held.types[statement.view]["time"])
         if "'" in kind or not kind.startswith("DateTime"):
             return f"{found}: select `time - interval {hours} hour as time` in {place} if they are all ahead by that."
-        zone = fitting_zone(self.source.zone or self.held.server, hours, self.db.zone, latest.now)
+        zone = fitting_zone(self.source.zone or self.held.server, ahead, self.db.zone, latest.now)
         setting = f"{self.zone_setting}={zone}"
         return f"{found}: the app writes times of another zone's clocks. With {setting} the latest would fit now."
 
@@ -257,22 +257,23 @@ class Check:
             )
 
 
-def fitting_zone(zone: ZoneInfo, hours: int, preferred: ZoneInfo, now: datetime) -> str:
-    """The zone whose clocks are some hours ahead of another zone's now.
+def fitting_zone(zone: ZoneInfo, ahead: timedelta, preferred: ZoneInfo, now: datetime) -> str:
+    """A zone in which the latest event happened within the last hour, if it seems to happen in the future.
 
     Args:
         zone: the zone in which the times are read.
-        hours: how far ahead of it the right one is.
+        ahead: how far in the future the latest event is then.
         preferred: the zone that is meant if it fits.
         now: when.
     """
-    ahead = (now.astimezone(zone).utcoffset() or timedelta(0)) + timedelta(hours=hours)
-    if now.astimezone(preferred).utcoffset() == ahead:
-        return preferred.key
-    whole, rest = divmod(ahead, timedelta(hours=1))
+    least = (now.astimezone(zone).utcoffset() or timedelta(0)) + ahead - measures.CLOCKS
     usual = ("UTC", "Europe/London", "Europe/Berlin", "Europe/Moscow", "Asia/Kolkata", "Asia/Tokyo", "America/New_York")
-    fits = (name for name in usual if now.astimezone(ZoneInfo(name)).utcoffset() == ahead)
-    return next(fits, "UTC" if rest or not -14 <= -whole <= 12 else f"Etc/GMT{-whole:+d}")
+    for name in (preferred.key, *usual):
+        offset = now.astimezone(ZoneInfo(name)).utcoffset() or timedelta(0)
+        if least <= offset < least + timedelta(hours=1):
+            return name
+    whole = math.ceil(least / timedelta(hours=1))
+    return f"Etc/GMT{-whole:+d}" if -14 <= -whole <= 12 else "UTC"
 
 
 def _nobody(column: Column) -> str:

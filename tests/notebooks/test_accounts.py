@@ -18,6 +18,7 @@ from notebooks.etl import FEED, MESSAGES, Etl
 from pulse import schema, settings
 from pulse.cli import app as cli
 from pulse.clickhouse import ClickHouse, ClickHouseError, statements, without_comments
+from pulse.doctor import warehouse
 from pulse.publishing import cleaning
 from pulse.schema import SchemaError
 from pulse.sources import Source, views
@@ -117,6 +118,15 @@ def test_the_account_runs_every_notebook_and_the_numbers_are_right(etl: Etl) -> 
     late = datetime.now(etl.zone) + timedelta(days=500)
     assert any("metric_buckets" in each for each in cleaning.clean(etl.db, late))
     assert schema.upgrade(etl.db, etl.reads) == []
+
+
+def test_the_doctor_finds_the_account_as_it_should_be(etl: Etl) -> None:
+    schema.ensure(etl.db, etl.reads)
+    config = settings.load(**etl.environment)
+    found = {each.what: each for check in warehouse.CHECKS for each in check.look(config)}
+    assert [each.said for each in found.values() if each.state == "fault" and each.what != "message_events"] == []
+    assert {"rights", "tables", "source", "feed_events"} <= set(found)
+    assert "through its views" in found["source"].said
 
 
 @pytest.mark.parametrize(

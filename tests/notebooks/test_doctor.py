@@ -155,9 +155,9 @@ def test_types_that_changed_and_columns_that_are_gone_are_told(installation: Etl
 @pytest.mark.parametrize(
     ("zone", "server_ahead", "said"),
     [
-        ("Europe/Moscow", 3, "set PULSE_SOURCE_TIMEZONE to Europe/Moscow (about 3 h ahead of what is set)"),
-        ("Asia/Kolkata", 5.5, "set PULSE_SOURCE_TIMEZONE to Asia/Kolkata (about 5.5 h ahead of what is set)"),
-        ("UTC", 3, "set PULSE_SOURCE_TIMEZONE to the zone of the app's clocks (about 3 h ahead of what is set)"),
+        ("Europe/Moscow", 3, "with Europe/Moscow it would fit"),
+        ("Asia/Kolkata", 5.5, "with Asia/Kolkata it would fit"),
+        ("UTC", 3, "with Europe/Moscow it would fit"),
     ],
 )
 def test_clock_times_of_another_zone_are_seen(installation: Etl, zone: str, server_ahead: float, said: str) -> None:

@@ -243,11 +243,13 @@ def test_wrong_times_where_no_setting_helps_are_mended_in_the_definition(etl: Et
         ("Europe/Moscow", 6, "Europe/Moscow", "Asia/Tokyo"),
         ("UTC", 8, "Europe/Moscow", "Etc/GMT-8"),
         ("America/New_York", 1, "UTC", "Etc/GMT+4"),
+        ("UTC", 2.6, "Europe/Moscow", "Europe/Moscow"),
+        ("UTC", 5.5, "Asia/Kolkata", "Asia/Kolkata"),
     ],
 )
-def test_the_zone_that_fits_is_the_projects_or_a_usual_one(zone: str, hours: int, preferred: str, fits: str) -> None:
+def test_the_zone_that_fits_is_the_projects_or_a_usual_one(zone: str, hours: float, preferred: str, fits: str) -> None:
     now = datetime(2026, 1, 12, 12, tzinfo=UTC)
-    assert fitting_zone(ZoneInfo(zone), hours, ZoneInfo(preferred), now) == fits
+    assert fitting_zone(ZoneInfo(zone), timedelta(hours=hours), ZoneInfo(preferred), now) == fits
 
 
 # --- how much is read ------------------------------------------------------------------------------------------------
