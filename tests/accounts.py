@@ -3,6 +3,9 @@
 The engine itself enforces the rights. Its only user for requests, `default`, has the grants in the file `grants` of the
 data folder and no others. Without such a file it has the sandbox owner's. The user `administrator`, with whose rights
 views may read, may read everything.
+
+With a file `cluster` in the data folder, the owner may also read from other servers, and the server has a cluster
+`company` and a named collection `app_server`. Both are this server itself: the engine listens to no other.
 """
 
 import sys
@@ -12,7 +15,7 @@ from pulse_sandbox.clickhouse_connection import Connection
 from pulse_sandbox.clickhouse_query import Query
 
 MODULE = "accounts"
-GRANTS = "grants"
+GRANTS, CLUSTER = "grants", "cluster"
 
 # The stand-in creates these two databases when it starts, and a temporary table for the data of each INSERT.
 STAND_INS = (
@@ -27,6 +30,19 @@ ADMINISTRATOR = """<administrator>
 ROLES = "<query>GRANT owner</query><query>GRANT viewer</query>"
 
 
+ELSEWHERE = """
+  <remote_servers><company><shard><replica><host>127.0.0.1</host><port>9000</port></replica></shard></company></remote_servers>
+  <named_collections><app_server><host>127.0.0.1</host></app_server></named_collections>
+  <tcp_port>9000</tcp_port>
+</clickhouse>"""
+READS_ELSEWHERE = (
+    "GRANT READ ON REMOTE",
+    "GRANT NAMED COLLECTION ON *",
+    "GRANT CREATE TEMPORARY TABLE ON *.*",
+    "GRANT TABLE ENGINE ON Distributed",
+)
+
+
 def _limit(folder: str) -> None:
     """Give the engine the users that this module describes."""
     users = clickhouse_rights._USERS.replace("</users>", ADMINISTRATOR)
@@ -39,6 +55,9 @@ def _limit(folder: str) -> None:
             "</access_control",
             "<select_from_system_db_requires_grant>true</select_from_system_db_requires_grant></access_control",
         )
+    if (clickhouse_rights.Path(folder) / CLUSTER).exists():
+        clickhouse_rights._OWNER = (*clickhouse_rights._OWNER, *READS_ELSEWHERE)
+        clickhouse_rights._CONFIG = clickhouse_rights._CONFIG.replace("</clickhouse>", ELSEWHERE)
     assert users.count("administrator>") == 2
     clickhouse_rights._USERS = users
 

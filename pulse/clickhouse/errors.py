@@ -36,7 +36,10 @@ def from_answer(body: bytes | str) -> ClickHouseError:
     """
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
     line = next((line for line in text.splitlines() if line.strip()), "no message")
-    found = re.match(r"Code: (\d+)\. DB::Exception: (.*)", line)
+    if line.rstrip().endswith("Log:"):  # of another server that this one could not reach; the reasons follow
+        reasons = re.findall(r"DB::(?:Net)?Exception: ([^\n]*?\([^()\s]+:\d+[^()]*\))", text)
+        line = re.sub(r"Log:\s*$", reasons[0] if reasons else "", line)
+    found = re.match(r"Code: (\d+)\. DB::(?:Net)?Exception: (.*)", line)
     if not found:
         return ClickHouseError(f"ClickHouse answered: {line[:300]}. Check that CLICKHOUSE_URL is a ClickHouse server.")
     code, message = int(found[1]), re.sub(r"\s*\(version .*?\)\s*$", "", found[2])

@@ -87,6 +87,7 @@ class Check:
                 yield "none"
                 self._nothing(view)
                 continue
+            self._written(statement)
             yield from _frame(held.rows(view))
             yield ""
             yield from _frame(pd.DataFrame([_shares(column, counts[view]) for column in columns]))
@@ -127,6 +128,19 @@ class Check:
             f"There are no {NAMES[view]} rows on {self.day}, {before}: give a day that has some, or check the "
             "tables and times in the source's definition."
         )
+
+    def _written(self, statement: Statement) -> None:
+        """Remark how a statement itself may count rows more than once."""
+        for table, engine in self.held.unmerged(statement):
+            self.remarks.append(
+                f"{table} is a {engine} and read without `final`: until its parts are merged, rows that were "
+                f"replaced or cancelled count as well ({statement.place_of(table)})."
+            )
+        if measures.multiplies(statement):
+            self.remarks.append(
+                f"The rows of the {NAMES[statement.view]} are joined with another table: each counts as often as it "
+                f"matches there, unless it is an `any left join` ({statement.place})."
+            )
 
     def _lacking(self, statement: Statement, rows: int, columns: list[Column]) -> None:
         name, attributes = NAMES[statement.view], {dimension.column for dimension in DIMENSIONS}
@@ -174,6 +188,12 @@ class Check:
         for name, count in actions.items():
             meant = name if name in ("view", "like") else "other: the user was active"
             yield f"{name[:40]:<42}{count:>14,}  {meant}"
+        nearly = [name for name in actions if name not in ("view", "like") and name.strip().lower() in ("view", "like")]
+        if nearly:
+            self.faults.append(
+                f"Feed actions are named {', '.join(map(repr, nearly))}, which is neither view nor like: name "
+                f"them view and like in {statement.place_of('action')}, or something else."
+            )
         missing = [name for name in ("view", "like") if name not in actions]
         if len(missing) == 2:
             named = ", ".join(map(repr, list(actions)[:6]))

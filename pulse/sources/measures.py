@@ -245,6 +245,21 @@ class Day:
         listed = ", ".join(f"toString(events.{column.name})" for column in contract.CONTRACT[view])
         return Copies(self._copies(self._raw(view), f"tuple({listed})", self._moment(view), row_count), whole=False)
 
+    def unmerged(self, statement: Statement) -> list[tuple[str, str]]:
+        """The tables of a statement that replace or cancel rows when they merge but are read without `final`."""
+        read = re.findall(r"\{source\}\.`?(\w+)`?((?:\s+as\s+\w+)?\s+final\b)?", statement.select, re.IGNORECASE)
+        plain = sorted({table for table, final in read if not final})
+        engines = """
+        -- The engines of some tables, one row each
+        select name, engine
+        from system.tables
+        where database = {database:String} and name in {tables:Array(String)} and match(engine, 'Replacing|Collapsing')
+        order by name
+        """
+        found = self.db.read(engines, database=self.source.database, tables=plain)
+        grouped = re.search(r"\bgroup\s+by\b|\blimit\s+1\s+by\b", statement.select, re.IGNORECASE)
+        return [] if grouped else list(found.itertuples(index=False, name=None))
+
     def _copies(self, read: str, columns: str, moment: str, row_count: int) -> int:
         parts = 1 + row_count // HASHED_ROWS
         counted = f"""
@@ -280,6 +295,13 @@ class Day:
 
 CLAUSES = ("distinct", "group by", "having", "union", "intersect", "except", "array join", "window", "qualify", "with")
 """With one of these a statement's rows are not those of a table."""
+
+
+def multiplies(statement: Statement) -> bool:
+    """Whether a statement joins tables so that a row may come more than once."""
+    joins = re.findall(r"(\w+\s+)?(\w+\s+)?join\b", _outermost(statement.select), re.IGNORECASE)
+    once = {"any", "semi", "anti", "asof", "array"}
+    return any(once.isdisjoint(word.strip().lower() for word in words) for words in joins)
 
 
 def every_column(statement: Statement, moment: str) -> str | None:

@@ -15,7 +15,7 @@ class QueryError(Exception):
     def of(cls, error: Exception) -> "QueryError":
         """The engine's error without the repetitions that chDB adds."""
         text = str(error)
-        found = re.search(r"(?s)Code: (\d+)\. DB::Exception: (?:Code: \d+\. DB::Exception: )*(.*)", text)
+        found = re.search(r"(?s)Code: (\d+)\. DB::(?:Net)?Exception: (?:Code: \d+\. DB::Exception: )*(.*)", text)
         if not found:
             return cls(1001, "STD_EXCEPTION", text)
         message = re.split(r" \([A-Z][A-Z0-9_]{3,}\)(?= \(version |\.? ?\(|$)", found[2].strip())[0]

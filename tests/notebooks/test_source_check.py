@@ -21,6 +21,7 @@ from notebooks.etl import FEED, MESSAGES, Etl, Sources
 from pulse import settings
 from pulse.cli import app as cli
 from pulse.clickhouse import ClickHouse, Result
+from pulse.execution.errors import CheckError
 from pulse.sources import definition, measures
 from pulse.sources.check import fitting_zone
 
@@ -161,6 +162,48 @@ def test_a_contract_that_is_broken_and_a_missing_right_are_said_first(etl: Etl, 
     found = check(etl)
     assert "81 (UNKNOWN_DATABASE)" in found.fault
     assert "Check PULSE_SOURCE_DATABASE" in found.fault
+
+
+def test_a_name_that_is_nearly_right_is_a_fault(etl: Etl) -> None:
+    etl.feed(
+        (1, "view", "12:00", *IOS), (2, "View", "12:00", *IOS), (2, " like", "12:01", *IOS), (3, "viewed", "12:00")
+    )
+    etl.messages((1, 2, "12:00", *IOS))
+    said = "Feed actions are named ' like', 'View', which is neither view nor like: name them view and like in"
+    assert said in check(etl).section("Wrong")
+    with pytest.raises(
+        CheckError, match=r"named '( like|View)', '( like|View)', which is neither view nor like; name th"
+    ):
+        etl.run()
+
+
+def test_rows_that_a_statement_may_count_twice_are_a_remark(etl: Etl, sources: Sources) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, kind in FEED.items())
+    etl.source.execute(f"create or replace table feed_actions ({columns}) engine = ReplacingMergeTree order by time")
+    etl.feed((1, "view", "12:00", *IOS))
+    etl.messages((1, 2, "12:00", *IOS))
+    said = "feed_actions is a ReplacingMergeTree and read without `final`: until its parts are merged, rows that"
+    assert said in check(etl).section("To look at")
+    sources("from {source}.feed_actions", "from {source}.feed_actions as feed final")
+    assert said not in check(etl).text
+    sources("from {source}.feed_actions", "from {source}.feed_actions as f\nleft join system.one on dummy = f.user_id")
+    assert "The rows of the feed are joined" in check(etl).section("To look at")
+
+
+@pytest.mark.parametrize(
+    ("select", "multiplies"),
+    [
+        ("select a from b any left join c using (d)", False),
+        ("select a from b left any join c using (d)", False),
+        ("select a from b array join c", False),
+        ("select a from b left join c using (d)", True),
+        ("select a from b\njoin c using (d)", True),
+        ("select a from b global inner join c using (d)", True),
+        ("select a from b where x in (select y from c join d using (e))", False),
+    ],
+)
+def test_a_join_that_multiplies_rows_is_seen(select: str, multiplies: bool) -> None:
+    assert measures.multiplies(definition.Statement("feed_events", select, "", 1)) is multiplies
 
 
 def test_what_may_be_right_is_a_remark(etl: Etl) -> None:
