@@ -20,7 +20,7 @@ create database if not exists {database};
 -- views needs no right on the app's tables. The first has one row per feed action, the second one row per message.
 """
 
-RIGHTS = ("select", "insert", "create table", "drop table", "alter")
+RIGHTS = ("select", "insert", "create table", "drop table", "alter table")
 """What the account may do in the project's database."""
 
 GRANTS = """\
@@ -33,7 +33,7 @@ grant select, insert on {database}.* to {account};
 -- It creates missing tables and views, and staging tables for each run:
 grant create table, drop table on {database}.* to {account};
 -- It drops days and months that are not kept any longer, and `pulse upgrade` adds columns:
-grant alter on {database}.* to {account};
+grant alter table on {database}.* to {account};
 -- It looks up which of them there are:
 grant select on system.parts to {account};
 -- On some servers an engine needs a grant:
