@@ -15,6 +15,7 @@ checks.
 | the same, and the day really was empty | trigger the day with *allow_empty* |
 | The totals of … differ | the source changed while it was read: clear the whole run |
 | Users, Slices or The metrics of … are not what … | undo the wrong change in `transform`, then clear the run |
+| … is held | the day was like that: answer `release` in *Required Actions*; if not: repair the source, run again |
 | … are not there | the staging tables are dropped after a day: clear the whole run, not one task |
 | The tables … are of schema version … | run `pulse upgrade`, or update Airflow's checkout |
 | The view … reads the source differently | if the change in your `sources.sql` is meant, run `pulse upgrade` |
@@ -34,6 +35,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from pulse import settings
 from pulse.orchestration.dates import EVENT_DATE, MACROS, TRY, event_date_param, try_of
 from pulse.orchestration.failures import tell_in_the_end
+from pulse.orchestration.holding import ReleaseOperator, TransformOperator
 from pulse.orchestration.operators import NotebookOperator, RefreshDashboardsOperator
 
 config = settings.load()
@@ -46,7 +48,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=config.zone),
     catchup=False,
     max_active_runs=2,
-    dagrun_timeout=timedelta(hours=4),
+    dagrun_timeout=timedelta(hours=24),
     params={
         "event_date": event_date_param(),
         "allow_empty": Param(False, type="boolean", description="Publish the day even if a source has no rows."),
@@ -62,26 +64,23 @@ with DAG(
     },
     tags=["daily"],
 ) as dag:
+    allow_empty = dag.param("allow_empty")
     extracts = [
-        NotebookOperator(
-            task_id=name, notebook=f"etl/{name}", parameters={**common, "allow_empty": dag.param("allow_empty")}
-        )
+        NotebookOperator(task_id=name, notebook=f"etl/{name}", parameters={**common, "allow_empty": allow_empty})
         for name in ("extract_feed", "extract_messages")
     ]
     # Each try has its own staging tables; the next task gets the names of the tries that succeeded.
     extracted = {"feed": try_of("extract_feed"), "messages": try_of("extract_messages")}
-    transform = NotebookOperator(
-        task_id="transform", notebook="etl/transform", parameters={**common, "extracts": extracted}
+    transform = TransformOperator(
+        task_id="transform", notebook="etl/transform", parameters={**common, "extracts": extracted}, release="release"
     )
+    release = ReleaseOperator(task_id="release", event_date=EVENT_DATE, patience=timedelta(hours=20))
     load = NotebookOperator(
         task_id="load",
         notebook="etl/load",
-        parameters={
-            "event_date": EVENT_DATE,
-            "run": try_of("transform"),
-            "extracts": extracted,
-            "allow_empty": dag.param("allow_empty"),
-        },
+        parameters={**common, "run": try_of("transform"), "extracts": extracted, "allow_empty": allow_empty},
+        trigger_rule="none_failed",
     )
-    extracts >> transform >> load >> RefreshDashboardsOperator(task_id="refresh_dashboards")
+    extracts >> transform >> [release, load]
+    release >> load >> RefreshDashboardsOperator(task_id="refresh_dashboards")
     tell_in_the_end(dag)

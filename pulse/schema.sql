@@ -31,6 +31,40 @@ create table if not exists publications
 engine = MergeTree
 order by (event_date, step);
 
+-- One row per day and source: what the source held of the day, from which later days are told apart that are far from it
+-- (pulse/publishing/plausible.py). A later row replaces an earlier one (read with FINAL).
+create table if not exists day_profiles
+(
+    source String comment 'how the source is read: its database, its shape, and where its days begin',
+    event_date Date,
+    feed_rows Array(UInt64) comment 'the number of rows of feed_events, for each hour of the day',
+    message_rows Array(UInt64) comment 'the same for message_events',
+    metrics Array(Tuple(String, Float64)) comment 'the columns of daily_metrics, without those that could not be computed',
+    odd_users Array(Tuple(String, UInt64)) comment 'by feed_actions and message_actions, the users with an odd number of rows',
+    slices Array(Tuple(String, String, String, UInt64)) comment 'source, dimension, value, users: at most 200 of a dimension',
+    profiled_at DateTime64(6, 'UTC') default now64(6)
+)
+engine = ReplacingMergeTree(profiled_at)
+order by (source, event_date);
+
+-- The days that were held because they are far from the same weekdays before: one row per step, appended and never
+-- changed. A day is held if the row with its highest step says so.
+create table if not exists day_holds
+(
+    event_date Date,
+    step UInt32 comment 'the number of this row among those of the day, from 1',
+    state Enum8('held' = 1, 'released' = 2, 'lifted' = 3) comment 'lifted: computed again, the day is as expected',
+    load String comment 'the load that is held',
+    run String comment 'the run that computed it, as the archive names it',
+    findings String comment 'in what the day is far from the others, as JSON; of a release, what was accepted',
+    said_by String comment 'who released it',
+    because String comment 'and why',
+    from_now_on Bool comment 'whether the following days may be like it, too',
+    recorded_at DateTime64(6, 'UTC') default now64(6)
+)
+engine = MergeTree
+order by (event_date, step);
+
 -- Which load of a day is published, one row per published day
 create or replace view published_loads as
 select

@@ -99,6 +99,55 @@ WORDS = {
         "Что делать: проверить, работает ли планировщик и включён ли DAG.",
     ),
     "as logged": Word("{reason}", "дословно из журнала: {reason}"),
+    # --- held days ---
+    "held": Word(
+        "<b>{day} is held</b>, not published: its data is far from that of the same weekdays before.",
+        "<b>{day}: публикация приостановлена</b>, данные сильно отличаются от тех же дней прошлых недель.",
+    ),
+    "was held": Word(
+        "<b>{day} was held:</b> its data was far from that of the same weekdays before.",
+        "<b>{day}: публикация была приостановлена</b>, данные сильно отличались от тех же дней прошлых недель.",
+    ),
+    "to do held": Word(
+        "If the day was like that: <code>pulse release {iso}</code>, or “Publish” in Airflow (Required Actions). "
+        "If not: repair the source, then <code>pulse daily {iso}</code>.",
+        "Если день и правда был таким: <code>pulse release {iso}</code> или «Publish» в Airflow (Required Actions). "
+        "Если нет: исправьте источник, затем <code>pulse daily {iso}</code>.",
+    ),
+    "released": Word("<b>Released</b> by {by}.", "<b>Публикацию разрешил(а)</b> {by}."),
+    "released because": Word("<b>Released</b> by {by}: {because}", "<b>Публикацию разрешил(а)</b> {by}: {because}"),
+    "lifted": Word(
+        "<b>No longer held:</b> the source has changed, and the day is as expected.",
+        "<b>Больше не задерживается:</b> источник изменился, день теперь обычный.",
+    ),
+    "late held": Word(
+        "The report for {day} is late: the day is held, because its data is unusual ({why}). "
+        "It follows once somebody has looked at it.",
+        "Отчёт за {day} задерживается: данные за день необычны ({why}), их проверяют. Он придёт после проверки.",
+    ),
+    "held metric": Word("{what}: {found}, expected {expected}", "{what}: {found}, ожидалось {expected}"),
+    "held per user": Word(
+        "rows per user in {what}: {found}, expected {expected}",
+        "строк на пользователя в {what}: {found}, ожидалось {expected}",
+    ),
+    "held twice": Word(
+        "{what} looks as if loaded twice: {found} of its users have an odd number of rows, expected {expected}",
+        "{what}, похоже, загружена дважды: нечётное число строк у {found} пользователей, ожидалось {expected}",
+    ),
+    "held unknown": Word(
+        "{what} unknown {where}: {found} of the users, expected {expected}",
+        "{what} {where} — неизвестно: {found} пользователей, ожидалось {expected}",
+    ),
+    "held gone": Word(
+        "{what} {where}: {found} users, expected about {expected}",
+        "{what} {where}: пользователей {found}, ожидалось около {expected}",
+    ),
+    "held new": Word("{what} {where} is new: {found} users", "{what} {where} — новое значение, пользователей {found}"),
+    "held hours": Word(
+        "{what}: no rows in hours {hours} of the day, expected {expected}",
+        "{what}: нет строк за часы {hours} от начала дня, ожидалось {expected}",
+    ),
+    "in source": Word("in {source}", "в {source}"),
     # --- alerts ---
     "instead": Word(
         "{value} instead of {lower} – {upper}, in the {span} to {time}",

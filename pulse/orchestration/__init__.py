@@ -3,6 +3,7 @@
 dates.py         event dates and moments: templates, macros, form fields
 operators.py     NotebookOperator, and the tasks that follow a report
 waiting.py       waits until a day is published
+holding.py       a held day waits until it is released
 sending.py       tasks that send
 housekeeping.py  the nightly tasks
 failures.py      the last task of every DAG, which reports failures

@@ -34,8 +34,10 @@ def daily(event_date: EventDate = "yesterday") -> None:
     """Run the daily DAGs for a day, in one process, and show what they published."""
     day = settings.load().event_day(event_date)
     run = _in_this_process()
-    for dag in ("etl", "daily_report"):
-        run(dag, day)
+    run("etl", day)
+    if hold := _hold(day):
+        raise PulseError(str(hold))
+    run("daily_report", day)
     show(str(day))
 
 
@@ -43,7 +45,7 @@ def daily(event_date: EventDate = "yesterday") -> None:
 def backfill(first: EventDate, last: EventDate) -> None:
     """Publish each day from the first to the last: run etl for one after the other, in one process.
 
-    That is quicker than Airflow's own backfill. Nothing is reported.
+    That is quicker than Airflow's own backfill. Nothing is reported. Days that are held are listed at the end.
     """
     config = settings.load()
     start, end = config.event_day(first), config.event_day(last)
@@ -51,9 +53,22 @@ def backfill(first: EventDate, last: EventDate) -> None:
         raise PulseError(f"The first day, {start}, is after the last, {end}; give the earlier one first.")
     run = _in_this_process()
     days = [start + timedelta(days=number) for number in range((end - start).days + 1)]
+    held = []
     for number, day in enumerate(days, 1):
         run("etl", day)
-        typer.echo(f"{day} is published, {number} of {len(days)}")
+        hold = _hold(day)
+        held += [hold] if hold else []
+        typer.echo(f"{day} is {'held' if hold else 'published'}, {number} of {len(days)}")
+    if held:
+        raise PulseError("\n".join(map(str, held)))
+
+
+def _hold(day: date) -> Any:
+    """The hold of a day that is held; None if it is not."""
+    from pulse import clickhouse
+    from pulse.publishing import holds
+
+    return next(iter(holds.held(clickhouse.connect(settings.load()), day)), None)
 
 
 def _in_this_process() -> Callable[[str, date], None]:
@@ -83,6 +98,7 @@ def _in_this_process() -> Callable[[str, date], None]:
     # "No tasks to run" is said at every branch that is not taken.
     logging.getLogger("airflow.sdk.definitions.dag").setLevel(logging.ERROR)
     from pulse.orchestration.failures import TellOperator
+    from pulse.orchestration.holding import ReleaseOperator
 
     failures: list[str] = []
     dags = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).dags
@@ -90,6 +106,8 @@ def _in_this_process() -> Callable[[str, date], None]:
         task.retries = 0  # somebody is looking on
         if isinstance(task, TellOperator):
             task.look = False  # no schedule is kept here
+        if isinstance(task, ReleaseOperator):
+            task.wait = False  # somebody is told at once, and runs the day again after the release
         before: Any = task.on_failure_callback  # a list, whatever it was given as
         task.on_failure_callback = [*before, lambda context: failures.append(f"{context['exception']}")]
 

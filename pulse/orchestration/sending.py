@@ -15,6 +15,7 @@ from pulse.delivery.message import Delivery, DeliveryError, Message, TelegramErr
 from pulse.execution import store
 from pulse.orchestration.connections import connected_settings
 from pulse.orchestration.tasks import for_airflow, is_for_good
+from pulse.orchestration.waiting import held_day
 from pulse.settings import in_object_store
 
 Chats = Literal["report", "live", "alert"]
@@ -181,7 +182,7 @@ class LateNoticeOperator(ToChats):
 
         with for_airflow(context):
             day = date.fromisoformat(self.event_date)
-            text = late_notice(day, self.deadline, connected_settings().language)
+            text = late_notice(day, self.deadline, connected_settings().language, held_day(self.event_date))
             return self.send("late_notice", Message(text), context)
 
 

@@ -14,6 +14,10 @@ LONGEST_REASON = 1000  # characters of an error; the log has all of it
 REASONS = {
     r"(?P<day>\S+) was not published within (?P<wait>[\d:]+)": "{day} не опубликован за {wait}: почините etl, затем "
     "запустите этот DAG с этой датой.",
+    r"(?P<day>\S+) is held, not published, because it is far from": (
+        "{day} не опубликован: данные сильно отличаются от тех же дней прошлых недель. "
+        "Если день и правда был таким, выполните pulse release {day}."
+    ),
     r"No ClickHouse server answers at (?P<where>\S+);": "ClickHouse не отвечает по адресу {where}: проверьте "
     "CLICKHOUSE_URL и работает ли сервер.",
     r"(?P<some>\d+) of (?P<all>\d+) chats did not get (?P<report>.+?) of (?P<day>\d{4}-\d\d-\d\d)\. ?(?P<rest>.*)": (

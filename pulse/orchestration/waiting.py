@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.branch import BaseBranchOperator
@@ -33,6 +33,19 @@ def is_published(day: str) -> bool:
         if error.code in (60, 81):  # the ETL, which creates the table, has never run
             return False
         raise
+
+
+def held_day(day: str) -> Any:
+    """The hold of a day that is held now; None if it is not held.
+
+    Raises:
+        ClickHouseError: no server answers.
+    """
+    from pulse import clickhouse
+    from pulse.publishing import holds
+
+    db = clickhouse.connect(connected_settings(), clickhouse.PROBE_SECONDS)
+    return next(iter(holds.held(db, date.fromisoformat(day))), None)
 
 
 class DayPublished(BaseTrigger):
@@ -106,8 +119,10 @@ class WaitForDay(BaseBranchOperator):
         with for_airflow(context):
             if is_published(self.event_date):
                 return self.do_branch(context, self.then)
+            hold = held_day(self.event_date)
         until = datetime.now(UTC) + self.wait
-        self.log.info("%s is not published; waiting until %s", self.event_date, until.isoformat(timespec="minutes"))
+        self.log.info("%s", hold or f"{self.event_date} is not published yet")
+        self.log.info("Waiting until %s", until.isoformat(timespec="minutes"))
         trigger = DayPublished(self.event_date, until.isoformat())
         return self.defer(trigger=trigger, method_name="resume")
 
@@ -121,8 +136,7 @@ class WaitForDay(BaseBranchOperator):
             return self.do_branch(context, self.then)
         if self.otherwise:
             return self.do_branch(context, self.otherwise)
-        reason = (
-            f"{self.event_date} was not published within {self.wait}; repair etl, then trigger this DAG with that date."
-        )
         with for_airflow(context):
-            raise AirflowFailException(reason)
+            hold = held_day(self.event_date)
+            late = f"{self.event_date} was not published within {self.wait}; "
+            raise AirflowFailException(str(hold or f"{late}repair etl, then trigger this DAG with that date."))

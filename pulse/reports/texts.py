@@ -11,6 +11,8 @@ from itertools import groupby
 
 from pulse.dashboards.links import anchor
 from pulse.metrics import PARTS, WEEK, DayMetrics, Metric, PartName
+from pulse.publishing import plausible
+from pulse.publishing.holds import Hold
 from pulse.reports.unusual import is_unusual
 from pulse.settings import Language
 from pulse.wording import (
@@ -95,8 +97,11 @@ def live_metrics(
     return "\n".join([*lines, f"<i>{word('provisional', language)}</i>"])
 
 
-def late_notice(day: date, deadline: time, language: Language) -> str:
-    """What readers get at the deadline when the day is not published yet."""
+def late_notice(day: date, deadline: time, language: Language, hold: Hold | None = None) -> str:
+    """What readers get at the deadline when the day is not published yet; of a held day, that and why it is held."""
+    if hold:
+        why = escaped("; ".join(plausible.lines(hold.findings, language, most=1)))
+        return word("late held", language, day=day_and_month(day, language), why=why)
     return word("late", language, day=day_and_month(day, language), time=f"{deadline:%H:%M}")
 
 
@@ -115,6 +120,17 @@ def late_data_notice(day: date, rows: Sequence[tuple[str, int]], language: Langu
         for source, more in rows
     )
     return word("late data", language, day=day_and_month(day, language), iso=str(day), sources=sources)
+
+
+def held_notice(hold: Hold, language: Language) -> str:
+    """What the alert chats get about a held day: the numbers, and what to do; later, who released it."""
+    day, iso = day_and_month(hold.event_date, language), str(hold.event_date)
+    lines = [escaped(line) for line in plausible.lines(hold.findings, language)]
+    if hold.state == "held":
+        return "\n".join([word("held", language, day=day), *lines, word("to do held", language, iso=iso)])
+    values = {"by": escaped(hold.said_by), "because": escaped(hold.because)}
+    end = "lifted" if hold.state == "lifted" else "released because" if hold.because else "released"
+    return "\n".join([word("was held", language, day=day), *lines, word(end, language, **values)])
 
 
 def headline(

@@ -22,6 +22,7 @@ from pulse.dashboards import redash
 from pulse.execution import attempt
 from pulse.orchestration.dates import as_of, event_date
 from pulse.orchestration.failures import TellOperator
+from pulse.orchestration.holding import ReleaseOperator
 from pulse.orchestration.housekeeping import CleanLogsOperator, CleanTablesOperator, ThinArchiveOperator
 from pulse.orchestration.operators import NotebookOperator
 from pulse.orchestration.waiting import WaitForDay
@@ -62,8 +63,9 @@ def test_a_dag_is_small_and_says_what_to_do_when_it_fails(path: Path, bag: Any) 
 def test_every_task_has_a_time_limit_and_a_retry(path: Path, bag: Any) -> None:
     for task in bag.dags[path.stem].tasks:
         assert task.execution_timeout, task.task_id
-        if isinstance(task, WaitForDay):  # deferred, so it takes no worker slot
-            assert timedelta(0) < task.execution_timeout - task.wait < timedelta(hours=1)
+        if isinstance(task, WaitForDay | ReleaseOperator):  # deferred, so it takes no worker slot
+            wait = task.wait if isinstance(task, WaitForDay) else task.patience
+            assert timedelta(0) < task.execution_timeout - wait < timedelta(hours=1)
         else:
             assert task.execution_timeout <= timedelta(hours=2)
         assert task.retries >= 1, task.task_id
@@ -129,7 +131,8 @@ def test_etl_runs_both_extracts_then_transform_then_load_then_the_refresh(etl: A
         "extract_feed": [],
         "extract_messages": [],
         "transform": ["extract_feed", "extract_messages"],
-        "load": ["transform"],
+        "release": ["transform"],
+        "load": ["release", "transform"],
         "refresh_dashboards": ["load"],
     }
 

@@ -1,0 +1,294 @@
+"""Profiles: what the source held of a day, kept in `day_profiles`.
+
+The profile of the day that is being computed is made from the run's own staging tables. Of an earlier day that was
+never computed, it is made from the source, once. Both ways give the same numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import pandas as pd
+
+from pulse import sources
+from pulse.clickhouse import ClickHouse
+from pulse.metrics import DIMENSIONS, FEED, MESSAGES, columns
+from pulse.publishing.agreement import METRICS_OF_USERS
+from pulse.publishing.late_data import OF_THE_DAY
+from pulse.publishing.plausible import TOP, UNKNOWN, WEEKS, Profile
+from pulse.settings import Settings
+
+HOUR = timedelta(hours=1)
+
+
+def of_run(db: ClickHouse, config: Settings, day: date, staging: Mapping[str, str], metrics: pd.Series) -> Profile:
+    """The profile of a day from the staging tables of its run.
+
+    Args:
+        db: where they are.
+        config: when the day begins.
+        day: the day.
+        staging: the names of `feed_hours`, `message_hours`, `feed_users`, `message_senders` and `attributes`.
+        metrics: the day's row of `daily_metrics`.
+
+    Raises:
+        ClickHouseError: a table is not there, or no server answers.
+    """
+    hours = """
+    -- The rows of both sources, one row per source and hour with rows
+    select {feed:String} as source, hour, row_count from {feed_hours:Identifier}
+    union all
+    select {messages:String}, hour, row_count from {message_hours:Identifier}
+    """
+    users = f"""
+    -- The users of both sources by value, and those with an odd number of rows; one row per source, dimension and value
+    with by_key as (
+        select
+            {{feed:String}} as source,
+            toUInt64(latest) as attributes,
+            count() as users,
+            countIf(actions % 2 = 1) as odd
+        from {{feed_users:Identifier}}
+        group by attributes
+        union all
+        select {{messages:String}}, toUInt64(latest) as attributes, count(), countIf(messages_sent % 2 = 1)
+        from {{message_senders:Identifier}}
+        group by attributes
+    )
+
+    select
+        source,
+        value.1 as dimension,
+        value.2 as dimension_value,
+        sum(by_key.users) as users,
+        sum(by_key.odd) as odd
+    from by_key
+    inner join {{attributes:Identifier}} as names using (attributes)
+    array join [{_named("names")}] as value
+    group by source, dimension, dimension_value
+    """  # noqa: S608 (the names are those of our own dimensions)
+    given = {**staging, "feed": FEED, "messages": MESSAGES}
+    found = db.read(users, **given)
+    whole = found[found["dimension"] == DIMENSIONS[0].column].groupby("source")["odd"].sum()
+    return Profile(
+        day,
+        _plain(metrics.to_dict()),
+        _by_hour(db.read(hours, **given), config, day),
+        {source: int(whole.get(source, 0)) for source in (FEED, MESSAGES)},
+        _largest(found),
+    )
+
+
+def of_source(db: ClickHouse, config: Settings, day: date) -> Profile:
+    """The profile of a day from the source itself.
+
+    Raises:
+        ClickHouseError: no server answers, or the source cannot be read.
+    """
+    hours = f"""
+    -- The rows of both sources, one row per source and hour with rows
+    select {{feed:String}} as source, {_HOUR} as hour, count() as row_count
+    from feed_events
+    where {OF_THE_DAY}
+    group by hour
+    union all
+    select {{messages:String}}, {_HOUR} as hour, count()
+    from message_events
+    where {OF_THE_DAY}
+    group by hour
+    """  # noqa: S608 (our own names)
+    users = f"""
+    -- The day's metrics, and of both sources the users by the key of their attributes and those with an odd number of
+    -- rows; one row
+    with halves as (
+        select
+            user_id,
+            countIf(action = 'view') as views,
+            countIf(action = 'like') as likes,
+            0 as messages_received,
+            0 as messages_sent,
+            true as feed_active,
+            count() % 2 as feed_odd,
+            toUInt64(max(latest)) as feed_key,
+            0 as message_key
+        from feed_events
+        where {OF_THE_DAY}
+        group by user_id
+        union all
+        select user_id, 0, 0, 0, count(), false, 0, 0, toUInt64(max(latest))
+        from message_events
+        where {OF_THE_DAY}
+        group by user_id
+        union all
+        select receiver_id, 0, 0, count(), 0, false, 0, 0, 0
+        from message_events
+        where {OF_THE_DAY}
+        group by receiver_id
+    ),
+
+    users as (
+        select
+            user_id,
+            sum(views) as views,
+            sum(likes) as likes,
+            sum(messages_received) as messages_received,
+            sum(messages_sent) as messages_sent,
+            max(feed_active) as feed_active,
+            sum(feed_odd) as feed_odd,
+            max(feed_key) as feed_key,
+            max(message_key) as message_key
+        from halves
+        group by user_id
+    )
+
+    select {METRICS_OF_USERS},
+        sum(users.feed_odd) as feed_odd,
+        countIf(users.messages_sent % 2 = 1) as message_odd,
+        sumMapIf([users.feed_key], [toUInt64(1)], users.feed_active) as feed_keys,
+        sumMapIf([users.message_key], [toUInt64(1)], users.messages_sent > 0) as message_keys
+    from users
+    """  # noqa: S608 (our own names)
+    names = f"""
+    -- What each key of attributes means, one row per key
+    select attributes, os, gender, age from feed_events where {OF_THE_DAY} limit 1 by attributes
+    union all
+    select attributes, os, gender, age from message_events where {OF_THE_DAY} limit 1 by attributes
+    """  # noqa: S608 (our own names)
+    day_start, day_end = config.day_bounds(day)
+    given = {"day_start": day_start, "day_end": day_end, "feed": FEED, "messages": MESSAGES}
+    (found,) = db.rows(users, **given)
+    spelled = db.read(names, **given).set_index("attributes")
+    spelled = spelled.replace("", UNKNOWN)
+    spelled["age"] = spelled["age"].replace("0", UNKNOWN)
+    counted = []
+    for source, keys in ((FEED, found["feed_keys"]), (MESSAGES, found["message_keys"])):
+        named = spelled.loc[keys[0]].assign(users=keys[1])
+        for dimension in (each.column for each in DIMENSIONS):
+            sums = named.groupby(dimension)["users"].sum()
+            counted += [(source, dimension, value, users) for value, users in sums.items()]
+    return Profile(
+        day,
+        _plain({name: found[name] for name in columns("daily_metrics")}),
+        _by_hour(db.read(hours, **given), config, day),
+        {FEED: int(found["feed_odd"]), MESSAGES: int(found["message_odd"])},
+        _largest(pd.DataFrame(counted, columns=["source", "dimension", "dimension_value", "users"])),
+    )
+
+
+def keep(db: ClickHouse, config: Settings, profiles: Sequence[Profile]) -> None:
+    """Write profiles; each replaces an earlier one of its day.
+
+    Raises:
+        ClickHouseError: they cannot be written.
+    """
+    rows = [
+        {
+            "source": _source(config),
+            "event_date": each.event_date,
+            "feed_rows": each.hours[FEED],
+            "message_rows": each.hours[MESSAGES],
+            "metrics": list(each.metrics.items()),
+            "odd_users": list(each.odd.items()),
+            "slices": [
+                (source, dimension, value, users)
+                for (source, dimension), values in each.slices.items()
+                for value, users in values.items()
+            ],
+        }
+        for each in profiles
+    ]
+    db.write(rows, "day_profiles")
+
+
+def before(db: ClickHouse, config: Settings, day: date) -> list[Profile]:
+    """The profiles of the same weekday in the `WEEKS` before a day; those that are missing are made and kept.
+
+    Raises:
+        ClickHouseError: no server answers, or the source cannot be read.
+    """
+    days = [day - timedelta(weeks=back) for back in range(1, WEEKS + 1)]
+    found = {each.event_date: each for each in _kept(db, config, days)}
+    missing = [each for each in days if each not in found]
+    if missing:
+        there = _with_rows(db, config, missing)
+        made = [of_source(db, config, each) if each in there else _empty(config, each) for each in missing]
+        keep(db, config, made)
+        found |= {each.event_date: each for each in made}
+    return [found[each] for each in days]
+
+
+def _kept(db: ClickHouse, config: Settings, days: Sequence[date]) -> list[Profile]:
+    kept = """
+    -- The profiles of some days of a source, one row each
+    select toString(event_date) as day, feed_rows, message_rows, metrics, odd_users, slices
+    from day_profiles final
+    where source = {source:String} and event_date in {days:Array(Date)}
+    """
+    profiles = []
+    for row in db.rows(kept, source=_source(config), days=list(days)):
+        slices: dict[tuple[str, str], dict[str, int]] = {}
+        for source, dimension, value, users in row["slices"]:
+            slices.setdefault((source, dimension), {})[value] = int(users)
+        hours = {FEED: row["feed_rows"], MESSAGES: row["message_rows"]}
+        odd = {source: int(users) for source, users in row["odd_users"]}
+        profiles.append(Profile(date.fromisoformat(row["day"]), dict(row["metrics"]), hours, odd, slices))
+    return profiles
+
+
+def _with_rows(db: ClickHouse, config: Settings, days: Sequence[date]) -> set[date]:
+    """Those of some days of which the source holds anything: of each it reads no more than a first row."""
+    first = " union all ".join(
+        f"(select {number} as number from {view} where time >= {{start_{number}:DateTime64(6)}} "  # noqa: S608
+        f"and time < {{end_{number}:DateTime64(6)}} limit 1)"
+        for number in range(len(days))
+        for view in ("feed_events", "message_events")
+    )
+    bounds: dict[str, Any] = {}
+    for number, day in enumerate(days):
+        bounds[f"start_{number}"], bounds[f"end_{number}"] = config.day_bounds(day)
+    return {days[number] for number in db.read(first, **bounds)["number"]}
+
+
+def _empty(config: Settings, day: date) -> Profile:
+    nothing = pd.DataFrame({"source": [], "hour": [], "row_count": []})
+    return Profile(day, {}, _by_hour(nothing, config, day), {}, {})
+
+
+def _by_hour(found: pd.DataFrame, config: Settings, day: date) -> dict[str, list[int]]:
+    start, end = (moment.timestamp() for moment in config.day_bounds(day))
+    length = -int((start - end) // HOUR.total_seconds())  # of a day that ends within an hour, that hour too
+    counted = {source: [0] * length for source in (FEED, MESSAGES)}
+    for source, hour, rows in found.itertuples(index=False):
+        counted[source][hour] = int(rows)
+    return counted
+
+
+def _largest(found: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
+    """The users of the largest values of each dimension; of equal ones, the first by name."""
+    ordered = found.sort_values(["users", "dimension_value"], ascending=[False, True])
+    slices: dict[tuple[str, str], dict[str, int]] = {}
+    for row in ordered.itertuples():
+        values = slices.setdefault((str(row.source), str(row.dimension)), {})
+        if len(values) < TOP:
+            values[str(row.dimension_value)] = int(row.users)  # type: ignore[arg-type]
+    return slices
+
+
+def _plain(row: Mapping[Any, Any]) -> dict[str, float]:
+    return {name: float(row[name]) for name in columns("daily_metrics") if not pd.isna(row[name])}
+
+
+def _named(table: str) -> str:
+    """The dimensions of a table as pairs of name and value, for an array in SQL."""
+    return ", ".join(f"('{each.column}', {table}.{each.column})" for each in DIMENSIONS)
+
+
+def _source(config: Settings) -> str:
+    """How the source is read: profiles of another one say nothing about it."""
+    return f"{sources.chosen(config)}, by days of {config.timezone}"
+
+
+_HOUR = (
+    "intDiv(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(time), 6)) "
+    "- toUnixTimestamp64Micro({day_start:DateTime64(6)}), 3600000000)"
+)
