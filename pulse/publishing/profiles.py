@@ -13,9 +13,9 @@ import pandas as pd
 from pulse import sources
 from pulse.clickhouse import ClickHouse
 from pulse.metrics import DIMENSIONS, FEED, MESSAGES, columns
-from pulse.publishing.agreement import METRICS_OF_USERS
 from pulse.publishing.late_data import OF_THE_DAY
 from pulse.publishing.plausible import TOP, UNKNOWN, WEEKS, Profile
+from pulse.publishing.slices import METRICS_OF_USERS
 from pulse.settings import Settings
 
 HOUR = timedelta(hours=1)
