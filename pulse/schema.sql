@@ -24,6 +24,8 @@ create table if not exists publications
     message_rows Array(UInt64) comment 'the same for message_events',
     feed_hashes Array(UInt64) comment 'the sum of the hashes of those rows, for each hour since the start of the day; empty if unknown',
     message_hashes Array(UInt64) comment 'the same for message_events',
+    feed_second_hashes Array(UInt64) comment 'the same sums of an independent hash of the rows of feed_events; empty if unknown',
+    message_second_hashes Array(UInt64) comment 'the same for message_events',
     extracted_at DateTime64(6, 'UTC') comment 'when the earlier of the two extracts began; 1970 if unknown',
     contents String comment 'what was published, by table, as JSON: columns, rows, and sum(cityHash64(tuple(columns)))',
     published_at DateTime64(6, 'UTC') default now64(6)

@@ -15,7 +15,7 @@ A replaced load is dropped an hour later, so that a query that has already begun
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -60,6 +60,8 @@ class Held:
     """Their number; empty if nobody counted them."""
     hashes: list[int]
     """Sums of their hashes, see `schema.sql`; empty if unknown."""
+    second: list[int] = field(default_factory=list)
+    """Sums of their second hashes; empty if unknown."""
 
 
 @dataclass(frozen=True)
@@ -84,35 +86,48 @@ def publication(db: ClickHouse, day: date) -> Publication | None:
     Raises:
         ClickHouseError: no server answers, or the tables are not there.
     """
+    return publications(db, day, day).get(day)
+
+
+def publications(db: ClickHouse, first: date, last: date) -> dict[date, Publication]:
+    """The current publications of the days from the first to the last, by day; none of a day that is not published.
+
+    Raises:
+        ClickHouseError: no server answers, or the tables are not there.
+    """
     newest = """
-    -- The current publication of a day, at most one row
+    -- The current publications, one row per published day
     select
+        event_date,
         step,
         load,
         run,
         feed_rows,
         feed_hashes,
+        feed_second_hashes,
         message_rows,
         message_hashes,
+        message_second_hashes,
         toUnixTimestamp(extracted_at) as extracted,
         contents
     from publications
-    where event_date = {day:Date}
-    order by step desc, extracted_at desc, load desc
-    limit 1
+    where event_date >= {first:Date} and event_date <= {last:Date}
+    order by event_date, step desc, extracted_at desc, load desc
+    limit 1 by event_date
     """
-    found = db.rows(newest, day=day)
-    if not found:
-        return None
-    (row,) = found
+    found = [_publication(row) for row in db.rows(newest, first=first, last=last)]
+    return {each.event_date: each for each in found}
+
+
+def _publication(row: Mapping[str, Any]) -> Publication:
     contents = json.loads(row["contents"] or "{}")
     return Publication(
-        event_date=day,
+        event_date=row["event_date"].date(),
         step=int(row["step"]),
         load=row["load"],
         run=row["run"],
-        feed=Held(row["feed_rows"], row["feed_hashes"]),
-        messages=Held(row["message_rows"], row["message_hashes"]),
+        feed=Held(row["feed_rows"], row["feed_hashes"], row["feed_second_hashes"]),
+        messages=Held(row["message_rows"], row["message_hashes"], row["message_second_hashes"]),
         extracted_at=datetime.fromtimestamp(int(row["extracted"]), UTC),
         contents={table: Contents(**each) for table, each in contents.items()},
     )
@@ -173,8 +188,10 @@ def publish(
                     "run": run,
                     "feed_rows": feed.rows,
                     "feed_hashes": feed.hashes,
+                    "feed_second_hashes": feed.second,
                     "message_rows": messages.rows,
                     "message_hashes": messages.hashes,
+                    "message_second_hashes": messages.second,
                     "extracted_at": extracted_at,
                     "contents": json.dumps({table: vars(each) for table, each in contents.items()}),
                 }

@@ -6,6 +6,9 @@ time        an instant, whatever the column is
 attributes  a hash of the action's attributes as this source has them
 latest      orders actions by time and includes the attributes: the greatest value is the latest action, and of two
             actions at the same moment always the same one
+row_hash    a hash of everything in the row that a number depends on, and `second_hash` another one, which no accident
+            that misleads the first can mislead as well. Their sums over rows in any order are the fingerprint of those
+            rows: see `pulse.publishing.late_data`
 """
 
 import hashlib
@@ -195,6 +198,9 @@ def _select(statement: Statement, source: Source, types: Mapping[str, str], ids:
     lines.append(f"cityHash64(\n        '{statement.view.removesuffix('_events')}'{hashes}\n    ) as attributes")
     since_1970 = f"toUnixTimestamp64Nano(toDateTime64(assumeNotNull({at}), 9))"
     lines.append(f"bitShiftLeft(toUInt128({since_1970}), 64) + attributes as latest")
+    # The user, what was done or to whom, and in `latest` the moment and the attributes.
+    what = "ifNull(cityHash64(action), 0)" if statement.view == "feed_events" else "receiver_id"
+    lines += [f"cityHash64(user_id, {what}, latest) as row_hash", f"xxHash64(user_id, {what}, latest) as second_hash"]
     there = " and ".join(f"actions.{column.name} is not null" for column in columns if column.kind == "id")
     listed = ",\n    ".join(lines)
     return f"select\n    {listed}\nfrom (\n{in_database(statement, source)}\n) as actions\nwhere {there}"

@@ -63,7 +63,8 @@ def test_a_users_own_source_makes_two_views(db: ClickHouse, tmp_path: Path) -> N
     assert [view.name for view in made] == ["feed_events", "message_events"]
     for view in made:
         columns = db.read(f"describe table ({view.select})")["name"].tolist()
-        assert columns == [*(column.name for column in contract.CONTRACT[view.name]), "attributes", "latest"]
+        promised = [column.name for column in contract.CONTRACT[view.name]]
+        assert columns == [*promised, "attributes", "latest", "row_hash", "second_hash"]
 
 
 @pytest.mark.parametrize(
