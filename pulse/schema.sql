@@ -226,6 +226,29 @@ select
 from daily_metrics_loads
 where (event_date, load) in (select published.event_date, published.load from published_loads as published);
 
+-- One row per comparison of a published day with its source, appended and never changed. The latest row of a load is valid.
+create table if not exists comparisons
+(
+    event_date Date,
+    load String comment 'the load that was published when the day was compared',
+    outcome Enum8('unchanged' = 1, 'kept' = 2, 'restated' = 3) comment 'kept: the source changed, but no number by more than the tolerance',
+    change String comment 'what changed, as JSON: sources, metrics, slices; empty if nothing did',
+    compared_at DateTime64(6, 'UTC') default now64(6)
+)
+engine = MergeTree
+order by (event_date, compared_at);
+
+-- One row per source: the parts on disk that held its rows when the published days were last compared with it. A later row
+-- replaces an earlier one.
+create table if not exists source_parts
+(
+    source String comment 'feed_actions or message_actions',
+    state String comment 'as JSON: the view, the first day that was looked at, and for each part the days of which it has rows',
+    recorded_at DateTime64(6, 'UTC') default now64(6)
+)
+engine = ReplacingMergeTree(recorded_at)
+order by source;
+
 -- What was sent to whom: one row per step of a claim, appended and never changed. pulse/delivery/ledger.py derives the states.
 create table if not exists deliveries
 (

@@ -102,6 +102,12 @@ PLACES = [
         ["views", "likes", "messages_received"],
     ),
     Place("pulse/publishing/profiles.py", "What each key of attributes means", ATTRIBUTES),
+    Place(
+        "pulse/publishing/restating.py",
+        "What the source makes of a day now",
+        [name for name in DAYS if name not in DERIVED],
+    ),
+    Place("pulse/publishing/restating.py", "What each attributes key means, one row per key", ATTRIBUTES),
     Place("pulse/publishing/commands.py", "The largest slices of a day", SLICES),
     Place("pulse/schema.sql", "create table if not exists user_activity_loads", USERS + ATTRIBUTES),
     Place("pulse/schema.sql", "create table if not exists dimension_activity_loads", SLICES + ATTRIBUTES),
