@@ -25,7 +25,7 @@ failed task's log say why.
 
 from datetime import datetime, time, timedelta
 
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
 from pulse import settings
 from pulse.orchestration.dates import EVENT_DATE, MACROS, event_date_param
@@ -44,7 +44,10 @@ with DAG(
     catchup=False,
     max_active_runs=2,
     dagrun_timeout=timedelta(hours=20),
-    params={"event_date": event_date_param()},
+    params={
+        "event_date": event_date_param(),
+        "only_correct": Param(False, type="boolean", description="Correct the message that is there; send no new one."),
+    },
     user_defined_macros=MACROS,
     default_args={
         "owner": "analytics",
@@ -67,7 +70,14 @@ with DAG(
         cell_seconds=300,
         trigger_rule="none_failed_min_one_success",
     )
-    deliver = DeliverOperator(task_id="deliver", report="daily_report", **day, path=report.output, chats="report")
+    deliver = DeliverOperator(
+        task_id="deliver",
+        report="daily_report",
+        **day,
+        path=report.output,
+        only_correct=dag.param("only_correct"),
+        chats="report",
+    )
     reconcile = ReconcileOperator(task_id="reconcile", **day, path=report.output)
     wait >> [notice, report]
     notice >> wait_longer >> report >> deliver >> reconcile

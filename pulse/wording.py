@@ -63,6 +63,15 @@ WORDS = {
         "Пересчитать день: <code>pulse daily {iso}</code>",
     ),
     "rows changed": Word("{source}, changed in place", "{source} — столько же, но другие"),
+    "restated": Word("The source has changed since: {reason}.", "Источник с тех пор изменился: {reason}."),
+    "source late": Word("late {what} of {times}", "{what} за {times} пришли с опозданием"),
+    "source deleted": Word("deleted {what} of {times}", "{what} за {times} удалены"),
+    "source doubled": Word("doubled {what} of {times}", "{what} за {times} задвоились"),
+    "source changed": Word("changed {what} of {times}", "{what} за {times} изменены задним числом"),
+    "feed_actions": Word("events", "события"),
+    "message_actions": Word("messages", "сообщения"),
+    "of a name": Word("{slice} {what}", "{what} {slice}"),
+    "of a slice": Word("{what} ({slice})", "{what} ({slice})"),
     "users": Word("users", "чел."),
     # --- the pipeline ---
     "archive": Word(

@@ -19,7 +19,7 @@ from pulse.archive import manifest
 from pulse.publishing import keeping
 
 HERE = Path(__file__).parent.parent / "generated"
-DAGS = ("etl", "daily_report", "live_metrics", "monitoring", "doctor", "retention")
+DAGS = ("etl", "restate", "daily_report", "live_metrics", "monitoring", "doctor", "retention")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -164,7 +164,8 @@ def _retention() -> str:
         *([f"`{kept.table}`", str(kept.days)] for kept in keeping.TABLES),
         ["staging tables of a run", str(keeping.STAGING_DAYS)],
         ["loads that were never published", str(keeping.UNPUBLISHED_DAYS)],
-        ["loads that another one replaced", f"{keeping.REPLACED_HOURS} hour"],
+        ["users of loads that another one replaced", f"{keeping.REPLACED_HOURS} hour"],
+        ["metrics and slices of such loads, for `pulse as-of`", str(keeping.REPLACED_DAYS)],
     ]
     return (
         "# How long everything is kept\n\nThe nightly DAG `retention` deletes what is older. Months are deleted as a "

@@ -21,7 +21,7 @@ Cell = Mapping[str, Any]
 DASHES = ("", "–", "-", "—")
 """How people write a number that cannot be computed."""
 
-LINKS = ("load", "loads")
+LINKS = ("load", "loads", "replaces")
 """The scraps that connect notebooks (see `links`); they are not numbers."""
 
 _TAG = re.compile(r"<[^>]*>")
@@ -118,14 +118,17 @@ def alerts(node: Node) -> int:
 
 
 def links(node: Node) -> list[tuple[str, str]]:
-    """The loads that connect a notebook with others: `made` those that it published, `used` those that it read.
+    """The loads that connect a notebook with others: `made`, `replaced` or `used`, which means that it was only read.
 
-    The load notebook of the ETL glues its `load`, a report the `loads` whose numbers it shows, by event date.
+    The load notebook of the ETL glues its `load` and the one that it `replaces`, a report the `loads` whose numbers it
+    shows, by event date.
     """
     glued = scraps(node)
     load, loads = glued.get("load"), glued.get("loads")
     used = loads.values() if isinstance(loads, dict) else ()
     made = [("made", load)] if isinstance(load, str) and load else []
+    before = glued.get("replaces")
+    made += [("replaced", before)] if isinstance(before, str) and before else []
     return made + [("used", each) for each in used if isinstance(each, str) and each]
 
 

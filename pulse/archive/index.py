@@ -189,6 +189,20 @@ class Index:
             return []
         return self._linked(attempt, "used", "made") or self._published_before(attempt)
 
+    def replaces(self, attempt: Attempt) -> list[Attempt]:
+        """The attempts that published the numbers which this attempt's run replaced."""
+        return self._of_its_run(attempt, "replaced", "made")
+
+    def replaced_by(self, attempt: Attempt) -> list[Attempt]:
+        """The attempts that replaced the numbers which this attempt's run published."""
+        return self._of_its_run(attempt, "made", "replaced")
+
+    def _of_its_run(self, attempt: Attempt, role: str, other: str) -> list[Attempt]:
+        found = {
+            each.path: each for one in (attempt, *self.siblings(attempt)) for each in self._linked(one, role, other)
+        }
+        return [each for each in found.values() if (each.dag, each.run) != (attempt.dag, attempt.run)]
+
     def used_by(self, attempt: Attempt) -> list[Attempt]:
         """The attempts of other runs that read what this attempt's run published, the latest first."""
         run = [attempt, *self.siblings(attempt)]

@@ -124,6 +124,8 @@ def run_page(opened: Index, look: Look, path: str) -> str:
         siblings=opened.siblings(attempt),
         made_of=[each for each in opened.made_of(attempt) if look.sees(each)],
         used_by=[each for each in opened.used_by(attempt) if look.sees(each)],
+        replaces=[each for each in opened.replaces(attempt) if look.sees(each)],
+        replaced_by=[each for each in opened.replaced_by(attempt) if look.sees(each)],
         before=opened.before(attempt),
         others=opened.others(attempt) if look.served else [],
         delivered=opened.delivered(path),

@@ -1,6 +1,5 @@
 """Notebooks as Airflow tasks, and the tasks that follow a report."""
 
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,12 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pulse import settings
-from pulse.delivery.message import Message
 from pulse.execution import runner, settling, store
 from pulse.execution.light import light_import
 from pulse.orchestration.addresses import address
 from pulse.orchestration.connections import connected_settings
 from pulse.orchestration.dates import run_name
-from pulse.orchestration.sending import deliver
+from pulse.orchestration.restating import tell_late_data
 from pulse.orchestration.tasks import NOTEBOOK, for_airflow, leave
 
 with light_import():
@@ -178,22 +176,10 @@ class ReconcileOperator(BaseOperator):
 
         day, config = date.fromisoformat(self.event_date), connected_settings()
         with for_airflow(context):
-            self._tell_late_data(late_data.late_days(day, config), config)
+            tell_late_data(late_data.late_days(day, config), config)
             compared = reconcile(day, config, self.path)
         self.log.info("The numbers of %s are the same in daily_metrics, %s", self.event_date, ", ".join(compared))
         return compared
-
-    def _tell_late_data(self, late: Sequence[Any], config: settings.Settings) -> None:
-        """Tell the alert chats about late data: one message a day, which is edited when more data arrives."""
-        from pulse.reports.texts import late_data_notice
-
-        for day in sorted({each.event_date for each in late}):
-            found = [each for each in late if each.event_date == day]
-            for each in found:
-                self.log.warning("%s", each)
-            rows = [(each.source, each.now - each.published) for each in found]
-            message = Message(late_data_notice(day, rows, config.language))
-            deliver("late_data", day, message, config.telegram_alert_chats, "", config)
 
 
 class RefreshDashboardsOperator(BaseOperator):

@@ -82,15 +82,17 @@ class DeliverOperator(ToChats):
         report: the report's name; with the event date and the chat it is the key of a delivery.
         event_date: the day that it is about; templated.
         path: the path of the archived notebook, a NotebookOperator's output; templated.
+        only_correct: whether to send nothing where there is no message to correct; templated.
         chats: which of the settings' chats get it.
     """
 
-    template_fields = ("event_date", "path")
+    template_fields = ("event_date", "path", "only_correct")
 
-    def __init__(self, *, report: str, path: Any, **kwargs: Any) -> None:
+    def __init__(self, *, report: str, path: Any, only_correct: Any = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.report = report
         self.path = path
+        self.only_correct = only_correct
 
     def execute(self, context: Any) -> list[str]:
         """Deliver the message.
@@ -106,6 +108,7 @@ class DeliverOperator(ToChats):
 
         with for_airflow(context):
             message = handed_on.handed_on(store.scraps(self.path), Path(self.path).name)
+            message = replace(message, only_edits=bool(self.only_correct))
             return self.send(self.report, message, context, self.path)
 
 

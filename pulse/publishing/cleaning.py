@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from pulse.clickhouse import ClickHouse
 from pulse.publishing import keeping
-from pulse.publishing.loads import STAGING, TABLES
+from pulse.publishing.loads import BY_USER, STAGING, TABLES
 
 
 def clean(db: ClickHouse, now: datetime | None = None) -> list[str]:
@@ -41,8 +41,8 @@ def clean(db: ClickHouse, now: datetime | None = None) -> list[str]:
 def drop_unread(db: ClickHouse) -> list[str]:
     """Drop what nobody reads any more, once it is old enough; returns the names.
 
-    That is: loads that were replaced, loads that were never published, and staging tables of runs. Until then, a load
-    can be repeated and its tables inspected.
+    That is: the users of loads that were replaced, later the rest of these loads, loads that were never published, and
+    staging tables of runs. Until then, a load can be repeated and its tables inspected.
 
     Raises:
         ClickHouseError: as `ClickHouse.execute`.
@@ -78,7 +78,9 @@ def drop_unread(db: ClickHouse) -> list[str]:
     group by parts.table, parts.partition
     having if(
         toUnixTimestamp(max(replaced.replaced_at)) > 0,
-        max(replaced.replaced_at) < now() - toIntervalHour({replaced_hours:UInt32}),
+        max(replaced.replaced_at) < now() - toIntervalHour(
+            if(table in {by_user:Array(String)}, {replaced_hours:UInt32}, 24 * {replaced_days:UInt32})
+        ),
         max(parts.modification_time) < now() - toIntervalDay({unpublished_days:UInt32})
     )
     """
@@ -93,8 +95,13 @@ def drop_unread(db: ClickHouse) -> list[str]:
     """
     dropped = []
     tables = [f"{table}_loads" for table in TABLES]
-    ages = {"replaced_hours": keeping.REPLACED_HOURS, "unpublished_days": keeping.UNPUBLISHED_DAYS}
-    for row in db.read(loads, database=db.database, tables=tables, **ages).itertuples():
+    by_user = [f"{table}_loads" for table in BY_USER]
+    ages = {
+        "replaced_hours": keeping.REPLACED_HOURS,
+        "replaced_days": keeping.REPLACED_DAYS,
+        "unpublished_days": keeping.UNPUBLISHED_DAYS,
+    }
+    for row in db.read(loads, database=db.database, tables=tables, by_user=by_user, **ages).itertuples():
         db.execute(f"alter table {{table:Identifier}} drop partition {row.partition}", table=row.table)
         dropped.append(f"{row.table} {row.partition}")
     left = {"database": db.database, "staging": STAGING, "staging_days": keeping.STAGING_DAYS}

@@ -1,5 +1,6 @@
 """The commands that show the published days and migrate their tables."""
 
+from datetime import date
 from typing import Annotated
 
 import typer
@@ -44,6 +45,24 @@ def show(event_date: EventDate = "yesterday") -> None:
     typer.echo(f"\nThe executed notebooks, the report's chart in its own: {config.output}/*/{day}/")
     if config.telegram_bot_token.get_secret_value() == settings.SANDBOX_TELEGRAM_TOKEN:
         typer.echo(f"The report as readers see it: {settings.ROOT}/.sandbox/telegram/chat.html")
+
+
+@app.command()
+def as_of(
+    known_date: Annotated[str, typer.Argument(help="The day at whose end something was known: an ISO date.")],
+    event_date: EventDate,
+) -> None:
+    """Show what was published about a day at the end of another day, what is published now, and why it changed."""
+    from pulse import clickhouse
+    from pulse.publishing import known
+
+    config = settings.load()
+    day = config.event_day(event_date)
+    try:
+        moment = date.fromisoformat(known_date)
+    except ValueError:
+        raise PulseError(f"'{known_date}' is not a valid date; give an ISO date such as 2026-11-03.") from None
+    typer.echo("\n".join(known.as_of(clickhouse.connect(config), config, moment, day)))
 
 
 @app.command()

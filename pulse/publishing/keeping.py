@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 ARCHIVE_DAYS, LOG_DAYS = 30, 90
 STAGING_DAYS, UNPUBLISHED_DAYS = 1, 2  # of staging tables, and of loads that were never published
-REPLACED_HOURS = 1  # of a load that another one replaced: no statement that reads it takes longer
+REPLACED_HOURS = 1  # of the users of a load that another one replaced: no statement that reads it takes longer
+REPLACED_DAYS = 400  # of the metrics and slices of such a load: what `pulse as-of` can look back on
 
 
 @dataclass(frozen=True)

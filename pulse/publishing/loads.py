@@ -9,7 +9,8 @@ Loads of one day may run concurrently: each publishes what it computed, and in t
 extracted later remains, for all four tables and every reader. A load with an earlier extract than the published one
 does not replace it, so repeating an old run changes nothing.
 
-A replaced load is dropped an hour later, so that a query that has already begun does not lose its rows.
+The users of a replaced load are dropped an hour later, so that a query that has already begun does not lose its rows.
+Its metrics and slices, which are few, are kept, so that `pulse as-of` knows what was published before.
 """
 
 import json
@@ -27,6 +28,8 @@ from pulse.clickhouse import ClickHouse, Result, quoted
 TABLES = ("user_activity", "dimension_activity", "dimension_metrics", "daily_metrics")
 """The published tables, as readers see them. The rows of all loads are in `<table>_loads`."""
 
+BY_USER = ("user_activity",)
+"""Those with a row for each user, which are large. Of a replaced load the others are kept for `REPLACED_DAYS`."""
 
 STAGING = (
     r"^((feed|message|passive|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|slice_(counts|senders|receivers)"
@@ -80,6 +83,15 @@ class Publication:
     """By table; empty for days published by a version that had no loads."""
 
 
+@dataclass(frozen=True)
+class Published:
+    """One publication of a day, of perhaps several."""
+
+    load: str
+    run: str
+    at: datetime
+
+
 def publication(db: ClickHouse, day: date) -> Publication | None:
     """The current publication of a day; None where the day is not published.
 
@@ -117,6 +129,40 @@ def publications(db: ClickHouse, first: date, last: date) -> dict[date, Publicat
     """
     found = [_publication(row) for row in db.rows(newest, first=first, last=last)]
     return {each.event_date: each for each in found}
+
+
+def history(db: ClickHouse, day: date) -> list[Published]:
+    """All publications of a day, in order: each replaced the one before.
+
+    Raises:
+        ClickHouseError: no server answers, or the tables are not there.
+    """
+    all_of_them = """
+    -- The publications of a day, one row each; of those that took the same step at once, the valid one is last
+    select
+        load,
+        run,
+        toUnixTimestamp64Micro(published_at) as published
+    from publications
+    where event_date = {day:Date}
+    order by step, publications.extracted_at, load
+    """
+    rows = db.rows(all_of_them, day=day)
+    return [Published(row["load"], row["run"], datetime.fromtimestamp(row["published"] / 1e6, UTC)) for row in rows]
+
+
+def replaced(db: ClickHouse, day: date, load: str) -> Published | None:
+    """The publication of a day that a load replaced; None if it was the first.
+
+    Raises:
+        ClickHouseError: as `history`.
+    """
+    earlier: Published | None = None
+    for each in history(db, day):
+        if each.load == load:
+            return earlier
+        earlier = each
+    return None
 
 
 def _publication(row: Mapping[str, Any]) -> Publication:

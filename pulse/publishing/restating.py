@@ -185,24 +185,14 @@ def reasons(db: ClickHouse, day: date) -> dict[str, str]:
     return {row["load"]: row["change"] for row in db.rows(found, day=day) if row["change"]}
 
 
-def reason(db: ClickHouse, day: date) -> list[SourceChange]:
-    """Why the published load of a day replaced the one before; empty if it is the first, or nobody knows.
+def reason(db: ClickHouse, day: date, load: str) -> list[SourceChange]:
+    """Why a load of a day replaced the one before; empty if it is the first, or nobody knows.
 
     Raises:
         ClickHouseError: no server answers.
     """
-    before = """
-    -- The publication before the current one, at most one row
-    select load
-    from publications
-    where event_date = {day:Date} and load not in (
-        select published_loads.load from published_loads where published_loads.event_date = {day:Date}
-    )
-    order by step desc, extracted_at desc, load desc
-    limit 1
-    """
-    replaced = db.value(before, day=day)
-    return sources_in(reasons(db, day).get(replaced, "")) if replaced else []
+    before = loads.replaced(db, day, load)
+    return sources_in(reasons(db, day).get(before.load, "")) if before else []
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------------

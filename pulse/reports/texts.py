@@ -10,9 +10,12 @@ from datetime import date, datetime, time, timedelta
 from itertools import groupby
 
 from pulse.dashboards.links import anchor
+from pulse.delivery.markup import MAX_CAPTION, length
 from pulse.metrics import PARTS, WEEK, DayMetrics, Metric, PartName
 from pulse.publishing import plausible
 from pulse.publishing.holds import Hold
+from pulse.publishing.reasons import reason
+from pulse.publishing.restating import SourceChange
 from pulse.reports.unusual import is_unusual
 from pulse.settings import Language
 from pulse.wording import (
@@ -31,10 +34,16 @@ from pulse.wording import (
 )
 
 DAY = timedelta(days=1)
+ROOM_FOR_NOTES = 150  # characters of a caption that are left for what is said about a correction
 
 
 def daily_report(
-    day: date, metrics: Sequence[Metric], days: Mapping[date, DayMetrics], language: Language, link: str = ""
+    day: date,
+    metrics: Sequence[Metric],
+    days: Mapping[date, DayMetrics],
+    language: Language,
+    link: str = "",
+    changed: Sequence[SourceChange] = (),
 ) -> str:
     """The report of a day: each metric with its changes against the same weekday a week before and the day before.
 
@@ -45,6 +54,7 @@ def daily_report(
             weekday in earlier weeks, from which `is_unusual` takes its baseline.
         language: of the text.
         link: the dashboard's address for that day, if there is a dashboard.
+        changed: what had changed in the sources when the day was published again.
 
     Returns:
         Telegram's HTML. The metrics of the daily report fit a photo's caption whatever the numbers.
@@ -61,6 +71,11 @@ def daily_report(
         lines.append(word("missing", language, days=count, list=listed_days(missing, language)))
     if link:
         lines.append(anchor(link, day, language))
+    if changed:
+        why = ["", word("restated", language, reason=reason(changed, language))]
+        # The reason never costs the chart: beside a caption's text there is to be room for what was corrected.
+        if length("\n".join(lines + why)) <= MAX_CAPTION - ROOM_FOR_NOTES:
+            lines += why[bool(missing or link) :]
     return "\n".join(lines)
 
 

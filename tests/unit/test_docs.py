@@ -106,4 +106,5 @@ def test_the_page_states_how_long_everything_is_kept() -> None:
     assert stated["Airflow's logs, and its database"] == str(keeping.LOG_DAYS)
     assert stated["staging tables of a run"] == str(keeping.STAGING_DAYS)
     assert stated["loads that were never published"] == str(keeping.UNPUBLISHED_DAYS)
-    assert stated["loads that another one replaced"] == f"{keeping.REPLACED_HOURS} hour"
+    assert stated["users of loads that another one replaced"] == f"{keeping.REPLACED_HOURS} hour"
+    assert stated["metrics and slices of such loads, for `pulse as-of`"] == str(keeping.REPLACED_DAYS)

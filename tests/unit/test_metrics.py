@@ -149,6 +149,7 @@ CHOSEN = {
     ("notebooks/etl/transform.ipynb", "cells.glue("): "a few numbers for the archive's index",
     ("notebooks/reports/live_metrics.ipynb", "cell 18"): "which parts have users today",
     ("pulse/publishing/slices.py", "published as ("): "distinct partners, which no sum gives",
+    ("pulse/publishing/restating.py", "Restating: which"): "the module's docstring",
     ("sandbox", ""): "makes the demo events; the preset app fails where one of its columns is missing",
     ("pulse/migrations", ""): "what older versions looked like, which stays",
     ("pulse/monitoring/texts.py", ""): "an example in a docstring",
