@@ -32,6 +32,7 @@ from pulse_sandbox import clickhouse_stand_in, process
 from benchmarks import days, small_server, ways
 from benchmarks.tables import Figure, goals, progress
 from pulse import clickhouse, settings
+from pulse.publishing import holds
 
 FEED, MESSAGES, USERS = 20_000_000, 5_000_000, 2_000_000
 NOTEBOOKS = ("extract_feed", "extract_messages", "transform", "load")
@@ -111,6 +112,8 @@ def run_notebooks(place: Place, name: str) -> dict[str, Cold]:
     parameters = json.dumps({"event_date": str(place.day), "run": name})
     done = {}
     for notebook in NOTEBOOKS:
+        if notebook == "load":
+            release(place)
         path = settings.ROOT / "notebooks" / "etl" / f"{notebook}.ipynb"
         archived = place.folder / name / f"{notebook}.ipynb"
         started = time.perf_counter()
@@ -120,6 +123,12 @@ def run_notebooks(place: Place, name: str) -> dict[str, Cold]:
             seconds, [(query.get("seconds", 0.0), query.get("written_rows", 0)) for query in json.loads(answer)]
         )
     return done
+
+
+def release(place: Place) -> None:
+    """Release the day if it is held: the history in the source has a tenth of its events."""
+    for hold in holds.held(place.db, place.day):
+        holds.release(place.db, hold.event_date, by="the benchmark", because="its history is made smaller on purpose")
 
 
 @contextmanager

@@ -34,14 +34,9 @@ def of_run(db: ClickHouse, config: Settings, day: date, staging: Mapping[str, st
     Raises:
         ClickHouseError: a table is not there, or no server answers.
     """
-    hours = """
-    -- The rows of both sources, one row per source and hour with rows
-    select {feed:String} as source, hour, row_count from {feed_hours:Identifier}
-    union all
-    select {messages:String}, hour, row_count from {message_hours:Identifier}
-    """
     users = f"""
-    -- The users of both sources by value, and those with an odd number of rows; one row per source, dimension and value
+    -- The users of both sources by value, and those with an odd number of rows, one row per source, dimension and
+    -- value; and the sources' rows, one row per source and hour
     with by_key as (
         select
             {{feed:String}} as source,
@@ -66,16 +61,20 @@ def of_run(db: ClickHouse, config: Settings, day: date, staging: Mapping[str, st
     inner join {{attributes:Identifier}} as names using (attributes)
     array join [{_named("names")}] as value
     group by source, dimension, dimension_value
+    union all
+    select {{feed:String}}, 'hour', toString(hour), row_count, 0 from {{feed_hours:Identifier}}
+    union all
+    select {{messages:String}}, 'hour', toString(hour), row_count, 0 from {{message_hours:Identifier}}
     """  # noqa: S608 (the names are those of our own dimensions)
-    given = {**staging, "feed": FEED, "messages": MESSAGES}
-    found = db.read(users, **given)
+    found = db.read(users, **staging, feed=FEED, messages=MESSAGES)
+    hours = found[found["dimension"] == "hour"].astype({"dimension_value": int})
     whole = found[found["dimension"] == DIMENSIONS[0].column].groupby("source")["odd"].sum()
     return Profile(
         day,
         _plain(metrics.to_dict()),
-        _by_hour(db.read(hours, **given), config, day),
+        _by_hour(hours[["source", "dimension_value", "users"]], config, day),
         {source: int(whole.get(source, 0)) for source in (FEED, MESSAGES)},
-        _largest(found),
+        _largest(found[found["dimension"] != "hour"]),
     )
 
 
@@ -201,7 +200,9 @@ def keep(db: ClickHouse, config: Settings, profiles: Sequence[Profile]) -> None:
 
 
 def before(db: ClickHouse, config: Settings, day: date) -> list[Profile]:
-    """The profiles of the same weekday in the `WEEKS` before a day; those that are missing are made and kept.
+    """The profiles of the same weekday in the `WEEKS` before a day, as far as the source has them, the latest first.
+
+    Those that are missing are made and kept. Of days without rows nothing is kept: the source may get their rows later.
 
     Raises:
         ClickHouseError: no server answers, or the source cannot be read.
@@ -211,10 +212,10 @@ def before(db: ClickHouse, config: Settings, day: date) -> list[Profile]:
     missing = [each for each in days if each not in found]
     if missing:
         there = _with_rows(db, config, missing)
-        made = [of_source(db, config, each) if each in there else _empty(config, each) for each in missing]
+        made = [of_source(db, config, each) for each in missing if each in there]
         keep(db, config, made)
         found |= {each.event_date: each for each in made}
-    return [found[each] for each in days]
+    return [found[each] for each in days if each in found]
 
 
 def _kept(db: ClickHouse, config: Settings, days: Sequence[date]) -> list[Profile]:
@@ -247,11 +248,6 @@ def _with_rows(db: ClickHouse, config: Settings, days: Sequence[date]) -> set[da
     for number, day in enumerate(days):
         bounds[f"start_{number}"], bounds[f"end_{number}"] = config.day_bounds(day)
     return {days[number] for number in db.read(first, **bounds)["number"]}
-
-
-def _empty(config: Settings, day: date) -> Profile:
-    nothing = pd.DataFrame({"source": [], "hour": [], "row_count": []})
-    return Profile(day, {}, _by_hour(nothing, config, day), {}, {})
 
 
 def _by_hour(found: pd.DataFrame, config: Settings, day: date) -> dict[str, list[int]]:

@@ -83,6 +83,8 @@ def _start_clickhouse(stack: ExitStack, port: int | None, made: App, days: int, 
         server = stack.enter_context(clickhouse_stand_in.running(folder, port))
     rows = events.fill(server, made, days=days)
     schema.upgrade(clickhouse.connect(), sources.chosen(settings.load()), other_source=True)
+    if rows:  # perhaps of another app: what earlier days held says nothing about it
+        clickhouse.connect().execute("truncate table if exists day_profiles")
     typer.echo(f"The sandbox's ClickHouse answers on port {server.port}; {rows:,} new events.", err=True)
     _publish_days(min(days - 1, history.WEEK), "The week before yesterday")
     # Only dashboards show the days before that week, so they are published while the command runs. If it ends first,

@@ -16,7 +16,7 @@ from pulse_sandbox.events_app import App
 from notebooks.etl import Etl
 from pulse import schema, settings
 from pulse.execution.errors import CheckError
-from pulse.publishing import holds, profiles
+from pulse.publishing import holds, plausible, profiles
 from pulse.publishing.holds import HeldError
 
 DAY = date(2025, 3, 12)  # a Wednesday
@@ -166,3 +166,17 @@ def test_a_source_without_history_is_published_and_says_so(etl: Etl, capsys: pyt
         verdict = holds.judge(etl.db, settings.load(), profile, load="a load", run="a run")
         assert str(verdict).startswith("there is no history yet")
         assert verdict.compared == []
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize(("seed", "events"), [(1, 300_000), (1, 20_000), (2, 20_000), (3, 5_000)])
+def test_no_day_of_the_sandbox_is_held(clickhouse_server: Server, seed: int, events: int) -> None:
+    with Etl.fresh(clickhouse_server, DAY) as etl, patch.dict(os.environ, etl.environment):
+        made = App(etl.zone, etl.source.database, seed=seed, events_per_day=events)
+        fill(clickhouse_server, made, until=DAY + timedelta(days=1), days=60)
+        schema.ensure(etl.db, etl.reads)
+        config = settings.load()
+        days = [DAY - timedelta(days=back) for back in range(60)]
+        found = {day: profiles.of_source(etl.db, config, day) for day in days}
+        held = {day: plausible.judge(found[day], profiles.before(etl.db, config, day)) for day in days}
+        assert {day: findings for day, findings in held.items() if findings} == {}
