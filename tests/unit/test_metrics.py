@@ -101,6 +101,7 @@ PLACES = [
         "The day's metrics, and of both sources",
         ["views", "likes", "messages_received"],
     ),
+    Place("pulse/sources/measures.py", "The day's metrics, one row", [name for name in DAYS if not BY_COLUMN[name].per]),
     Place("pulse/publishing/profiles.py", "What each key of attributes means", ATTRIBUTES),
     Place(
         "pulse/publishing/restating.py",
@@ -149,6 +150,7 @@ CHOSEN = {
     ("notebooks/etl/transform.ipynb", "cells.glue("): "a few numbers for the archive's index",
     ("notebooks/reports/live_metrics.ipynb", "cell 18"): "which parts have users today",
     ("pulse/publishing/slices.py", "published as ("): "distinct partners, which no sum gives",
+    ("pulse/publishing/profiles.py", "The users of both sources by value"): "how many rows a user has, not what for",
     ("pulse/publishing/restating.py", "Restating: which"): "the module's docstring",
     ("sandbox", ""): "makes the demo events; the preset app fails where one of its columns is missing",
     ("pulse/migrations", ""): "what older versions looked like, which stays",
