@@ -267,9 +267,7 @@ class Check:
     def _metrics(self) -> Iterator[str]:
         found = self.held.metrics()
         for name, value in found.items():
-            unit = BY_COLUMN[name].unit
-            shown = "–" if value is None else f"{value:.1%}" if unit == "share" else f"{value:,.10g}"
-            yield f"{name:<20}{shown:>14}"
+            yield f"{name:<20}{_number(value, BY_COLUMN[name].unit):>14}"
         both = min(found["feed_users"] or 0, found["messenger_users"] or 0)
         if both >= SHARED_USERS and not found["both_users"]:
             self.remarks.append(
@@ -313,6 +311,12 @@ def _shares(column: Column, rows: int) -> dict[str, str]:
 
 def _share(part: int, whole: int) -> str:
     return "0 %" if not part else f"{max(part / whole, 0.0001):.2%}".replace("%", " %")
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return "–"
+    return {"share": f"{value:.1%}", "ratio": f"{value:.2f}"}.get(unit, f"{value:,.10g}")
 
 
 def _duration(time: timedelta) -> str:

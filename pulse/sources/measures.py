@@ -197,7 +197,8 @@ class Day:
                 select count()
                 from sent
                 where sent.receiver_id in (select feed.user_id from feed union all select sent.user_id from sent)
-            ) as messages_received
+            ) as messages_received,
+            if(messages_received = 0, null, messages_sent / messages_received) as sent_per_received
         """  # noqa: S608 (our own views)
         (row,) = self.db.rows(counted, **self.bounds)
         return {name: None if pd.isna(value) else value for name, value in row.items()}

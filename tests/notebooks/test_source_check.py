@@ -96,7 +96,8 @@ def test_it_shows_what_the_day_would_publish_and_creates_nothing(etl: Etl) -> No
     for name in ("feed_users", "messenger_users", "app_users", "both_users", "views", "likes", "messages_sent"):
         assert int(shown[name].replace(",", "")) == published[name]
     assert int(shown["messages_received"]) == published["messages_received"] < published["messages_sent"]
-    assert float(shown["ctr"]) == pytest.approx(100 * published["ctr"])
+    assert float(shown["ctr"]) == pytest.approx(100 * published["ctr"], abs=0.05)
+    assert float(shown["sent_per_received"]) == pytest.approx(published["sent_per_received"], abs=0.005)
     assert said.text.rstrip().endswith("Nothing is wrong with the source on this day.")
 
 

@@ -130,6 +130,7 @@ PLACES = [
     Place("dashboards/redash/dashboard.yaml", "", ATTRIBUTES),
     Place("dashboards/redash/queries/day.yaml", "", DAYS),
     Place("dashboards/redash/queries/trend.yaml", "", DAYS),
+    Place("pulse/sources/measures.py", "The day's metrics, one row", DAYS),
     Place("dashboards/redash/queries/slices.yaml", "", SLICES),
     Place(f"{TREND}/daily_trend.yaml", "", DAYS),
     Place(f"{TREND}/dimension_activity.yaml", "", SLICES + ATTRIBUTES),
