@@ -7,9 +7,10 @@ presets/       sources of known shapes
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pulse.settings import Settings
+from pulse.settings import ROOT, Settings
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class Source:
     zone: ZoneInfo | None = None
 
     def __str__(self) -> str:
+        """What it is called in messages and in the comments of views; the same in every checkout of a project."""
         clock = f", times in {self.zone}" if self.zone else ""
-        return f"{self.database} as {self.shape}{clock}"
+        folder = Path(self.shape)
+        shape = f"./{folder.relative_to(ROOT)}" if folder.is_relative_to(ROOT) else self.shape
+        return f"{self.database} as {shape}{clock}"
 
 
 def chosen(config: Settings) -> Source:

@@ -101,7 +101,9 @@ PLACES = [
         "The day's metrics, and of both sources",
         ["views", "likes", "messages_received"],
     ),
-    Place("pulse/sources/measures.py", "The day's metrics, one row", [name for name in DAYS if not BY_COLUMN[name].per]),
+    Place(
+        "pulse/sources/measures.py", "The day's metrics, one row", [name for name in DAYS if not BY_COLUMN[name].per]
+    ),
     Place("pulse/publishing/profiles.py", "What each key of attributes means", ATTRIBUTES),
     Place(
         "pulse/publishing/restating.py",

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from pulse.cli import app as cli
 from pulse.clickhouse import ClickHouse
+from pulse.settings import ROOT
 from pulse.sources import Source, contract, definition, views
 from pulse.sources.definition import SourceError
 
@@ -56,6 +57,12 @@ def own(folder: Path, text: str = OWN) -> Source:
     """A source that a user defined."""
     (folder / "sources.sql").write_text(text)
     return Source(str(folder), "sources_app")
+
+
+def test_a_source_in_the_project_has_the_same_name_in_every_checkout(tmp_path: Path) -> None:
+    assert str(Source(str(ROOT / "source"), "app")) == "app as ./source"
+    assert str(Source(str(tmp_path), "app", MOSCOW)) == f"app as {tmp_path}, times in Europe/Moscow"
+    assert str(Source("course", "app")) == "app as course"
 
 
 def test_a_users_own_source_makes_two_views(db: ClickHouse, tmp_path: Path) -> None:
