@@ -24,7 +24,7 @@ from pulse.clickhouse import ClickHouse, ClickHouseError, quoted
 from pulse.clickhouse.values import literal
 from pulse.publishing.late_data import VIEW_OF
 
-MOST_STATEMENTS = 50  # that ask parts for their days, in one look at a source
+MOST_STATEMENTS = 50  # that ask parts for their days; then those of which neighbours share a few days are asked apart
 ROW_BY_ROW = frozenset(("Expression", "Filter", "ReadFromMergeTree", "ReadNothing", "Union"))
 """The steps of a plan that make each row from one row of a table."""
 
@@ -250,19 +250,19 @@ def _days_of(
         if not part.is_patch:
             groups.setdefault((part.database, part.table, part.partition), []).append(part)
     found: dict[str, list[str]] = {}
-    for together in _merged(groups):
-        select = view.of_parts(together)
-        asked = db.read(days.replace("<select>", select), zone=config.timezone, start=start)
+    waiting = _neighbours(list(map(groups.__getitem__, sorted(groups))))
+    while waiting:
+        partitions = waiting.pop()
+        together = [part for each in partitions for part in each]
+        asked = db.read(days.replace("<select>", view.of_parts(together)), zone=config.timezone, start=start)
+        if len(partitions) > 1 and 0 < len(asked) <= len(partitions):  # they seem to be partitioned by time
+            waiting += [[each] for each in partitions]
+            continue
         found |= {part.key: sorted(asked["day"]) for part in together}
     return found
 
 
-def _merged(groups: dict[tuple[str, str, str], list[Part]]) -> Iterator[list[Part]]:
-    """The groups, neighbours of one table put together where there are too many for a statement each."""
-    size = -(-len(groups) // MOST_STATEMENTS)
-    by_table: dict[tuple[str, str], list[list[Part]]] = {}
-    for (database, table, _), parts in sorted(groups.items()):
-        by_table.setdefault((database, table), []).append(parts)
-    for each in by_table.values():
-        for begin in range(0, len(each), size):
-            yield [part for parts in each[begin : begin + size] for part in parts]
+def _neighbours(partitions: list[list[Part]]) -> list[list[list[Part]]]:
+    """The partitions, neighbours put together where there are too many for a statement each."""
+    size = max(1, -(-len(partitions) // MOST_STATEMENTS))
+    return [partitions[begin : begin + size] for begin in range(0, len(partitions), size)]
