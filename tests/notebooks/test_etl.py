@@ -242,6 +242,8 @@ def test_each_executed_notebook_hands_on_what_it_counted(demo: Etl, archive: Pat
             "views": metrics["views"],
             "likes": metrics["likes"],
             "messages_sent": messages_sent,
+            "held": False,
+            "lifted": False,
         },
         "load": {
             "rows": len(expected.dimension_activity),
