@@ -18,6 +18,7 @@ restated the next night, as long as it is not older than 30 days.
 | restate | the last lines of its log name the cell and the error; clear the task |
 | changed_days | make sure that Telegram answers, then clear the task |
 | again.etl | see the runbook of `etl`; if the day really is empty now, trigger `etl` with *allow_empty* |
+| again.etl took two hours | the day is held: answer `release` in *Required Actions*, or `pulse release` |
 | again.daily_report | see the runbook of `daily_report` |
 
 A day older than that is restated by hand: `pulse daily 2026-09-01`.

@@ -63,9 +63,13 @@ class ChangedDaysOperator(BaseOperator):
             found, config = store.scraps(self.path), connected_settings()
             if found["kept"]:
                 tell_late_data(_late_of([date.fromisoformat(day) for day in found["kept"]], config), config)
-        self.log.info("%d days were compared, %d are restated", found["compared"], len(found["restate"]))
+            held = _held(config)
+        days = [day for day in found["restate"] if day not in held]
+        self.log.info("%d days were compared, %d are restated", found["compared"], len(days))
+        if waiting := sorted(held & set(found["restate"])):
+            self.log.info("held already, and waiting for a release: %s", ", ".join(waiting))
         night = context["dag_run"].run_id
-        return [{"day": day, "run": f"restate__{day}__{night}"} for day in found["restate"]]
+        return [{"day": day, "run": f"restate__{day}__{night}"} for day in days]
 
 
 def tell_late_data(late: Sequence[Any], config: settings.Settings) -> None:
@@ -79,6 +83,14 @@ def tell_late_data(late: Sequence[Any], config: settings.Settings) -> None:
         rows = [(each.source, each.now - each.published) for each in found]
         message = Message(late_data_notice(day, rows, config.language))
         deliver("late_data", day, message, config.telegram_alert_chats, "", config)
+
+
+def _held(config: settings.Settings) -> set[str]:
+    """The days that are held: they were told, and computing them again would hold them again."""
+    from pulse import clickhouse
+    from pulse.publishing import holds
+
+    return {str(hold.event_date) for hold in holds.held(clickhouse.connect(config))}
 
 
 def _late_of(days: list[date], config: settings.Settings) -> list[Any]:
