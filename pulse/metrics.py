@@ -289,6 +289,11 @@ class Dimension:
         ru: and in Russian.
         watched_as: its name in the monitoring, where that groups its values; the column where empty.
         values_ru: those of its values that are words, in Russian.
+        optional: whether a source may lack it. Then a day has no slices of it.
+        is_watched: whether the monitoring counts it in every bucket and the dashboards have a chart of it: not one with
+            thousands of values.
+        is_steady: whether its values are usually the same from week to week, so that one that is gone or new is a
+            reason to hold the day.
     """
 
     column: str
@@ -296,6 +301,9 @@ class Dimension:
     ru: str
     watched_as: str = ""
     values_ru: Mapping[str, str] = field(default_factory=dict)
+    optional: bool = False
+    is_watched: bool = True
+    is_steady: bool = True
 
     @property
     def watched(self) -> str:
@@ -311,8 +319,13 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("os", "os", "ОС"),
     Dimension("gender", "gender", "пол", values_ru={"male": "мужчины", "female": "женщины"}),
     Dimension("age", "age", "возраст", watched_as="age_group"),
+    Dimension("country", "country", "страна", optional=True, is_watched=False),
+    Dimension("city", "city", "город", optional=True, is_watched=False),
+    Dimension("source", "source", "источник", optional=True, is_watched=False, is_steady=False),
+    Dimension("exp_group", "experiment group", "группа эксперимента", optional=True, is_watched=False, is_steady=False),
 )
-"""The attributes by which `dimension_activity` and `dimension_metrics` split a day, and the monitoring its buckets."""
+"""The attributes by which `dimension_activity` and `dimension_metrics` split a day, those that its source has, and the
+monitoring its buckets."""
 
 
 def columns(table: Table) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from pulse.clickhouse import ClickHouse
 
-DIMENSIONS = ("os", "gender", "age")
+DIMENSIONS = ("os", "gender", "age", "country", "city", "source", "exp_group")
+OPTIONAL = DIMENSIONS[3:]
 COUNTS = ("views", "likes", "messages_received", "messages_sent")
 DAYS_AN_INSERT = 90  # a server takes no more than 100 partitions in one insert
 
@@ -42,8 +43,9 @@ def publish(db: ClickHouse, **tables: Iterable[Mapping[str, Any]]) -> None:
 def slices_of(users: Iterable[User], partners: int = 0) -> list[dict[str, Any]]:
     """Return the rows of `dimension_activity` for these users, each with this number of partners."""
     found: dict[tuple[Any, str, str], dict[str, Any]] = {}
+    users = list(users)
     for user in users:
-        for dimension in DIMENSIONS:
+        for dimension in _present(users):
             key = (user["event_date"], dimension, user.get(dimension, "unknown"))
             row = found.setdefault(
                 key, {**dict.fromkeys(COUNTS, 0), "users_received": partners, "users_sent": partners}
@@ -59,13 +61,19 @@ def slices_of(users: Iterable[User], partners: int = 0) -> list[dict[str, Any]]:
 def slice_metrics_of(users: Iterable[User]) -> list[dict[str, Any]]:
     """Return the rows of `dimension_metrics` for these users."""
     found: dict[tuple[Any, str, str], list[User]] = {}
+    users = list(users)
     for user in users:
-        for dimension in DIMENSIONS:
+        for dimension in _present(users):
             found.setdefault((user["event_date"], dimension, user.get(dimension, "unknown")), []).append(user)
     return [
         {"dimension": dimension, "dimension_value": value, **metrics_of(day, slice_users)}
         for (day, dimension, value), slice_users in found.items()
     ]
+
+
+def _present(users: list[User]) -> list[str]:
+    """The dimensions of these users' source: the optional ones if a user has them."""
+    return [name for name in DIMENSIONS if name not in OPTIONAL or any(name in user for user in users)]
 
 
 def metrics_of(day: date, users: Iterable[User]) -> dict[str, Any]:

@@ -86,13 +86,22 @@ def _metrics() -> str:
         ]
         for metric in metrics.METRICS
     ]
-    dimensions = [[f"`{each.column}`", each.en, each.ru, f"`{each.watched}`"] for each in metrics.DIMENSIONS]
+    dimensions = [
+        [
+            f"`{each.column}`",
+            each.en,
+            each.ru,
+            "if the source has it" if each.optional else "always",
+            f"`{each.watched}`" if each.is_watched else "–",
+        ]
+        for each in metrics.DIMENSIONS
+    ]
     return (
         "# Metrics and dimensions\n\nThe one list is `pulse/metrics.py`; this page is made from it.\n\n## Metrics\n\n"
         + _table(["column", "formula", "name", "unit", "tables", "shown in"], rows)
         + "\n\n`users` and `count` change in percent, a `share` in percentage points, a `ratio` by its difference.\n\n"
         + "## Dimensions\n\n"
-        + _table(["column", "name", "in Russian", "in the monitoring"], dimensions)
+        + _table(["column", "name", "in Russian", "splits the day", "in the monitoring"], dimensions)
         + f"\n\nA bucket of the monitoring has {metrics.BUCKET.seconds // 60} minutes. The report compares a day with "
         f"the same weekday {metrics.WEEK.days} days before.\n"
     )

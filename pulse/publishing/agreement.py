@@ -135,7 +135,7 @@ def _slices(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     order by dimension
     """
     found = {record["dimension"]: record for record in db.rows(sums, day=day)}
-    for dimension in (each.column for each in DIMENSIONS):
+    for dimension in slices.of_day(db, day):
         totals = found.get(dimension, dict.fromkeys(SUMS, 0))
         yield from differences(f"dimension_activity by {dimension}", {name: totals[name] for name in SUMS}, row)
 
@@ -144,7 +144,11 @@ def _source(
     db: ClickHouse, config: settings.Settings, day: date, row: Numbers, sources: Collection[str]
 ) -> Iterator[str]:
     """The columns of users, and the metrics, that differ from the source."""
-    compared = [column for column, made_from in USERS_FROM.items() if set(made_from) <= set(sources)]
+    # Without the dimensions that the source did not have yet when the day was published.
+    absent = {dimension.column for dimension in DIMENSIONS} - {*slices.of_day(db, day)}
+    compared = [
+        column for column, made_from in USERS_FROM.items() if set(made_from) <= set(sources) and column not in absent
+    ]
     differ = {column: f"published.{column} != users.{column}" for column in compared}
     differ["user_id"] = "not (published.there and users.there)"
     for attribute in set(compared) & {
@@ -201,11 +205,17 @@ def _source(
     ),
 
     names as (
-        select attributes, os, gender, age
+        select attributes, os, gender, age, country, city, source, exp_group
         from (
-            select attributes, os, gender, age from feed_events where {OF_THE_DAY} limit 1 by attributes
+            select attributes, os, gender, age, country, city, source, exp_group
+            from feed_events
+            where {OF_THE_DAY}
+            limit 1 by attributes
             union all
-            select attributes, os, gender, age from message_events where {OF_THE_DAY} limit 1 by attributes
+            select attributes, os, gender, age, country, city, source, exp_group
+            from message_events
+            where {OF_THE_DAY}
+            limit 1 by attributes
         )
         limit 1 by attributes
     ),
@@ -217,7 +227,11 @@ def _source(
             last > 0 as acted,
             if(names.os = '', 'unknown', names.os) as os,
             if(names.gender = '', 'unknown', names.gender) as gender,
-            if(names.age in ('', '0'), 'unknown', names.age) as age
+            if(names.age in ('', '0'), 'unknown', names.age) as age,
+            if(names.country = '', 'unknown', names.country) as country,
+            if(names.city = '', 'unknown', names.city) as city,
+            if(names.source = '', 'unknown', names.source) as source,
+            if(names.exp_group = '', 'unknown', names.exp_group) as exp_group
         from whole
         left join names using (attributes)
     ),

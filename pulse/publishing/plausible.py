@@ -25,7 +25,7 @@ from itertools import combinations
 from statistics import median
 from typing import Any, Literal, TypeAlias
 
-from pulse.metrics import BY_COLUMN, DIMENSIONS, FEED, MESSAGES, Metric, columns
+from pulse.metrics import BY_COLUMN, DIMENSIONS, FEED, MESSAGES, Dimension, Metric, columns
 from pulse.settings import Language
 from pulse.wording import DASH, number, word
 
@@ -210,7 +210,7 @@ def _findings(day: Profile, history: Sequence[Profile]) -> Iterator[Finding]:
         yield from _twice(day, history, source)
         yield from _per_user(day, history, source)
         for dimension in DIMENSIONS:
-            yield from _values(day, history, source, dimension.column)
+            yield from _values(day, history, source, dimension)
     for column in columns("daily_metrics"):
         yield from _metric(day, history, BY_COLUMN[column])
 
@@ -310,8 +310,9 @@ def _twice(day: Profile, history: Sequence[Profile], source: str) -> Iterator[Fi
 # --- attributes and hours ---------------------------------------------------------------------------------------------
 
 
-def _values(day: Profile, history: Sequence[Profile], source: str, dimension: str) -> Iterator[Finding]:
-    """The values of an attribute that are gone or new, and the users of whom it is unknown."""
+def _values(day: Profile, history: Sequence[Profile], source: str, attribute: Dimension) -> Iterator[Finding]:
+    """The values of an attribute that are gone or new, if that is unusual; and the users of whom it is unknown."""
+    dimension = attribute.column
     key = (source, dimension)
     now, earlier = day.slices.get(key, {}), [each.slices[key] for each in history if each.slices.get(key)]
     total = sum(now.values())
@@ -319,7 +320,8 @@ def _values(day: Profile, history: Sequence[Profile], source: str, dimension: st
         return
     totals = [sum(each.values()) for each in earlier]
     least = min(now.values()) if len(now) >= TOP else 0  # of values that were left out there are at most as many users
-    for value in sorted({value for each in earlier for value in each} - {UNKNOWN}):
+    values = {value for each in earlier for value in each} - {UNKNOWN} if attribute.is_steady else set()
+    for value in sorted(values):
         counts = [each.get(value, 0) for each in earlier]
         share = min(0.95, median(count / all_of for count, all_of in zip(counts, totals, strict=True)))
         count = now.get(value, least)
@@ -328,7 +330,7 @@ def _values(day: Profile, history: Sequence[Profile], source: str, dimension: st
         is_gone = count == 0 and min(expected, 2 * median(counts)) >= LEAST
         if is_gone or (count < COLLAPSED * expected and min(expected, 2 * median(counts)) >= LEAST_COLLAPSED):
             yield Finding("gone", f"{dimension} {value}", count, expected, expected, source)
-    if all(len(each) < TOP for each in earlier):
+    if attribute.is_steady and all(len(each) < TOP for each in earlier):
         for value, count in now.items():
             if value != UNKNOWN and count >= max(LEAST, NEW * total) and not any(value in each for each in earlier):
                 yield Finding("new", f"{dimension} {value}", count, 0.0, 0.0, source)

@@ -17,11 +17,19 @@ from pulse.publishing.late_data import OF_THE_DAY
 from pulse.publishing.plausible import TOP, UNKNOWN, WEEKS, Profile
 from pulse.publishing.slices import METRICS_OF_USERS
 from pulse.settings import Settings
+from pulse.sources import views
 
 HOUR = timedelta(hours=1)
 
 
-def of_run(db: ClickHouse, config: Settings, day: date, staging: Mapping[str, str], metrics: pd.Series) -> Profile:
+def of_run(
+    db: ClickHouse,
+    config: Settings,
+    day: date,
+    staging: Mapping[str, str],
+    metrics: pd.Series,
+    dimensions: Sequence[str],
+) -> Profile:
     """The profile of a day from the staging tables of its run.
 
     Args:
@@ -30,6 +38,7 @@ def of_run(db: ClickHouse, config: Settings, day: date, staging: Mapping[str, st
         day: the day.
         staging: the names of `feed_hours`, `message_hours`, `feed_users`, `message_senders` and `attributes`.
         metrics: the day's row of `daily_metrics`.
+        dimensions: those that the source has.
 
     Raises:
         ClickHouseError: a table is not there, or no server answers.
@@ -52,15 +61,15 @@ def of_run(db: ClickHouse, config: Settings, day: date, staging: Mapping[str, st
     )
 
     select
-        source,
+        by_key.source as source,
         value.1 as dimension,
         value.2 as dimension_value,
         sum(by_key.users) as users,
         sum(by_key.odd) as odd
     from by_key
     inner join {{attributes:Identifier}} as names using (attributes)
-    array join [{_named("names")}] as value
-    group by source, dimension, dimension_value
+    array join [{_named("names", dimensions)}] as value
+    group by by_key.source, dimension, dimension_value
     union all
     select {{feed:String}}, 'hour', toString(hour), row_count, 0 from {{feed_hours:Identifier}}
     union all
@@ -149,9 +158,15 @@ def of_source(db: ClickHouse, config: Settings, day: date) -> Profile:
     """  # noqa: S608 (our own names)
     names = f"""
     -- What each key of attributes means, one row per key
-    select attributes, os, gender, age from feed_events where {OF_THE_DAY} limit 1 by attributes
+    select attributes, os, gender, age, country, city, source, exp_group
+    from feed_events
+    where {OF_THE_DAY}
+    limit 1 by attributes
     union all
-    select attributes, os, gender, age from message_events where {OF_THE_DAY} limit 1 by attributes
+    select attributes, os, gender, age, country, city, source, exp_group
+    from message_events
+    where {OF_THE_DAY}
+    limit 1 by attributes
     """  # noqa: S608 (our own names)
     day_start, day_end = config.day_bounds(day)
     given = {"day_start": day_start, "day_end": day_end, "feed": FEED, "messages": MESSAGES}
@@ -159,10 +174,10 @@ def of_source(db: ClickHouse, config: Settings, day: date) -> Profile:
     spelled = db.read(names, **given).set_index("attributes")
     spelled = spelled.replace("", UNKNOWN)
     spelled["age"] = spelled["age"].replace("0", UNKNOWN)
-    counted = []
+    counted, dimensions = [], views.dimensions(db)
     for source, keys in ((FEED, found["feed_keys"]), (MESSAGES, found["message_keys"])):
         named = spelled.loc[keys[0]].assign(users=keys[1])
-        for dimension in (each.column for each in DIMENSIONS):
+        for dimension in dimensions:
             sums = named.groupby(dimension)["users"].sum()
             counted += [(source, dimension, value, users) for value, users in sums.items()]
     return Profile(
@@ -274,9 +289,9 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, float]:
     return {name: float(row[name]) for name in columns("daily_metrics") if not pd.isna(row[name])}
 
 
-def _named(table: str) -> str:
-    """The dimensions of a table as pairs of name and value, for an array in SQL."""
-    return ", ".join(f"('{each.column}', {table}.{each.column})" for each in DIMENSIONS)
+def _named(table: str, dimensions: Sequence[str]) -> str:
+    """Dimensions of a table as pairs of name and value, for an array in SQL."""
+    return ", ".join(f"('{name}', {table}.{name})" for name in dimensions)
 
 
 def _source(config: Settings) -> str:

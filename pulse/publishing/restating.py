@@ -24,9 +24,11 @@ from pulse import settings
 from pulse.clickhouse import ClickHouse
 from pulse.metrics import BY_COLUMN, DIMENSIONS, METRICS, columns
 from pulse.publishing import loads
+from pulse.publishing import slices as slices_of
 from pulse.publishing.late_data import OF_THE_DAY, VIEW_OF, Late
 from pulse.publishing.loads import Publication
 from pulse.publishing.source_parts import Look
+from pulse.sources import views
 
 Kind = Literal["late", "deleted", "doubled", "changed"]
 Outcome = Literal["unchanged", "kept", "restated"]
@@ -133,8 +135,10 @@ def judge(
         ClickHouseError: no server answers, or a source cannot be read.
     """
     day = published.event_date
-    metrics_now, slices_now = _from_the_source(db, config, day)
-    metrics_then, slices_then = _published(db, day)
+    # A dimension that the source has got, or lost, since then does not change what was published by the others.
+    dimensions = [name for name in slices_of.of_day(db, day) if name in views.dimensions(db)]
+    metrics_now, slices_now = _from_the_source(db, config, day, dimensions)
+    metrics_then, slices_then = _published(db, day, dimensions)
     names = columns("daily_metrics")
     differ = {
         name: [metrics_then.get(name), metrics_now[name]]
@@ -199,7 +203,7 @@ def reason(db: ClickHouse, day: date, load: str) -> list[SourceChange]:
 
 
 def _from_the_source(
-    db: ClickHouse, config: settings.Settings, day: date
+    db: ClickHouse, config: settings.Settings, day: date, dimensions: Sequence[str]
 ) -> tuple[dict[str, float | None], pd.DataFrame]:
     """The day's metrics as the source makes them now; and the sums of slices, by dimension and value."""
     in_part = "({parts:UInt32} = 1 or cityHash64(user_id) % {parts:UInt32} = {part:UInt32})"
@@ -256,13 +260,19 @@ def _from_the_source(
     """  # noqa: S608 (our own names)
     names = f"""
     -- What each attributes key means, one row per key
-    select attributes, any(os) as os, any(gender) as gender, any(age) as age
+    select attributes, os, gender, age, country, city, source, exp_group
     from (
-        select attributes, os, gender, age from feed_events where {OF_THE_DAY} limit 1 by attributes
+        select attributes, os, gender, age, country, city, source, exp_group
+        from feed_events
+        where {OF_THE_DAY}
+        limit 1 by attributes
         union all
-        select attributes, os, gender, age from message_events where {OF_THE_DAY} limit 1 by attributes
+        select attributes, os, gender, age, country, city, source, exp_group
+        from message_events
+        where {OF_THE_DAY}
+        limit 1 by attributes
     )
-    group by attributes
+    limit 1 by attributes
     """  # noqa: S608 (our own names)
     day_start, day_end = config.day_bounds(day)
     given = {"day_start": day_start, "day_end": day_end}
@@ -287,7 +297,7 @@ def _from_the_source(
             metrics[name] = totals[BY_COLUMN[name].of] / totals[per] if totals[per] else None
     named = found.merge(db.read(names, **given), on="attributes", how="left").fillna("")
     slices = []
-    for dimension in (each.column for each in DIMENSIONS):
+    for dimension in dimensions:
         nothing = ("", "0") if dimension == "age" else ("",)
         value = named[dimension].where(~named[dimension].isin(nothing), "unknown")
         sums = named.assign(dimension=dimension, dimension_value=value)
@@ -295,7 +305,7 @@ def _from_the_source(
     return metrics, pd.concat(slices)
 
 
-def _published(db: ClickHouse, day: date) -> tuple[dict[str, float | None], pd.DataFrame]:
+def _published(db: ClickHouse, day: date, dimensions: Sequence[str]) -> tuple[dict[str, float | None], pd.DataFrame]:
     """The published metrics of a day; and the sums of slices, by dimension and value."""
     found = db.rows("select * from daily_metrics where event_date = {day:Date}", day=day)
     row = found[0] if found else {}
@@ -304,9 +314,9 @@ def _published(db: ClickHouse, day: date) -> tuple[dict[str, float | None], pd.D
     -- The sums of the published slices, one row per dimension and value
     select dimension, dimension_value, {", ".join(SUMS)}
     from dimension_activity
-    where event_date = {{day:Date}}
+    where event_date = {{day:Date}} and dimension in {{dimensions:Array(String)}}
     """  # noqa: S608 (our own columns)
-    return metrics, db.read(slices, day=day).set_index(["dimension", "dimension_value"])
+    return metrics, db.read(slices, day=day, dimensions=dimensions).set_index(["dimension", "dimension_value"])
 
 
 # --- the reason -------------------------------------------------------------------------------------------------------

@@ -49,11 +49,34 @@ def disagreements(db: ClickHouse, day: date) -> Iterator[str]:
     Raises:
         ClickHouseError: no server answers, or a table is not there.
     """
-    yield from _counts(db, day)
-    yield from _metrics(db, day)
+    dimensions = of_day(db, day)
+    yield from _counts(db, day, dimensions)
+    yield from _metrics(db, day, dimensions)
 
 
-def _counts(db: ClickHouse, day: date) -> Iterator[str]:
+def of_day(db: ClickHouse, day: date) -> list[str]:
+    """The dimensions by which a published day is split: without the optional ones that its source did not have.
+
+    Raises:
+        ClickHouseError: no server answers, or a table is not there.
+    """
+    optional = [each.column for each in DIMENSIONS if each.optional]
+    known = ", ".join(f"max(users.{name} != 'unknown') as {name}" for name in optional)
+    found = f"""
+    -- The dimensions that a day's slices or users show, one row
+    select
+        (select groupUniqArray(dimension) from dimension_activity where event_date = {{day:Date}}) as counted,
+        (select groupUniqArray(dimension) from dimension_metrics where event_date = {{day:Date}}) as measured,
+        {known}
+    from user_activity as users
+    where users.event_date = {{day:Date}}
+    """  # noqa: S608 (the names are those of our own dimensions)
+    (row,) = db.rows(found, day=day)
+    there = {*row["counted"], *row["measured"], *(name for name in optional if row[name])}
+    return [each.column for each in DIMENSIONS if not each.optional or each.column in there]
+
+
+def _counts(db: ClickHouse, day: date, dimensions: Sequence[str]) -> Iterator[str]:
     """The slices that differ from the sums over their users."""
     slices = f"""
     -- Each count of each slice as its users make it and as it is published, one row per slice that differs
@@ -63,7 +86,7 @@ def _counts(db: ClickHouse, day: date) -> Iterator[str]:
             slice.2 as dimension_value,
             ({_sums_of(COUNTS)}) as counts
         from user_activity
-        array join [{_named_dimensions()}] as slice
+        array join [{_named(dimensions)}] as slice
         where event_date = {{day:Date}}
         group by dimension, dimension_value
     ),
@@ -83,7 +106,7 @@ def _counts(db: ClickHouse, day: date) -> Iterator[str]:
     yield from _slice_differences(db.rows(slices, day=day), COUNTS, "dimension_activity", "from user_activity")
 
 
-def _metrics(db: ClickHouse, day: date) -> Iterator[str]:
+def _metrics(db: ClickHouse, day: date, dimensions: Sequence[str]) -> Iterator[str]:
     """The slices whose metrics differ from those of their users."""
     metrics = columns("dimension_metrics")
     slices = f"""
@@ -94,7 +117,7 @@ def _metrics(db: ClickHouse, day: date) -> Iterator[str]:
             slice.2 as dimension_value,
             {METRICS_OF_USERS}
         from user_activity as users
-        array join [{_named_dimensions("users.")}] as slice
+        array join [{_named(dimensions, "users.")}] as slice
         where users.event_date = {{day:Date}}
         group by dimension, dimension_value
     ),
@@ -121,6 +144,7 @@ def partner_disagreements(db: ClickHouse, config: settings.Settings, day: date) 
     Raises:
         ClickHouseError: no server answers, or the source cannot be read.
     """
+    dimensions = of_day(db, day)
     partners = f"""
     -- The partners of each slice as the source has them and as they are published, one row per slice that differs
     with pairs as (
@@ -134,7 +158,7 @@ def partner_disagreements(db: ClickHouse, config: settings.Settings, day: date) 
     users as (
         select
             user_id,
-            [{_named_dimensions()}] as slices
+            [{_named(dimensions)}] as slices
         from user_activity
         where event_date = {{day:Date}}
     ),
@@ -182,9 +206,9 @@ def _sums_of(names: tuple[str, ...]) -> str:
     return ", ".join(f"sum({name})" for name in names)
 
 
-def _named_dimensions(of: str = "") -> str:
-    """The dimensions as pairs of name and value, for an array in SQL; `of` qualifies their columns."""
-    return ", ".join(f"('{each.column}', toString({of}{each.column}))" for each in DIMENSIONS)
+def _named(dimensions: Sequence[str], of: str = "") -> str:
+    """Dimensions as pairs of name and value, for an array in SQL; `of` qualifies their columns."""
+    return ", ".join(f"('{name}', toString({of}{name}))" for name in dimensions)
 
 
 def _slice_differences(found: list[dict[str, Any]], columns: Sequence[str], table: str, how: str) -> Iterator[str]:

@@ -22,9 +22,14 @@ class Column:
     name: str
     kind: Kind
     meaning: str
+    optional: bool = False
 
 
-_ATTRIBUTES = tuple(Column(each.column, "attribute", f"the user's {each.en} at that moment") for each in DIMENSIONS)
+_ATTRIBUTES = tuple(
+    Column(each.column, "attribute", f"the user's {each.en} at that moment", each.optional) for each in DIMENSIONS
+)
+OPTIONAL = tuple(column.name for column in _ATTRIBUTES if column.optional)
+"""The columns that a source may lack, which both of its statements then do."""
 
 CONTRACT: Mapping[str, tuple[Column, ...]] = {
     "feed_events": (
@@ -55,7 +60,7 @@ def check(statement: Statement, types: Mapping[str, str]) -> None:
     """
     columns = {column.name: column for column in CONTRACT[statement.view]}
     for name, column in columns.items():
-        if name not in types:
+        if name not in types and not column.optional:
             close = get_close_matches(name, types.keys() - columns.keys(), 1)
             meant = f"`{close[0]} as {name}`" if close else f"`… as {name}`"
             raise SourceError(
@@ -70,6 +75,30 @@ def check(statement: Statement, types: Mapping[str, str]) -> None:
             )
         if problem := _PROBLEMS[columns[name].kind](name, plain(kind)):
             raise SourceError(f"{statement.place_of(name)}: {name} of {statement.view} has the type {kind}; {problem}")
+
+
+def check_together(statements: Mapping[str, Statement], types: Mapping[str, Mapping[str, str]]) -> None:
+    """Check that the statements have the same optional columns.
+
+    Otherwise a user would have a country after an action of the feed and none after a message, as if the users of each
+    country came and went.
+
+    Raises:
+        SourceError: one statement has a column that the other lacks.
+    """
+    for name in OPTIONAL:
+        lacking = [view for view in statements if name not in types[view]]
+        if 0 < len(lacking) < len(statements):
+            (has,) = set(statements) - set(lacking)
+            raise SourceError(
+                f"{statements[lacking[0]].place}: {has} has the column {name} and {lacking[0]} does not; select "
+                f"`… as {name}` there too, or `'' as {name}` if it is unknown there."
+            )
+
+
+def present(view: str, types: Mapping[str, str]) -> tuple[Column, ...]:
+    """The columns of a view that a statement with these types has."""
+    return tuple(column for column in CONTRACT[view] if column.name in types)
 
 
 def plain(kind: str) -> str:

@@ -107,7 +107,7 @@ class Day:
             "toString(toDateTime64(events.time, 3, {zone:String})) as time"
             if name == "time"
             else f"events.{name} as {name}"
-            for name in (column.name for column in contract.CONTRACT[view])
+            for name in (column.name for column in contract.present(view, self.types[view]))
         )
         some = f"""
         -- Some rows of the day, as the pipeline reads them
@@ -120,7 +120,7 @@ class Day:
 
     def columns(self, view: str) -> tuple[int, list[Column]]:
         """How many rows of the day there are, and how many of them lack something, by column."""
-        names = [column.name for column in contract.CONTRACT[view]]
+        names = [column.name for column in contract.present(view, self.types[view])]
         listed = "".join(
             f",\n    countIf(isNull(events.{name})) as null_{name}"
             f",\n    countIf(ifNull(toString(events.{name}), '-') = '') as empty_{name}"
@@ -243,7 +243,7 @@ class Day:
             except ClickHouseError as error:  # such as an alias that the statement uses, or a type without a hash
                 if error.code is None:
                     raise
-        listed = ", ".join(f"toString(events.{column.name})" for column in contract.CONTRACT[view])
+        listed = ", ".join(f"toString(events.{column.name})" for column in contract.present(view, self.types[view]))
         return Copies(self._copies(self._raw(view), f"tuple({listed})", self._moment(view), row_count), whole=False)
 
     def unmerged(self, statement: Statement) -> list[tuple[str, str]]:

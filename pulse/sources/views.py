@@ -4,6 +4,7 @@ ids         converted to the narrowest type that holds those of both views: join
             are much faster than strings
 time        an instant, whatever the column is
 attributes  a hash of the action's attributes as this source has them
+country …   optional columns that the source lacks are empty, and change no hash; the comment names those that it has
 latest      orders actions by time and includes the attributes: the greatest value is the latest action, and of two
             actions at the same moment always the same one
 row_hash    a hash of everything in the row that a number depends on, and `second_hash` another one, which no accident
@@ -18,14 +19,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from pulse import metrics
 from pulse.clickhouse import ClickHouse, ClickHouseError, quoted
 from pulse.clickhouse.values import literal
-from pulse.metrics import DIMENSIONS
 from pulse.sources import Source, contract, definition
 from pulse.sources.definition import SourceError, Statement
 
 READS = "reads "
 """How the comment of a view begins; older views have other comments."""
+
+WITH = " with "
+"""What stands in the comment of a view before the optional columns that the source has."""
 
 ACCESS_DENIED = 497
 ANY_TYPES = {column.name: "String" for columns in contract.CONTRACT.values() for column in columns}
@@ -44,17 +48,23 @@ class View:
         reads: how the comment of such a view begins: which source it reads, how, and by which days.
         definition: a mark of what does not depend on the source's types: the statement, and what the pipeline adds.
         select: what it selects; None if the account may not ask which types the source has.
+        optional: the optional columns that the source has.
     """
 
     name: str
     reads: str
     definition: str
     select: str | None
+    optional: tuple[str, ...] = ()
 
     @property
     def comment(self) -> str:
-        """Its comment, which identifies how it reads what: the mark of the definition, then that of the SELECT."""
-        return f"{self.reads}: {self.definition}-{_mark(self.select or '')}"
+        """Its comment, which identifies how it reads what: the mark of the definition, then that of the SELECT.
+
+        It ends with the optional columns, by which they are known to accounts that may not read the source.
+        """
+        listed = f"{WITH}{', '.join(self.optional)}" if self.optional else ""
+        return f"{self.reads}: {self.definition}-{_mark(self.select or '')}{listed}"
 
     def creation(self, create: str, security: str = "", database: str = "") -> str:
         """The statement that creates it.
@@ -78,7 +88,7 @@ class View:
         definition have that of the SELECT alone.
         """
         reads, _, marks = comment.rpartition(":")
-        definition, _, select = marks.strip().rpartition("-")
+        definition, _, select = marks.strip().partition(WITH)[0].rpartition("-")
         if reads != self.reads:
             return False
         return definition == self.definition if self.select is None else select == _mark(self.select)
@@ -99,6 +109,23 @@ def read(db: ClickHouse, source: Source) -> list[View]:
     return made(db, source, statements, types, ZoneInfo(db.value("select timezone()")))
 
 
+def dimensions(db: ClickHouse) -> list[str]:
+    """The columns of the dimensions that the source has, as the views in the project's database say.
+
+    Raises:
+        ClickHouseError: no server answers.
+    """
+    comment = """
+    -- How the source is read, one row if there is a view
+    select comment
+    from system.tables
+    where database = currentDatabase() and name = 'feed_events'
+    """
+    marks = "".join(row["comment"] for row in db.rows(comment)).rpartition(":")[2]
+    there = marks.partition(WITH)[2].split(", ")
+    return [each.column for each in metrics.DIMENSIONS if not each.optional or each.column in there]
+
+
 def made(
     db: ClickHouse,
     source: Source,
@@ -117,7 +144,13 @@ def made(
     """
     reads, ids = f"{READS}{source}, by days of {db.zone.key}", ids_of(types)
     return [
-        View(view, reads, _definition(statement, source), _select(statement, source, types[view], ids, server))
+        View(
+            view,
+            reads,
+            _definition(statement, source),
+            _select(statement, source, types[view], ids, server),
+            tuple(column.name for column in contract.present(view, types[view]) if column.optional),
+        )
         for view, statement in statements.items()
     ]
 
@@ -131,7 +164,7 @@ def types_of(db: ClickHouse, source: Source, statements: Mapping[str, Statement]
     """The checked types of each statement's columns, by view; None if the account may not read the source.
 
     Raises:
-        SourceError: a statement does not have the columns of its view.
+        SourceError: a statement does not have the columns of its view, or has an optional one that the other lacks.
         ClickHouseError: no server answers.
     """
     try:
@@ -142,6 +175,7 @@ def types_of(db: ClickHouse, source: Source, statements: Mapping[str, Statement]
         return None
     for view, statement in statements.items():
         contract.check(statement, types[view])
+    contract.check_together(statements, types)
     return types
 
 
@@ -177,11 +211,14 @@ def _select(statement: Statement, source: Source, types: Mapping[str, str], ids:
     """The SELECT of a view."""
     columns = contract.CONTRACT[statement.view]
     at = moment("actions.time", contract.plain(types["time"]), source.zone, server)
-    hashes = "".join(f",\n        ifNull(cityHash64(actions.{each.column}), 0)" for each in DIMENSIONS)
+    attributes = [column.name for column in contract.present(statement.view, types) if column.kind == "attribute"]
+    hashes = "".join(f",\n        ifNull(cityHash64(actions.{name}), 0)" for name in attributes)
     lines = []
     for column in columns:
         name = f"actions.{column.name}"
-        if column.kind == "id":
+        if column.name not in types:
+            lines.append(f"'' as {column.name}")
+        elif column.kind == "id":
             # An integer that does not fit, since the source's type became wider, is an error and not another user.
             cast = (
                 f"accurateCast(assumeNotNull({name}), '{ids}')" if "Int" in ids else f"to{ids}(assumeNotNull({name}))"

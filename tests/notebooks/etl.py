@@ -28,7 +28,7 @@ from pulse import settings, sources
 from pulse.clickhouse import ClickHouse
 from pulse.execution import runner
 from pulse.settings import ROOT
-from pulse.sources import Source
+from pulse.sources import Source, definition
 
 FOLDER = ROOT / "notebooks" / "etl"
 STEPS = ("extract_feed", "extract_messages", "transform", "load")
@@ -42,6 +42,13 @@ ATTRIBUTES = {
     "os": "LowCardinality(Nullable(String))",
     "gender": "LowCardinality(Nullable(String))",
     "age": "Nullable(UInt8)",
+}
+# What the source of a test may have besides: see `split_by`.
+OPTIONAL = {
+    "country": "LowCardinality(String)",
+    "city": "String",
+    "source": "LowCardinality(Nullable(String))",
+    "exp_group": "Int8",
 }
 # The columns of the published tables, in order.
 SHAPES = {
@@ -62,6 +69,10 @@ SHAPES = {
         "os": "LowCardinality(String)",
         "gender": "LowCardinality(String)",
         "age": "LowCardinality(String)",
+        "country": "LowCardinality(String)",
+        "city": "LowCardinality(String)",
+        "source": "LowCardinality(String)",
+        "exp_group": "LowCardinality(String)",
         "views": "UInt64",
         "likes": "UInt64",
         "messages_received": "UInt64",
@@ -199,12 +210,12 @@ class Etl:
         )
 
     def feed(self, *rows: tuple[Any, ...]) -> None:
-        """Write feed actions: (user, action, time, os, gender, age). Values left out at the end are unknown."""
-        self.write("feed_actions", list(FEED), rows)
+        """Write feed actions: (user, action, time, os, gender, age, …). Values left out at the end are unknown."""
+        self.write("feed_actions", [*FEED, *OPTIONAL], rows)
 
     def messages(self, *rows: tuple[Any, ...]) -> None:
-        """Write messages: (sender, receiver, time, os, gender, age). Values left out at the end are unknown."""
-        self.write("message_actions", list(MESSAGES), rows)
+        """Write messages: (sender, receiver, time, os, gender, age, …). Values left out at the end are unknown."""
+        self.write("message_actions", [*MESSAGES, *OPTIONAL], rows)
 
     def write(self, table: str, columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
         """Write rows with any columns. A `time` such as `09:30` is local and on `day` unless it says otherwise."""
@@ -256,10 +267,10 @@ class Etl:
         found = self.db.read(" union all ".join(one.format(table) for table in Tables._fields))
         return found.sort_values("target", ignore_index=True)
 
-    def expected(self, day: date | None = None, **options: Any) -> Tables:
-        """Compute the same tables from the same raw rows with `reference`."""
+    def expected(self, day: date | None = None, optional: Iterable[str] = (), **options: Any) -> Tables:
+        """Compute the same tables from the same raw rows with `reference`; `optional`: those of `OPTIONAL` it reads."""
         feed, messages = (
-            self.source.read(f"select {', '.join(columns)} from {table}")  # noqa: S608
+            self.source.read(f"select {', '.join([*columns, *optional])} from {table}")  # noqa: S608
             for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES))
         )
         given = (feed, messages, day or self.day, self.zone)
@@ -314,6 +325,15 @@ class Etl:
     def staging(self) -> set[str]:
         """Return the names of the staging tables, which a run makes for itself."""
         return {name for name in self.tables() if "__" in name}
+
+
+def split_by(folder: Path, names: Iterable[str]) -> None:
+    """Write a `sources.sql` into a folder: the preset `app` with these further columns in both views."""
+    text = (definition.PRESETS / "app.sql").read_text()
+    assert text.count("    age\n") == 2
+    (folder / definition.FILE).write_text(
+        text.replace("    age\n", "    age" + "".join(f",\n    {name}" for name in names) + "\n")
+    )
 
 
 @cache

@@ -2,9 +2,9 @@
 
 A day is as awkward as `spec.md` allows: it is in any time zone, and often near a change of its clocks. Ids are integers
 of any width and sign, texts or UUIDs, and may have another type in each column. Attributes are texts, codes or enums,
-and may be NULL, empty or 0. Times are in whole seconds or down to nanoseconds, and their column may have its own time
-zone. Rows are duplicated; moments are just before and after midnight, in 1970 and in 2106; tables have any sorting and
-partition key.
+and may be NULL, empty or 0; a country, city, source and group of an experiment are there or not. Times are in whole
+seconds or down to nanoseconds, and their column may have its own time zone. Rows are duplicated; moments are just
+before and after midnight, in 1970 and in 2106; tables have any sorting and partition key.
 
 One case is left out, because the specification leaves it open: a user's latest two actions are at the same moment and
 differ in attributes.
@@ -105,6 +105,8 @@ class RandomDay:
     users_per_part: int
     feed: Table
     messages: Table
+    optional: tuple[str, ...] = ()
+    """The optional attributes that the source has."""
 
     @property
     def zone(self) -> ZoneInfo:
@@ -124,9 +126,10 @@ class RandomDay:
 
     def __str__(self) -> str:
         runs = ", ".join(map(str, self.runs))
+        also = ", ".join(self.optional) or "nothing"
         lines = [
             f"{self.day} in {self.timezone}, lookback_days={self.lookback_days}, "
-            f"{self.users_per_part:,} users at a time, run for {runs}:"
+            f"{self.users_per_part:,} users at a time, run for {runs}, also split by {also}:"
         ]
         for name, table in (("feed_actions", self.feed), ("message_actions", self.messages)):
             kinds = ", ".join(f"{column} {kind}" for column, kind in table.columns.items())
@@ -175,7 +178,21 @@ def random_day(seed: int) -> RandomDay:
         kinds = {name: column.kind for name, column in columns.items()} | {"time": time_kind}
         others = dict(dice.sample(OTHERS, dice.choice((0, 0, 2))))
         tables.append(Table(kinds | others, dice.choice(list(LAYOUTS)), _cut(dice, rows)))
-    return RandomDay(seed, timezone, day, runs, lookback_days, users_per_part, *_without_open_questions(*tables))
+    optional = _add_optional(Random(f"optional {seed}"), tables)  # noqa: S311
+    tables = _without_open_questions(*tables)
+    return RandomDay(seed, timezone, day, runs, lookback_days, users_per_part, *tables, optional)
+
+
+def _add_optional(dice: Random, tables: list[Table]) -> tuple[str, ...]:
+    """Give the rows of both tables some of the optional attributes, often none; return which."""
+    makes = {"country": _text, "city": _city, "source": _text, "exp_group": _code}
+    optional = tuple(name for name in makes if name in dice.sample(sorted(makes), dice.choice((0, 0, 1, 2, 4))))
+    for table in tables:
+        columns = {name: makes[name](dice) for name in optional}
+        table.columns.update({name: column.kind for name, column in columns.items()})
+        for row in {id(row): row for row in table.rows}.values():  # copies of a row are the same object
+            row.update({name: dice.choice(column.values) for name, column in columns.items()})
+    return optional
 
 
 # --- what may be in a column -----------------------------------------------------------------------------------------
@@ -238,6 +255,11 @@ def _code(dice: Random) -> Column:
     """Return a column of genders, coded as numbers or as texts of numbers."""
     kind = dice.choice(("UInt8", "Int8", "Int32", "String", "LowCardinality(String)"))
     return _nullable(dice, Column(kind, ("0", "1") if "String" in kind else (0, 1)), share=0.5)
+
+
+def _city(dice: Random) -> Column:
+    """Return a column of cities, of which nearly every row has another one."""
+    return _nullable(dice, Column("String", ("", *(f"Новый город {number}" for number in range(500)))), share=0.3)
 
 
 def _age(dice: Random) -> Column:
@@ -350,7 +372,7 @@ def _without_open_questions(feed: Table, messages: Table) -> tuple[Table, Table]
     first: dict[tuple[Any, int], tuple[str, ...]] = {}
 
     def keep(row: Row) -> bool:
-        attributes = tuple(shown(name, row[name]) for name in ATTRIBUTES)
+        attributes = tuple(shown(name, row[name]) for name in ATTRIBUTES if name in row)
         return row["time"] is None or first.setdefault((str(row["user_id"]), row["time"]), attributes) == attributes
 
     return feed.only(keep), messages.only(keep)

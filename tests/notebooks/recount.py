@@ -2,16 +2,19 @@
 
 It shares no code with the notebooks or with `reference`, and uses neither ClickHouse nor pandas. A row of the feed has
 `user_id`, `action`, `time`, `os`, `gender` and `age`; a row of the messenger has `receiver_id` instead of `action`.
-A time is the number of nanoseconds since 1970; an id is a number or a text; None stands for NULL.
+Rows may also have some of the optional attributes, which then make slices as well. A time is the number of nanoseconds
+since 1970; an id is a number or a text; None stands for NULL.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 Row = dict[str, Any]
-ATTRIBUTES = ("os", "gender", "age")
+ALWAYS = ("os", "gender", "age")
+ATTRIBUTES = (*ALWAYS, "country", "city", "source", "exp_group")
 
 # The columns of the rows that this module returns, in order.
 USER_ACTIVITY = (
@@ -49,9 +52,15 @@ class User:
 
 
 def recount(
-    feed: list[Row], messages: list[Row], day: date, zone: ZoneInfo, lookback_days: int
+    feed: list[Row],
+    messages: list[Row],
+    day: date,
+    zone: ZoneInfo,
+    lookback_days: int,
+    optional: Collection[str] = (),
 ) -> dict[str, list[tuple[Any, ...]]]:
     """Return the rows of each table, in any order: one row per user, two per slice, and one for the day."""
+    present = [attribute for attribute in ATTRIBUTES if attribute in ALWAYS or attribute in optional]
     feed = [row for row in feed if None not in (row["user_id"], row["time"])]
     messages = [row for row in messages if None not in (row["user_id"], row["receiver_id"], row["time"])]
     users: dict[str, User] = defaultdict(User)
@@ -77,7 +86,7 @@ def recount(
         ]
         if theirs:
             latest = max(theirs, key=lambda row: row["time"])
-            user.names = {attribute: shown(attribute, latest[attribute]) for attribute in ATTRIBUTES}
+            user.names |= {attribute: shown(attribute, latest[attribute]) for attribute in present}
 
     return {
         "user_activity": [
@@ -89,12 +98,12 @@ def recount(
         ],
         "dimension_activity": [
             (attribute, value, *slice_counts([user for user in users.values() if user.names[attribute] == value]))
-            for attribute in ATTRIBUTES
+            for attribute in present
             for value in {user.names[attribute] for user in users.values()}
         ],
         "dimension_metrics": [
             (attribute, value, *metrics([user for user in users.values() if user.names[attribute] == value]))
-            for attribute in ATTRIBUTES
+            for attribute in present
             for value in {user.names[attribute] for user in users.values()}
         ],
         "daily_metrics": [metrics(list(users.values()))],

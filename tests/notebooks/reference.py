@@ -3,7 +3,8 @@
 The code is written to be read, not for speed. It uses neither ClickHouse nor the notebooks.
 
 The raw rows: `feed` has user_id, action, time, os, gender, age; `messages` has user_id (the sender), receiver_id, time,
-and the sender's os, gender, age. Times have a time zone.
+and the sender's os, gender, age. Both may also have country, city, source and exp_group; where they do not, there are
+no slices of it, and users are unknown in it. Times have a time zone.
 """
 
 from datetime import date
@@ -12,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
-ATTRIBUTES = ["os", "gender", "age"]
+ATTRIBUTES = ["os", "gender", "age", "country", "city", "source", "exp_group"]
 COUNTS = ["views", "likes", "messages_received", "messages_sent"]
 PARTNERS = ["users_received", "users_sent"]
 
@@ -53,7 +54,8 @@ def expected_user_activity(
     attributes = pd.concat([that_day, before]).reindex(activity.index)
 
     for position, attribute in enumerate(ATTRIBUTES):
-        activity.insert(position, attribute, [_name(value) for value in attributes[attribute]])
+        named = [_name(value) for value in attributes[attribute]] if attribute in attributes else "unknown"
+        activity.insert(position, attribute, named)
     activity["age"] = activity["age"].replace("0", "unknown")
     activity["feed_active"] = activity.index.isin(seen["user_id"])
     activity = activity.reset_index()
@@ -72,7 +74,7 @@ def expected_dimension_activity(
     users = expected_user_activity(feed, messages, day, zone, lookback_days)
     sent = _on(_with_local_day(messages, zone), day)
     dimensions = []
-    for dimension in ATTRIBUTES:
+    for dimension in _present(feed):
         value_of = users.set_index("user_id")[dimension]
         slices = users.groupby(dimension)[COUNTS].sum()
         slices["users_received"] = sent["user_id"].groupby(sent["receiver_id"].map(value_of)).nunique()
@@ -100,7 +102,7 @@ def expected_dimension_metrics(
     seen, sent = _on(_with_local_day(feed, zone), day), _on(_with_local_day(messages, zone), day)
     readers, writers = set(seen["user_id"]), set(sent["user_id"])
     rows = []
-    for dimension in ATTRIBUTES:
+    for dimension in _present(feed):
         value_of = users.set_index("user_id")[dimension]
         for value, group in value_of.groupby(value_of):
             here = set(group.index)
@@ -170,17 +172,22 @@ def _on(rows: pd.DataFrame, day: date) -> pd.DataFrame:
 
 def _latest_attributes(sources: list[pd.DataFrame]) -> pd.DataFrame:
     """Return the attributes of each user's latest action in any of the sources, by user."""
+    attributes = _present(sources[0])
     actions = pd.concat(
-        [rows[["user_id", "time", *ATTRIBUTES]].astype(dict.fromkeys(ATTRIBUTES, object)) for rows in sources]
+        [rows[["user_id", "time", *attributes]].astype(dict.fromkeys(attributes, object)) for rows in sources]
     )
     latest = actions[actions["time"] == actions.groupby("user_id")["time"].transform("max")]
-    latest = latest.drop_duplicates(["user_id", *ATTRIBUTES]).set_index("user_id")
+    latest = latest.drop_duplicates(["user_id", *attributes]).set_index("user_id")
     if not latest.index.is_unique:
         users = latest.index[latest.index.duplicated()].tolist()
         raise ValueError(
             f"Users {users} have two latest actions that differ in attributes; give their rows other times."
         )
-    return latest[ATTRIBUTES]
+    return latest[attributes]
+
+
+def _present(rows: pd.DataFrame) -> list[str]:
+    return [attribute for attribute in ATTRIBUTES if attribute in rows]
 
 
 def _name(value: Any) -> str:

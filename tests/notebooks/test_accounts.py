@@ -14,7 +14,7 @@ import pytest
 from pulse_sandbox import clickhouse_stand_in, process
 from typer.testing import CliRunner
 
-from notebooks.etl import FEED, MESSAGES, Etl
+from notebooks.etl import FEED, MESSAGES, OPTIONAL, Etl, split_by
 from pulse import schema, settings
 from pulse.cli import app as cli
 from pulse.clickhouse import ClickHouse, ClickHouseError, statements, without_comments
@@ -60,8 +60,8 @@ class Company:
         found = cls(folder)
         with found.server() as etl:
             ClickHouse(etl.server.url, "default", etl.zone).execute("create database company_app")
-            etl.create_source("feed_actions", FEED)
-            etl.create_source("message_actions", MESSAGES)
+            etl.create_source("feed_actions", FEED | OPTIONAL)
+            etl.create_source("message_actions", MESSAGES | OPTIONAL)
             for day in (DAY - timedelta(days=1), DAY):
                 etl.feed(
                     *((user, "view", f"{day} 12:0{user}", *(IOS if user % 2 else ANDROID)) for user in range(1, 6))
@@ -118,6 +118,20 @@ def test_the_account_runs_every_notebook_and_the_numbers_are_right(etl: Etl) -> 
     late = datetime.now(etl.zone) + timedelta(days=500)
     assert any("metric_buckets" in each for each in cleaning.clean(etl.db, late))
     assert schema.upgrade(etl.db, etl.reads) == []
+
+
+def test_the_account_knows_by_the_views_which_dimensions_the_source_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split_by(tmp_path, ["country"])
+    monkeypatch.setenv("PULSE_SOURCE", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{settings.ROOT / 'tests'}:{settings.ROOT}")
+    (tmp_path / "company").mkdir()
+    with Company.founded(tmp_path / "company").server() as etl:
+        etl.run()
+        assert set(etl.slices().index.get_level_values("dimension")) == {"os", "gender", "age", "country"}
+        with pytest.raises(ClickHouseError, match="497"):
+            etl.source.value("select count() from feed_actions")
 
 
 def test_the_doctor_finds_the_account_as_it_should_be(etl: Etl) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from pulse_sandbox.clickhouse_stand_in import Server
 
-from notebooks.etl import FEED, MESSAGES, SHAPES, Etl
+from notebooks.etl import FEED, MESSAGES, OPTIONAL, SHAPES, Etl, split_by
 from pulse import settings
 from pulse.metrics import DIMENSIONS, columns
 from pulse.publishing.agreement import USERS_FROM
@@ -20,7 +21,7 @@ from pulse.publishing.slices import COUNTS, PARTNERS
 from pulse.reports.reconcile import DisagreementError, reconcile
 
 DAY = date(2025, 3, 12)
-IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
+IOS, ANDROID = ("iOS", "female", 25, "KZ", "Almaty", "ads", 1), ("Android", "male", 40, "RU", "Tver", "organic", 0)
 TABLES = ["user_activity", "dimension_activity", "dimension_metrics", "the source"]
 
 
@@ -32,9 +33,11 @@ def config_of(etl: Etl) -> settings.Settings:
 @contextmanager
 def computing(server: Server) -> Iterator[Etl]:
     """Publish a day whose tables have hardly any two equal numbers."""
-    with Etl.fresh(server, DAY) as etl:
+    with Etl.fresh(server, DAY) as etl, TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as environment:
+        split_by(Path(folder), OPTIONAL)
+        environment.setenv("PULSE_SOURCE", folder)
         for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES)):
-            etl.create_source(table, columns | {"time": "DateTime64(3)"})
+            etl.create_source(table, columns | OPTIONAL | {"time": "DateTime64(3)"})
         etl.feed(
             *[(1, "view", f"10:{minute:02}", *IOS) for minute in range(10)],
             *[(2, "view", "23:59:59.999", *ANDROID)] * 5,
@@ -126,7 +129,8 @@ def test_every_number_is_looked_at(day: Etl, table: str) -> None:
 
 
 def test_what_a_user_is_is_looked_at_too(day: Etl) -> None:
-    falsify(day, "user_activity", "update os = 'x', gender = 'x', age = 'x', feed_active = false where true")
+    falsified = ", ".join(f"{dimension.column} = 'x'" for dimension in DIMENSIONS)
+    falsify(day, "user_activity", f"update {falsified}, feed_active = false where true")
     forget(day, "contents = ''")
     text = said(day)
     # Users 1 to 4 acted, and 1 to 3 of them in the feed. No action has the attributes of user 5, who only received.
@@ -180,8 +184,9 @@ def test_rows_that_are_gone_or_others_are_told(day: Etl, table: str, what: str, 
 def test_a_day_published_wrong_from_the_start_does_not_agree_with_the_source(day: Etl) -> None:
     """The tables agree with each other, because all were made from the same wrong rows."""
     falsify(day, "user_activity", "update views = 0 where user_id = '2'")
-    falsify(day, "dimension_activity", "update views = views - 5 where dimension_value in ('Android', 'male', '40')")
-    falsify(day, "dimension_metrics", "update views = 0, ctr = null where dimension_value in ('Android', 'male', '40')")
+    androids = ", ".join(f"'{value}'" for value in ANDROID)
+    falsify(day, "dimension_activity", f"update views = views - 5 where dimension_value in ({androids})")
+    falsify(day, "dimension_metrics", f"update views = 0, ctr = null where dimension_value in ({androids})")
     falsify(day, "daily_metrics", "update views = 10, ctr = 0.4 where true")
     forget(day, "contents = ''")
     assert said(day) == (

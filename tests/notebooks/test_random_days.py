@@ -9,6 +9,8 @@ hundreds more to shrink a failure. `with_few_rows` computes a few dozen, and onl
 import os
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -17,7 +19,7 @@ from notebooks.random_days import SECOND, RandomDay, random_day
 from pulse_sandbox.clickhouse_stand_in import Server
 
 from notebooks import recount
-from notebooks.etl import Etl
+from notebooks.etl import Etl, split_by
 from pulse import PulseError
 from pulse.publishing import loads
 
@@ -72,7 +74,14 @@ def with_few_rows(server: Server, day: RandomDay) -> RandomDay:
 
 def problem(server: Server, day: RandomDay) -> str:
     """Run the ETL over the day's raw rows; return how it fails or which rows differ, or nothing if all is well."""
-    with Etl.fresh(server, day.day, day.timezone) as etl:
+    with (
+        Etl.fresh(server, day.day, day.timezone) as etl,
+        TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as env,
+    ):
+        if day.optional:
+            split_by(Path(folder), day.optional)
+            env.setenv("PULSE_SOURCE", folder)
         for name, table in (("feed_actions", day.feed), ("message_actions", day.messages)):
             etl.create_source(name, table.columns, table.layout)
             for rows in table.inserts:
@@ -83,7 +92,7 @@ def problem(server: Server, day: RandomDay) -> str:
                     etl.run(each, allow_empty=True, lookback_days=day.lookback_days)
         except PulseError as error:
             return f"The ETL failed: {error}"
-        expected = recount.recount(day.feed.rows, day.messages.rows, day.day, day.zone, day.lookback_days)
+        expected = recount.recount(day.feed.rows, day.messages.rows, day.day, day.zone, day.lookback_days, day.optional)
         return differences({table: published(etl, table) for table in COLUMNS}, expected)
 
 

@@ -4,14 +4,19 @@ Expected numbers are counted in Python.
 """
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from random import Random
 from zoneinfo import ZoneInfo
 
 import pytest
 from pulse_sandbox.clickhouse_stand_in import Server
 
-from notebooks.etl import FEED, MESSAGES, Etl, Sources, assert_equal
-from pulse import schema
+from notebooks.etl import FEED, MESSAGES, OPTIONAL, Etl, Sources, assert_equal, split_by
+from pulse import schema, settings
 from pulse.execution.errors import CheckError
+from pulse.publishing import agreement, late_data, loads, restating, slices
+from pulse.reports.reconcile import reconcile
+from pulse.sources import views
 from pulse.sources.definition import SourceError
 
 PROVE = pytest.mark.prove
@@ -118,15 +123,19 @@ def test_times_since_1970(etl: Etl, sources: Sources, kind: str, unit: int, read
 @pytest.mark.parametrize("receiver", ["reciever_id", "receiver_id"])
 def test_the_course(etl: Etl, monkeypatch: pytest.MonkeyPatch, receiver: str) -> None:
     monkeypatch.setenv("PULSE_SOURCE", "course")
-    shared = {"age": "Int16", "country": "String", "city": "String", "source": "String", "exp_group": "Int8"}
+    others = {"country": "String", "city": "String", "source": "String", "exp_group": "Int8"}
+    shared = {"age": "Int16"} | others
     own = FEED | {"post_id": "UInt32", "gender": "Int8"} | shared
     etl.create_source("feed_actions", own)
     messages = {receiver if name == "receiver_id" else name: kind for name, kind in MESSAGES.items()}
     etl.create_source("message_actions", messages | {"gender": "Int8"} | shared)
     etl.feed(
-        (1, "view", "12:00", "iOS", 1, 20), (1, "like", "12:01", "iOS", 1, 20), (2, "view", "12:00", "Android", 0, 0)
+        (1, "view", "12:00", "iOS", 1, 20, "Russia", "Moscow", "ads", 0),
+        (1, "like", "12:01", "iOS", 1, 20, "Russia", "Moscow", "ads", 0),
+        (2, "view", "12:00", "Android", 0, 0, "Russia", "Tver", "organic", 4),
     )
-    etl.write("message_actions", list(messages), [(3, 1, "13:00", "Android", 0, 33)])
+    sent = (3, 1, "13:00", "Android", 0, 33, "Belarus", "", "organic", 0)
+    etl.write("message_actions", [*messages, *others], [sent])
     etl.run()
     assert etl.attributes() == {
         1: ("iOS", "male", "20"),
@@ -135,6 +144,156 @@ def test_the_course(etl: Etl, monkeypatch: pytest.MonkeyPatch, receiver: str) ->
     }
     metrics = etl.metrics()
     assert (metrics["views"], metrics["likes"], metrics["messages_sent"], metrics["messages_received"]) == (2, 1, 1, 1)
+    assert etl.users()[list(others)].to_numpy().tolist() == [
+        ["Russia", "Moscow", "ads", "0"],
+        ["Russia", "Tver", "organic", "4"],
+        ["Belarus", "unknown", "organic", "0"],
+    ]
+    slices = etl.slices()[["views", "likes", "messages_received", "messages_sent", "users_received", "users_sent"]]
+    assert {name: row.tolist() for name, row in slices.iterrows() if name[0] in others} == {
+        ("country", "Russia"): [2, 1, 1, 0, 1, 0],
+        ("country", "Belarus"): [0, 0, 0, 1, 0, 1],
+        ("city", "Moscow"): [1, 1, 1, 0, 1, 0],
+        ("city", "Tver"): [1, 0, 0, 0, 0, 0],
+        ("city", "unknown"): [0, 0, 0, 1, 0, 1],
+        ("source", "ads"): [1, 1, 1, 0, 1, 0],
+        ("source", "organic"): [1, 0, 0, 1, 0, 1],
+        ("exp_group", "0"): [1, 1, 1, 1, 1, 1],
+        ("exp_group", "4"): [1, 0, 0, 0, 0, 0],
+    }
+    ctr = etl.published().dimension_metrics.set_index(["dimension", "dimension_value"])["ctr"]
+    assert ctr["country"].dropna().to_dict() == {"Russia": 0.5}
+
+
+def test_a_table_of_the_course_that_lacks_a_column_is_named(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSE_SOURCE", "course")
+    etl.create_source("feed_actions", FEED | OPTIONAL)
+    etl.create_source("message_actions", {name: kind for name, kind in (MESSAGES | OPTIONAL).items() if name != "city"})
+    with pytest.raises(SourceError, match=r"course.sql, line \d+: message_events cannot be read.*`city`"):
+        etl.run()
+
+
+# --- dimensions that a source may have -------------------------------------------------------------------------------
+
+
+def having(etl: Etl, folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """From now on the source has these further dimensions."""
+    split_by(folder, names)
+    monkeypatch.setenv("PULSE_SOURCE", str(folder))
+    for table, columns in (("feed_actions", FEED), ("message_actions", MESSAGES)):
+        etl.create_source(table, columns | OPTIONAL)
+
+
+def test_without_them_there_are_no_slices_of_them(etl: Etl) -> None:
+    etl.feed((1, "view", "12:00", *IOS))
+    etl.messages((1, 2, "12:00", *IOS))
+    etl.run()
+    for table in ("dimension_activity", "dimension_metrics"):
+        found = etl.db.read(f"select distinct dimension from {table} order by dimension")  # noqa: S608
+        assert found["dimension"].tolist() == ["age", "gender", "os"]
+    assert set(etl.users()[list(OPTIONAL)].to_numpy().ravel()) == {"unknown"}
+    assert views.dimensions(etl.db) == ["os", "gender", "age"]
+
+
+def test_users_who_only_received_have_their_earlier_ones(
+    etl: Etl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the source for days that were never published, and from what was published for others."""
+    having(etl, tmp_path, monkeypatch, *OPTIONAL)
+    etl.feed(
+        (1, "view", "12:00", *IOS, "RU", "Moscow", "ads", 0), (2, "view", "2025-03-10 12:00", *IOS, "KZ", "Almaty")
+    )
+    etl.feed((3, "view", "2025-03-11 12:00", *IOS, "BY", "Minsk", "organic", 2))
+    etl.messages(*((1, user, "12:00", *IOS, "RU", "Moscow", "ads", 0) for user in (2, 3, 4)))
+    etl.messages((3, 1, "2025-03-11 12:00", *IOS, "BY", "Minsk", "organic", 2))
+    etl.run("2025-03-11")
+    etl.run()
+    assert_equal(etl.published(), etl.expected(optional=OPTIONAL))
+    assert etl.users()["country"].to_dict() == {1: "RU", 2: "KZ", 3: "BY", 4: "unknown"}
+
+
+def test_thousands_of_cities(etl: Etl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly every user is in a city of their own, so there are nearly as many combinations of attributes as users."""
+    having(etl, tmp_path, monkeypatch, *OPTIONAL)
+    dice = Random(7)  # noqa: S311
+    where = [f"city {number}" for number in range(3000)]
+    users = {
+        user: (*dice.choice([IOS, ANDROID]), "RU", dice.choice(where), dice.choice(["ads", ""]), user % 3)
+        for user in range(1, 6001)
+    }
+    etl.feed(*((user, "view", f"{user % 24:02}:00", *who) for user, who in users.items()))
+    etl.messages(*((user, dice.randrange(1, 6001), "12:00", *who) for user, who in users.items()))
+    with monkeypatch.context() as patch:
+        patch.setattr(loads, "USERS_PER_PART", 2_500)
+        etl.run()
+    found, expected = etl.published(), etl.expected(optional=OPTIONAL)
+    assert (expected.dimension_activity["dimension"] == "city").sum() > 2_500
+    assert_equal(found, expected)
+    compared = ["user_activity", "dimension_activity", "dimension_metrics", "the source"]
+    assert reconcile(DAY, settings.load(**etl.environment, PULSE_OUTPUT="/nonexistent")) == compared
+
+
+def test_a_source_that_gets_a_dimension_or_loses_it_keeps_what_is_published(
+    etl: Etl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its earlier days agree with themselves, and none is restated for that: a night would restate all of them."""
+    etl.create_source("feed_actions", FEED | OPTIONAL)
+    etl.create_source("message_actions", MESSAGES | OPTIONAL)
+    days = [DAY, DAY + timedelta(days=1), DAY + timedelta(days=2)]
+    for day in days:
+        etl.feed((1, "view", f"{day} 12:00", *IOS, "RU"), (2, "view", f"{day} 13:00", *ANDROID, "KZ"))
+        etl.messages((1, 2, f"{day} 12:00", *IOS, "RU"))
+    etl.run(days[0])
+    split_by(tmp_path, ["country"])
+    monkeypatch.setenv("PULSE_SOURCE", str(tmp_path))
+    schema.upgrade(etl.db, etl.reads, other_source=True)
+    etl.run(days[1])
+    monkeypatch.delenv("PULSE_SOURCE")
+    split = {day: set(etl.slices(day).index.get_level_values("dimension")) for day in days[:2]}
+    assert split == {days[0]: {"os", "gender", "age"}, days[1]: {"os", "gender", "age", "country"}}
+    for shape in (str(tmp_path), "app"):
+        monkeypatch.setenv("PULSE_SOURCE", shape)
+        schema.upgrade(etl.db, etl.reads, other_source=True)
+        config = settings.load(**etl.environment, PULSE_OUTPUT="/nonexistent")
+        for day in days[:2]:
+            published = loads.publication(etl.db, day)
+            assert published is not None
+            changed = restating.judge(etl.db, config, published, late_data.late_data(day, config), 0.001)
+            assert (changed.outcome, changed.size) == ("kept", 0), (shape, day)
+            row = etl.metrics(day)
+            assert list(agreement.disagreements(etl.db, day, row)) == []
+    etl.run(days[2])
+    assert set(etl.slices(days[2]).index.get_level_values("dimension")) == {"os", "gender", "age"}
+
+
+@pytest.mark.parametrize("kept", [[], ["city"]])
+def test_nobody_has_a_dimension_that_the_source_has_lost(
+    etl: Etl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: list[str]
+) -> None:
+    """Also those who only receive messages, and had it in what was published before."""
+    having(etl, tmp_path, monkeypatch, "country", "city")
+    etl.feed((2, "view", "2025-03-11 12:00", *IOS, "RU", "Tver"), (1, "view", "12:00", *IOS, "RU", "Tver"))
+    etl.messages(*((1, 2, f"{day} 12:00", *IOS, "RU", "Tver") for day in ("2025-03-11", DAY)))
+    etl.run("2025-03-11")
+    split_by(tmp_path, kept)
+    schema.upgrade(etl.db, etl.reads, other_source=True)
+    etl.run()
+    assert_equal(etl.published(), etl.expected(optional=kept))
+    assert list(slices.disagreements(etl.db, DAY)) == []
+
+
+def test_a_slice_of_a_dimension_that_is_gone_is_noticed(
+    etl: Etl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all of them are gone."""
+    having(etl, tmp_path, monkeypatch, "country")
+    etl.feed((1, "view", "12:00", *IOS, "RU"))
+    etl.messages((1, 2, "12:00", *IOS, "RU"))
+    etl.run()
+    assert list(slices.disagreements(etl.db, DAY)) == []
+    etl.db.execute("truncate table dimension_activity_loads")
+    told = list(slices.disagreements(etl.db, DAY))
+    assert "views of country RU is 0 in dimension_activity, 1 from user_activity" in told
 
 
 @pytest.mark.parametrize("kind", ["String", "UUID"])

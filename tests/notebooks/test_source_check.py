@@ -370,4 +370,6 @@ def test_rows_that_differ_only_in_other_columns_are_no_copies(etl: Etl, sources:
     sources("from {source}.feed_actions", "from {source}.feed_actions\ngroup by all")
     assert "exact copies: 0 (0 %), by the columns that Pulse reads" in check(etl).text
     sources("    action,", "    lower(action) as named,\n    named as action,")
-    assert check(etl).fault.endswith("it reads user_id, time, action, os, gender, age.")
+    assert check(etl).fault.endswith(
+        "it reads user_id, time, action, os, gender, age, country, city, source, exp_group."
+    )

@@ -11,7 +11,7 @@ import pytest
 from pulse_sandbox import clickhouse_stand_in
 from pulse_sandbox.clickhouse_stand_in import Server
 
-from notebooks.etl import ATTRIBUTES
+from notebooks.etl import ATTRIBUTES, OPTIONAL
 from pulse import clickhouse, schema
 from pulse.clickhouse import ClickHouse, ClickHouseError
 from pulse.schema import SchemaError
@@ -34,7 +34,7 @@ def db(clickhouse_server: Server) -> Iterator[ClickHouse]:
     """The project's database, which does not exist yet, and an app's, `schema_source`, with two empty tables."""
     outside = ClickHouse(clickhouse_server.url, "default", MOSCOW)
     outside.execute("create database if not exists schema_source")
-    attributes = ", ".join(f"{name} {kind}" for name, kind in ATTRIBUTES.items())
+    attributes = ", ".join(f"{name} {kind}" for name, kind in (ATTRIBUTES | OPTIONAL).items())
     for table, more in (("feed_actions", "action String"), ("message_actions", "receiver_id UInt32")):
         outside.execute(
             f"create or replace table schema_source.{table} (user_id UInt32, {more}, time DateTime, {attributes})"
@@ -266,6 +266,8 @@ def test_upgraded_unversioned_tables_equal_a_new_installation(db: ClickHouse) ->
     schema.upgrade(db, SOURCE)
     pd.testing.assert_frame_equal(shape(db), new)
     before["user_activity"]["user_id"] = before["user_activity"]["user_id"].astype(str)
+    for number, name in enumerate(("country", "city", "source", "exp_group")):
+        before["user_activity"].insert(5 + number, name, "unknown")
     for table, rows in before.items():
         pd.testing.assert_frame_equal(db.read(f"select * from {table} order by event_date"), rows)  # noqa: S608
     counted = (

@@ -72,6 +72,47 @@ def test_a_users_own_source_makes_two_views(db: ClickHouse, tmp_path: Path) -> N
         columns = db.read(f"describe table ({view.select})")["name"].tolist()
         promised = [column.name for column in contract.CONTRACT[view.name]]
         assert columns == [*promised, "attributes", "latest", "row_hash", "second_hash"]
+        assert promised[-4:] == ["country", "city", "source", "exp_group"]
+
+
+def test_what_a_source_lacks_is_empty_and_changes_no_hash(db: ClickHouse, tmp_path: Path) -> None:
+    """So a database that is upgraded finds the rows of its published days as they were."""
+    both = {"country": "os", "exp_group": "toInt8(0)"}
+    with_both = OWN.replace(
+        "    age\n", "".join(["    age", *(f",\n    {how} as {name}" for name, how in both.items()), "\n"])
+    )
+    plain, (feed, messages) = views.read(db, own(tmp_path))[0], views.read(db, own(tmp_path, with_both))
+    assert (plain.optional, feed.optional, messages.optional) == (
+        (),
+        ("country", "exp_group"),
+        ("country", "exp_group"),
+    )
+    assert plain.comment.partition(": ")[2].count(" ") == 0
+    assert feed.comment.endswith(" with country, exp_group")
+    assert feed.is_as(feed.comment)
+    assert not plain.is_as(feed.comment)
+    db.execute("insert into feed_actions values (1, '2025-03-12 12:00:00', 'iOS', 'male', 20, 'view', 7)")
+    read = "select country, city, source, exp_group, attributes, latest, row_hash, second_hash from ({})"
+    (without,), (having,) = (db.rows(read.format(view.select)) for view in (plain, feed))
+    db.execute("truncate table feed_actions")
+    assert [*without.values()][:4] == ["", "", "", ""]
+    assert [*having.values()][:4] == ["iOS", "", "", "0"]
+    # As version 9 made them, of os, gender and age alone.
+    hashed = "select cityHash64('feed', cityHash64('iOS'), cityHash64('male'), cityHash64(toUInt8(20)))"
+    assert without["attributes"] == db.value(hashed) != having["attributes"]
+    assert without["row_hash"] != having["row_hash"]
+
+
+@pytest.mark.parametrize("lacking", ["feed_events", "message_events"])
+def test_both_statements_have_an_optional_column_or_none_has(db: ClickHouse, tmp_path: Path, lacking: str) -> None:
+    other = {"feed_events": "message", "message_events": "feed"}[lacking]
+    text = OWN.replace(f"    age\nfrom {{source}}.{other}", f"    age,\n    os as country\nfrom {{source}}.{other}")
+    said = (
+        rf"line \d+: {other}_events has the column country and {lacking} does not; select `… as country` there too, or"
+    )
+    with pytest.raises(SourceError, match=said):
+        views.read(db, own(tmp_path, text))
+    views.read(db, own(tmp_path, text.replace("    age\nfrom", "    age,\n    '' as country\nfrom")))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
--- An app with the tables feed_actions and message_actions: the sandbox's, and the one that the documentation describes.
+-- An app with the tables feed_actions and message_actions. To both views add country, city, source, exp_group if it has them.
 
 -- One row per feed action
 create or replace view feed_events as

@@ -8,7 +8,11 @@ select
     action,
     os,
     transform(ifNull(toString(gender), ''), ['0', '1'], ['female', 'male']) as gender,
-    age
+    age,
+    country,
+    city,
+    source,
+    exp_group
 from {source}.feed_actions;
 
 -- One row per message; the attributes are the sender's
@@ -19,5 +23,9 @@ select
     time,
     os,
     transform(ifNull(toString(gender), ''), ['0', '1'], ['female', 'male']) as gender,
-    age
+    age,
+    country,
+    city,
+    source,
+    exp_group
 from {source}.message_actions;

@@ -1,5 +1,6 @@
 -- One table for events of all kinds, as PostHog has it: the person in distinct_id, everything else in properties as JSON.
--- The events are named view, like and message; a message's receiver is in its property receiver_id.
+-- The events are named view, like and message; a message's receiver is in its property receiver_id. To split the days by
+-- country, add JSONExtractString(properties, '$geoip_country_code') as country to both views; each such property takes time.
 
 -- One row per feed action
 create or replace view feed_events as
