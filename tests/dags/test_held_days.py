@@ -82,14 +82,12 @@ def run(day: date = DAY, wait: bool = True, patience: timedelta | None = None) -
     return {each.task_id: str(each.state) for each in done.get_task_instances()}
 
 
-def later(do: Callable[[], object]) -> threading.Thread:
-    """Do something once the day is held."""
+def later(chats: Telegram, chat: str, do: Callable[[], object]) -> threading.Thread:
+    """Do something once a chat was told that the day is held, which is when people can answer."""
 
     def wait() -> None:
-        from pulse import clickhouse
-
         until = time.monotonic() + 120
-        while not holds.held(clickhouse.connect(), DAY) and time.monotonic() < until:
+        while not chats.messages(chat) and time.monotonic() < until:
             time.sleep(0.2)
         do()
 
@@ -110,7 +108,7 @@ def test_a_held_day_waits_until_it_is_released_from_the_shell(app: Etl, on_call:
     def release() -> None:
         report_commands.release(str(DAY), because="iOS is <off>", by="anna", from_now_on=False)
 
-    thread = later(release)
+    thread = later(chats, on_call, release)
     states = run()
     thread.join()
     assert (states["release"], states["load"]) == ("success", "success")

@@ -103,7 +103,8 @@ class TestPages:
     def test_a_command_works(self, home: Home, command: str) -> None:
         day = str(settings.load().event_day("yesterday"))
         command = re.sub(r"\d{4}-\d\d-\d\d", day, command)
-        assert home.type(command if command.startswith("make") else f". .venv/bin/activate && {command}")
+        said = home.type(command if command.startswith("make") else f". .venv/bin/activate && {command}")
+        assert said or " > " in command
 
     def test_every_day_that_the_sandbox_has_is_published_in_the_end(self, home: Home) -> None:
         db = home.clickhouse
