@@ -327,7 +327,11 @@ def test_what_nobody_reads_is_dropped_in_its_time_and_nothing_else(etl: Etl) -> 
     assert cleaning.drop_unread(etl.db) == []  # what was believed before can still be looked up
     published_earlier(etl, "1 day")
     dropped = cleaning.drop_unread(etl.db)
-    assert sorted(each.partition(" ")[0] for each in dropped) == ["daily_metrics_loads", "dimension_activity_loads"]
+    assert sorted(each.partition(" ")[0] for each in dropped) == [
+        "daily_metrics_loads",
+        "dimension_activity_loads",
+        "dimension_metrics_loads",
+    ]
     assert_equal(etl.published(), etl.expected())
 
 
