@@ -164,7 +164,10 @@ def _name(number: int) -> str:
 SHAPES = {"app": app, "course": course, "events": one_table, "own": own}
 
 
-@pytest.fixture(params=SHAPES)
+# The two others are shapes that many other tests have.
+@pytest.fixture(
+    params=["course", "own", *(pytest.param(shape, marks=pytest.mark.prove) for shape in ("app", "events"))]
+)
 def company(
     request: pytest.FixtureRequest, clickhouse_server: Server, chats: Telegram, tmp_path: Path
 ) -> Iterator[tuple[dict[str, str], list[Event], ClickHouse]]:

@@ -99,6 +99,7 @@ def outcomes(found: dict[str, Any]) -> dict[date, str]:
 LAST = FIRST + timedelta(days=7)
 
 
+@pytest.mark.prove
 def test_exactly_the_changed_days_are_restated_and_quiet_nights_compare_few(
     clickhouse_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
