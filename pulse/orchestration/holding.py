@@ -5,8 +5,6 @@ task marks `release` as skipped, so on an ordinary day nothing is started for it
 chats and waits for the first of two answers: a person's in Airflow's form (*Required Actions*), or `pulse release`.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -14,16 +12,13 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
 from airflow.sdk.bases.skipmixin import SkipMixin
 from airflow.sdk.execution_time.hitl import upsert_hitl_detail
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-from asgiref.sync import sync_to_async
 
-from pulse import PulseError
 from pulse.archive import executed
 from pulse.execution import store
 from pulse.orchestration.connections import connected_settings
 from pulse.orchestration.operators import NotebookOperator
 from pulse.orchestration.tasks import for_airflow
-from pulse.orchestration.waiting import held_day
+from pulse.orchestration.waiting import DayTrigger, held_day
 
 PUBLISH, FROM_NOW_ON, KEEP = "Publish", "Publish, and expect the same from now on", "Do not publish"
 OPTIONS = [PUBLISH, FROM_NOW_ON, KEEP]
@@ -152,43 +147,19 @@ class ReleaseOperator(HITLOperator, SkipMixin):
         self.skip(ti=context["ti"], tasks=[task for task in following if not task.is_teardown])
 
 
-class DayReleased(BaseTrigger):
-    """Waits in the triggerer until a held day is released, or until a moment has come.
+class DayReleased(DayTrigger):
+    """Waits until a held day is released. The event says whether it is `released`.
 
-    The event says whether it is `released`. An answer in Airflow's form resumes the task without it.
-
-    Args:
-        event_date: the day, as an ISO date.
-        until: the moment, in ISO format with an offset.
-        seconds: how long to wait between two looks.
+    An answer in Airflow's form resumes the task without it.
     """
 
-    def __init__(self, event_date: str, until: str, seconds: float = 10.0) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's has no types
-        self.event_date = event_date
-        self.until = until
-        self.seconds = seconds
+    def look(self) -> bool:
+        """Whether the day is no longer held."""
+        return not held_day(self.event_date)
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "pulse.orchestration.holding.DayReleased", {
-            "event_date": self.event_date,
-            "until": self.until,
-            "seconds": self.seconds,
-        }
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        until = datetime.fromisoformat(self.until)
-        while True:
-            try:
-                # In a thread of its own: by default all of a process's triggers share one, and wait for each other.
-                released = not await sync_to_async(held_day, thread_sensitive=False)(self.event_date)
-            except PulseError as error:  # the server may come back before the time is over
-                self.log.warning("%s", error)
-                released = False
-            if released or datetime.now(UTC) >= until:
-                yield TriggerEvent({"released": released})
-                return
-            await asyncio.sleep(min(self.seconds, max(0.1, (until - datetime.now(UTC)).total_seconds())))
+    def event(self, found: bool) -> dict[str, bool]:
+        """An event like those of Airflow's form."""
+        return {"released": found}
 
 
 def _tell_last(day: str, context: Any) -> None:

@@ -48,10 +48,8 @@ def held_day(day: str) -> Any:
     return next(iter(holds.held(db, date.fromisoformat(day))), None)
 
 
-class DayPublished(BaseTrigger):
-    """Waits in the triggerer until a day is published or a moment has come.
-
-    The event is True if the day is published.
+class DayTrigger(BaseTrigger):
+    """Waits in the triggerer until something is so of a day, or until a moment has come.
 
     Args:
         event_date: the day, as an ISO date.
@@ -66,7 +64,7 @@ class DayPublished(BaseTrigger):
         self.seconds = seconds
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "pulse.orchestration.waiting.DayPublished", {
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
             "event_date": self.event_date,
             "until": self.until,
             "seconds": self.seconds,
@@ -77,14 +75,34 @@ class DayPublished(BaseTrigger):
         while True:
             try:
                 # In a thread of its own: by default all of a process's triggers share one, and wait for each other.
-                published = await sync_to_async(is_published, thread_sensitive=False)(self.event_date)
+                found = await sync_to_async(self.look, thread_sensitive=False)()
             except PulseError as error:  # the server may come back before the time is over
                 self.log.warning("%s", error)
-                published = False
-            if published or datetime.now(UTC) >= until:
-                yield TriggerEvent(published)
+                found = False
+            if found or datetime.now(UTC) >= until:
+                yield TriggerEvent(self.event(found))
                 return
             await asyncio.sleep(min(self.seconds, max(0.1, (until - datetime.now(UTC)).total_seconds())))
+
+    def look(self) -> bool:
+        """Whether it is so.
+
+        Raises:
+            PulseError: that cannot be found out now.
+        """
+        raise NotImplementedError
+
+    def event(self, found: bool) -> Any:
+        """What the task gets that waits."""
+        return found
+
+
+class DayPublished(DayTrigger):
+    """Waits until a day is published. The event is True if it is."""
+
+    def look(self) -> bool:
+        """Whether the day is published."""
+        return is_published(self.event_date)
 
 
 class WaitForDay(BaseBranchOperator):
