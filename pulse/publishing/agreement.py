@@ -10,7 +10,7 @@ Columns that are made from such a source are not compared with it; those made fr
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -19,7 +19,7 @@ from pulse.clickhouse import ClickHouse
 from pulse.metrics import BY_COLUMN, DIMENSIONS, FEED, MESSAGES, METRICS, SOURCES, columns
 from pulse.publishing import loads, slices
 from pulse.publishing.late_data import OF_THE_DAY
-from pulse.publishing.slices import METRICS_OF_USERS, shown
+from pulse.publishing.slices import METRICS_OF_USERS, NAMES_OF_THE_DAY, shown
 
 # What the slices of a dimension add up to.
 SUMS = tuple(metric.column for metric in METRICS if metric.additive)
@@ -47,8 +47,9 @@ def disagreements(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     """
     yield from _changed(db, day)
     yield from _users(db, day, row)
-    yield from _slices(db, day, row)
-    yield from slices.disagreements(db, day)
+    dimensions = slices.of_day(db, day)
+    yield from _slices(db, day, row, dimensions)
+    yield from slices.disagreements(db, day, dimensions)
 
 
 def source_disagreements(
@@ -67,9 +68,10 @@ def source_disagreements(
         ClickHouseError: no server answers, or the source cannot be read.
     """
     if sources:
-        yield from _source(db, config, day, row, sources)
-    if MESSAGES in sources:
-        yield from slices.partner_disagreements(db, config, day)
+        dimensions = slices.of_day(db, day)
+        yield from _source(db, config, day, row, sources, dimensions)
+        if MESSAGES in sources:
+            yield from slices.partner_disagreements(db, config, day, dimensions)
 
 
 def is_recorded(db: ClickHouse, day: date) -> bool:
@@ -124,7 +126,7 @@ def _users(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     yield from differences("user_activity", {name: plain(value) for name, value in found.items()}, row)
 
 
-def _slices(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
+def _slices(db: ClickHouse, day: date, row: Numbers, dimensions: Sequence[str]) -> Iterator[str]:
     """The metrics that differ from the sums over the slices of a dimension."""
     sums = """
     -- The totals of a day, one row per dimension
@@ -135,17 +137,22 @@ def _slices(db: ClickHouse, day: date, row: Numbers) -> Iterator[str]:
     order by dimension
     """
     found = {record["dimension"]: record for record in db.rows(sums, day=day)}
-    for dimension in slices.of_day(db, day):
+    for dimension in dimensions:
         totals = found.get(dimension, dict.fromkeys(SUMS, 0))
         yield from differences(f"dimension_activity by {dimension}", {name: totals[name] for name in SUMS}, row)
 
 
 def _source(
-    db: ClickHouse, config: settings.Settings, day: date, row: Numbers, sources: Collection[str]
+    db: ClickHouse,
+    config: settings.Settings,
+    day: date,
+    row: Numbers,
+    sources: Collection[str],
+    dimensions: Sequence[str],
 ) -> Iterator[str]:
     """The columns of users, and the metrics, that differ from the source."""
     # Without the dimensions that the source did not have yet when the day was published.
-    absent = {dimension.column for dimension in DIMENSIONS} - {*slices.of_day(db, day)}
+    absent = {dimension.column for dimension in DIMENSIONS} - {*dimensions}
     compared = [
         column for column, made_from in USERS_FROM.items() if set(made_from) <= set(sources) and column not in absent
     ]
@@ -204,21 +211,7 @@ def _source(
         group by user_id
     ),
 
-    names as (
-        select attributes, os, gender, age, country, city, source, exp_group
-        from (
-            select attributes, os, gender, age, country, city, source, exp_group
-            from feed_events
-            where {OF_THE_DAY}
-            limit 1 by attributes
-            union all
-            select attributes, os, gender, age, country, city, source, exp_group
-            from message_events
-            where {OF_THE_DAY}
-            limit 1 by attributes
-        )
-        limit 1 by attributes
-    ),
+    names as ({NAMES_OF_THE_DAY}),
 
     users as (
         select

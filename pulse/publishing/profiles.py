@@ -15,7 +15,7 @@ from pulse.clickhouse import ClickHouse
 from pulse.metrics import DIMENSIONS, FEED, MESSAGES, columns
 from pulse.publishing.late_data import OF_THE_DAY
 from pulse.publishing.plausible import TOP, UNKNOWN, WEEKS, Profile
-from pulse.publishing.slices import METRICS_OF_USERS
+from pulse.publishing.slices import METRICS_OF_USERS, NAMES_OF_THE_DAY
 from pulse.settings import Settings
 from pulse.sources import views
 
@@ -156,22 +156,10 @@ def of_source(db: ClickHouse, config: Settings, day: date) -> Profile:
         sumMapIf([users.message_key], [toUInt64(1)], users.messages_sent > 0) as message_keys
     from users
     """  # noqa: S608 (our own names)
-    names = f"""
-    -- What each key of attributes means, one row per key
-    select attributes, os, gender, age, country, city, source, exp_group
-    from feed_events
-    where {OF_THE_DAY}
-    limit 1 by attributes
-    union all
-    select attributes, os, gender, age, country, city, source, exp_group
-    from message_events
-    where {OF_THE_DAY}
-    limit 1 by attributes
-    """  # noqa: S608 (our own names)
     day_start, day_end = config.day_bounds(day)
     given = {"day_start": day_start, "day_end": day_end, "feed": FEED, "messages": MESSAGES}
     (found,) = db.rows(users, **given)
-    spelled = db.read(names, **given).set_index("attributes")
+    spelled = db.read(NAMES_OF_THE_DAY, **given).set_index("attributes")
     spelled = spelled.replace("", UNKNOWN)
     spelled["age"] = spelled["age"].replace("0", UNKNOWN)
     counted, dimensions = [], views.dimensions(db)

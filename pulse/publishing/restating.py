@@ -145,7 +145,7 @@ def judge(
         for name in names
         if relative(metrics_then.get(name), metrics_now[name]) > 1e-9
     }
-    both = slices_then.join(slices_now, how="outer", lsuffix=" then", rsuffix=" now").fillna(0).astype("float64")
+    both = slices_then.add_suffix(" then").join(slices_now.add_suffix(" now"), how="outer").fillna(0).astype("float64")
     changed = pd.DataFrame({name: both[f"{name} now"] - both[f"{name} then"] for name in SUMS})
     moved = {}
     for dimension, each in changed.groupby(level="dimension"):
@@ -258,22 +258,6 @@ def _from_the_source(
     from users
     group by attributes
     """  # noqa: S608 (our own names)
-    names = f"""
-    -- What each attributes key means, one row per key
-    select attributes, os, gender, age, country, city, source, exp_group
-    from (
-        select attributes, os, gender, age, country, city, source, exp_group
-        from feed_events
-        where {OF_THE_DAY}
-        limit 1 by attributes
-        union all
-        select attributes, os, gender, age, country, city, source, exp_group
-        from message_events
-        where {OF_THE_DAY}
-        limit 1 by attributes
-    )
-    limit 1 by attributes
-    """  # noqa: S608 (our own names)
     day_start, day_end = config.day_bounds(day)
     given = {"day_start": day_start, "day_end": day_end}
     users = db.value(
@@ -295,7 +279,7 @@ def _from_the_source(
     for name in columns("daily_metrics"):
         if per := BY_COLUMN[name].per:
             metrics[name] = totals[BY_COLUMN[name].of] / totals[per] if totals[per] else None
-    named = found.merge(db.read(names, **given), on="attributes", how="left").fillna("")
+    named = found.merge(db.read(slices_of.NAMES_OF_THE_DAY, **given), on="attributes", how="left").fillna("")
     slices = []
     for dimension in dimensions:
         nothing = ("", "0") if dimension == "age" else ("",)

@@ -29,6 +29,20 @@ METRICS_OF_USERS = """
         if(messages_received = 0, null, messages_sent / messages_received) as sent_per_received
 """
 
+# The names of a day's attributes, by their keys. Each view has keys of its own.
+NAMES_OF_THE_DAY = f"""
+    -- What each attributes key means, one row per key
+    select attributes, os, gender, age, country, city, source, exp_group
+    from feed_events
+    where {OF_THE_DAY}
+    limit 1 by attributes
+    union all
+    select attributes, os, gender, age, country, city, source, exp_group
+    from message_events
+    where {OF_THE_DAY}
+    limit 1 by attributes
+"""  # noqa: S608 (our own names)
+
 # The end of both comparisons of slices: those that `published` and `expected` count differently.
 DIFFERING = """
     select
@@ -43,13 +57,12 @@ DIFFERING = """
 """
 
 
-def disagreements(db: ClickHouse, day: date) -> Iterator[str]:
-    """The slices that differ from what their users make them, one line for each difference.
+def disagreements(db: ClickHouse, day: date, dimensions: Sequence[str]) -> Iterator[str]:
+    """The slices of some dimensions that differ from what their users make them, one line for each difference.
 
     Raises:
         ClickHouseError: no server answers, or a table is not there.
     """
-    dimensions = of_day(db, day)
     yield from _counts(db, day, dimensions)
     yield from _metrics(db, day, dimensions)
 
@@ -138,13 +151,14 @@ def _metrics(db: ClickHouse, day: date, dimensions: Sequence[str]) -> Iterator[s
     yield from _slice_differences(db.rows(slices, day=day), metrics, "dimension_metrics", "from user_activity")
 
 
-def partner_disagreements(db: ClickHouse, config: settings.Settings, day: date) -> Iterator[str]:
-    """The slices whose distinct partners differ from those in the source's messages, one line for each difference.
+def partner_disagreements(
+    db: ClickHouse, config: settings.Settings, day: date, dimensions: Sequence[str]
+) -> Iterator[str]:
+    """The slices of some dimensions whose distinct partners differ from those in the source's messages, a line each.
 
     Raises:
         ClickHouseError: no server answers, or the source cannot be read.
     """
-    dimensions = of_day(db, day)
     partners = f"""
     -- The partners of each slice as the source has them and as they are published, one row per slice that differs
     with pairs as (

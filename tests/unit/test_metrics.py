@@ -95,6 +95,7 @@ PLACES = [
     Place("notebooks/reports/daily_report.ipynb", "The report's numbers", [m.column for m in shown_in("report")]),
     Place("notebooks/reports/live_metrics.ipynb", "The feed of a day up to a moment", live("feed")),
     Place("notebooks/reports/live_metrics.ipynb", "The messenger of a day up to a moment", live("messenger")),
+    Place("pulse/publishing/slices.py", "What each attributes key means, one row per key", ATTRIBUTES),
     Place("pulse/publishing/slices.py", "countIf(users.feed_active) as feed_users", DAYS),
     Place("pulse/publishing/agreement.py", "The totals of a day, one row per dimension", ADDITIVE),
     Place("pulse/publishing/agreement.py", "The day's metrics as the source makes them", USERS + ATTRIBUTES),
@@ -106,13 +107,11 @@ PLACES = [
     Place(
         "pulse/sources/measures.py", "The day's metrics, one row", [name for name in DAYS if not BY_COLUMN[name].per]
     ),
-    Place("pulse/publishing/profiles.py", "What each key of attributes means", ATTRIBUTES),
     Place(
         "pulse/publishing/restating.py",
         "What the source makes of a day now",
         [name for name in DAYS if name not in DERIVED],
     ),
-    Place("pulse/publishing/restating.py", "What each attributes key means, one row per key", ATTRIBUTES),
     Place("pulse/publishing/commands.py", "The largest slices of a day", SLICES),
     Place("pulse/schema.sql", "create table if not exists user_activity_loads", USERS + ATTRIBUTES),
     Place("pulse/schema.sql", "create table if not exists dimension_activity_loads", SLICES + ATTRIBUTES),
