@@ -189,6 +189,15 @@ class Settings(BaseSettings):
         return day_bounds(day, self.zone)
 
     @property
+    def chats(self) -> dict[str, str]:
+        """The chats of each use: `report`, `live` and `alert`."""
+        return {
+            "report": self.telegram_report_chats,
+            "live": self.telegram_live_chats,
+            "alert": self.telegram_alert_chats,
+        }
+
+    @property
     def secrets(self) -> list[str]:
         """The values that must not appear in any parameter, output, log or message."""
         values = {self.telegram_bot_token.get_secret_value(), self.redash_api_key.get_secret_value()}

@@ -14,6 +14,8 @@ from typing import Literal, TypeAlias
 
 from pulse.settings import Settings
 
+FREE_SHARE = 0.05
+
 State: TypeAlias = Literal["fine", "note", "fault"]
 
 
@@ -45,6 +47,11 @@ def note(what: str, said: str) -> Finding:
 def fault(what: str, said: str) -> Finding:
     """A finding that needs somebody."""
     return Finding(what, "fault", said)
+
+
+def is_full(free: float, total: float, least: float) -> bool:
+    """Whether too little of a disk is free: less than a twentieth, or than `least` bytes."""
+    return free < FREE_SHARE * total or free < least
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 from packaging.requirements import Requirement
 
-from pulse.doctor import Check, Finding, fault, fine, note
+from pulse.doctor import Check, Finding, fault, fine, is_full, note
 from pulse.execution.record import commit
 from pulse.settings import ROOT, Settings, in_object_store, last_port
 
-FREE_SHARE, FREE_BYTES = 0.05, 2e9
-"""A disk is full if less than this is free of it, as a share and in bytes."""
+FREE_BYTES = 2e9
+"""How many bytes the archive's disk should have free."""
 
 SECONDS = 10.0
 """How long Airflow may take to say how it is."""
@@ -64,7 +64,7 @@ def _archive(config: Settings) -> Iterator[Finding]:
         return
     usage = shutil.disk_usage(there)
     said = f"{folder} can be written, {usage.free / 1e9:,.0f} GB are free"
-    if usage.free < FREE_SHARE * usage.total or usage.free < FREE_BYTES:
+    if is_full(usage.free, usage.total, FREE_BYTES):
         yield fault("archive", f"{said}; make room, or runs will fail")
     else:
         yield fine("archive", said)

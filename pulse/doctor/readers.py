@@ -9,17 +9,10 @@ from pulse.delivery import access, settling, unrecorded
 from pulse.doctor import Check, Finding, fault, fine, note, warehouse
 from pulse.settings import SANDBOX_TELEGRAM_TOKEN, Settings
 
-READONLY = 164
-
 
 def _chats(config: Settings) -> Iterator[Finding]:
-    uses = {
-        "report": config.telegram_report_chats,
-        "live": config.telegram_live_chats,
-        "alert": config.telegram_alert_chats,
-    }
     for_what: dict[str, list[str]] = {}
-    for use, chats in uses.items():
+    for use, chats in config.chats.items():
         for chat in access.chat_list(chats):
             for_what.setdefault(chat, []).append(use)
     sandbox = " (the sandbox's)" if config.telegram_bot_token.get_secret_value() == SANDBOX_TELEGRAM_TOKEN else ""

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from pulse import clickhouse, schema, sources
 from pulse.clickhouse import UNKNOWN_DATABASE, ClickHouse, ClickHouseError, quoted
-from pulse.doctor import Check, Finding, fault, fine, note
+from pulse.doctor import Check, Finding, fault, fine, is_full, note
 from pulse.publishing import loads
 from pulse.settings import Settings
 from pulse.sources import administration, measures, views
@@ -16,8 +16,8 @@ from pulse.sources.views import View
 APART = 60.0
 """How many seconds the server's clock may differ from this machine's, in seconds."""
 
-FREE_SHARE, FREE_BYTES = 0.05, 5e9
-"""A disk is full if less than this is free of it, as a share and in bytes."""
+FREE_BYTES = 5e9
+"""How many bytes a disk of the server should have free."""
 
 SILENT = timedelta(hours=26)
 """How old the latest event may be: a loader may run once a day."""
@@ -68,7 +68,7 @@ def _disks(db: ClickHouse) -> Iterator[Finding]:
     for disk in db.rows(disks):
         free, total = int(disk["free_space"]), int(disk["total_space"])
         said = f"{free / 1e9:,.0f} GB of {total / 1e9:,.0f} GB are free on {disk['name']}"
-        if free < FREE_SHARE * total or free < FREE_BYTES:
+        if is_full(free, total, FREE_BYTES):
             yield fault("ClickHouse's disk", f"{said}; give it more, or drop what is not needed")
         else:
             yield fine("ClickHouse's disk", said)
@@ -106,14 +106,14 @@ def _published(db: ClickHouse, config: Settings) -> Iterator[Finding]:
         yield note("published days", "none yet; `pulse daily` publishes yesterday")
         return
     start = max(datetime.fromisoformat(first).date(), yesterday - timedelta(days=DAYS - 1))
-    missing = [day for day in loads.unpublished(db, start, yesterday + timedelta(days=1)) if day != yesterday]
-    waiting = bool(loads.unpublished(db, yesterday, yesterday + timedelta(days=1)))
+    unpublished = loads.unpublished(db, start, yesterday + timedelta(days=1))
+    missing = [day for day in unpublished if day != yesterday]
     if missing:
         listed = ", ".join(map(str, missing))
         yield fault(
             "published days", f"{listed} {'are' if len(missing) > 1 else 'is'} not published; `pulse daily DATE`"
         )
-    elif waiting:
+    elif unpublished:
         yield note("published days", f"{yesterday} is not published yet; the days before it are")
     else:
         yield fine("published days", f"every day from {start} to {yesterday}")

@@ -52,11 +52,7 @@ class ToChats(BaseOperator):
             The references of the deliveries.
         """
         config = connected_settings()
-        recipients = {
-            "report": config.telegram_report_chats,
-            "live": config.telegram_live_chats,
-            "alert": config.telegram_alert_chats,
-        }[self.chats]
+        recipients = config.chats[self.chats]
         run = context["dag_run"].run_id
         day = date.fromisoformat(event_date or self.event_date)
         done = deliver(report, day, message, recipients, path, config, run)

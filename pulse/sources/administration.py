@@ -4,6 +4,8 @@ The account has rights on the project's database alone. It reads the app through
 rights of the administrator who created them.
 """
 
+import re
+
 from pulse import PulseError
 from pulse.clickhouse import ClickHouse, quoted
 from pulse.sources import Source, views
@@ -19,9 +21,6 @@ create database if not exists {database};
 -- The views through which Pulse reads the app, with the rights of {definer}: whoever may read the
 -- views needs no right on the app's tables. The first has one row per feed action, the second one row per message.
 """
-
-RIGHTS = ("select", "insert", "create table", "drop table", "alter table")
-"""What the account may do in the project's database."""
 
 GRANTS = """\
 -- The rights of the account that runs the notebooks: none on {app}, and it writes to no other database. If there
@@ -41,6 +40,13 @@ grant table engine on MergeTree to {account};
 grant table engine on ReplacingMergeTree to {account};
 """
 """What the account needs, and nothing else."""
+
+RIGHTS = tuple(
+    right
+    for listed in re.findall(r"^grant (.+) on \{database\}\.\*", GRANTS, re.MULTILINE)
+    for right in listed.split(", ")
+)
+"""What it may do in the project's database."""
 
 
 def grants(app: str, database: str, account: str) -> str:
