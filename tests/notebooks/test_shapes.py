@@ -279,7 +279,7 @@ def test_nobody_has_a_dimension_that_the_source_has_lost(
     schema.upgrade(etl.db, etl.reads, other_source=True)
     etl.run()
     assert_equal(etl.published(), etl.expected(optional=kept))
-    assert list(slices.disagreements(etl.db, DAY)) == []
+    assert list(slices.disagreements(etl.db, DAY, slices.of_day(etl.db, DAY))) == []
 
 
 def test_a_slice_of_a_dimension_that_is_gone_is_noticed(
@@ -290,9 +290,9 @@ def test_a_slice_of_a_dimension_that_is_gone_is_noticed(
     etl.feed((1, "view", "12:00", *IOS, "RU"))
     etl.messages((1, 2, "12:00", *IOS, "RU"))
     etl.run()
-    assert list(slices.disagreements(etl.db, DAY)) == []
+    assert list(slices.disagreements(etl.db, DAY, slices.of_day(etl.db, DAY))) == []
     etl.db.execute("truncate table dimension_activity_loads")
-    told = list(slices.disagreements(etl.db, DAY))
+    told = list(slices.disagreements(etl.db, DAY, slices.of_day(etl.db, DAY)))
     assert "views of country RU is 0 in dimension_activity, 1 from user_activity" in told
 
 
