@@ -1,5 +1,6 @@
 -- The ClickHouse user of dashboards: reads what they show, the published days of three tables, and nothing else.
--- Put in PULSE_DATABASE where that is not pulse, and a password, and run it as a user who may grant.
+-- Put in PULSE_DATABASE where that is not pulse, PULSE_TABLE_PREFIX before the tables if it is set, and a password, and
+-- run it as a user who may grant.
 -- Its address goes into CLICKHOUSE_READER_URL. The sandbox's reader has these grants and settings too: it reads this file.
 
 -- readonly = 2: the tools may set how results look and how long they take, but change no data and not this.

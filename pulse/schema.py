@@ -117,8 +117,8 @@ def ensure(db: ClickHouse, source: Source | None = None) -> None:
             db.execute(view.creation("create view if not exists"))
         elif not view.is_as(found.comment):
             raise SchemaError(
-                f"The view {view.name} in {db.database} reads the source differently from PULSE_SOURCE and "
-                f"PULSE_SOURCE_DATABASE ({source}), or the source's types have changed; "
+                f"The view {db.full_name(view.name)} in {db.database} reads the source differently from PULSE_SOURCE "
+                f"and PULSE_SOURCE_DATABASE ({source}), or the source's types have changed; "
                 "run `pulse upgrade` if everybody who uses this database should read the source as this checkout does."
             )
 
@@ -215,14 +215,14 @@ def _refuse_unreadable(db: ClickHouse, source: Source, view: View, found: Found 
         return
     state = "reads the source differently from this checkout" if found else "is not there"
     raise SchemaError(
-        f"The view {view.name} in {db.database} {state}, and this account may not read {source.database} to create it: "
-        "an administrator has to run what `pulse source sql` prints."
+        f"The view {db.full_name(view.name)} in {db.database} {state}, and this account may not read {source.database} "
+        "to create it: an administrator has to run what `pulse source sql` prints."
     )
 
 
 def _there(db: ClickHouse) -> dict[str, Found]:
     """The tables and views that exist and have the names of ours."""
-    names = [name for name, _ in _creations()]
+    names = [db.full_name(name) for name in (*(name for name, _ in _creations()), *VIEWS)]
     found = """
     -- The tables and views with these names, one row each
     with columns as (
@@ -242,13 +242,13 @@ def _there(db: ClickHouse) -> dict[str, Found]:
     try:
         # This is usually the first statement that a server gets, so a silent server is given up soon.
         probe = ClickHouse(db.url, db.database, db.zone, clickhouse.PROBE_SECONDS)
-        frame = probe.read(found, database=db.database, names=[*names, *VIEWS])
+        frame = probe.read(found, database=db.database, names=names)
     except ClickHouseError as error:
         if error.code != UNKNOWN_DATABASE:
             raise
         return {}
     return {
-        name: Found(engine, comment, frozenset(columns))
+        db.own_name(name): Found(engine, comment, frozenset(columns))
         for name, engine, comment, columns in frame.itertuples(index=False, name=None)
     }
 
@@ -273,9 +273,10 @@ def _refuse_foreign(db: ClickHouse, there: Mapping[str, Found]) -> None:
             if is_view != (" view " in creations[name]) or not there[name].columns >= ours[name]:
                 foreign.add(name)
     if foreign:
+        names = ", ".join(map(db.full_name, sorted(foreign)))
         raise SchemaError(
-            f"{', '.join(sorted(foreign))} in {db.database} {'are' if len(foreign) > 1 else 'is'} not what Pulse has "
-            "under such a name, so nothing was changed; set PULSE_DATABASE to a database of Pulse's own."
+            f"{names} in {db.database} {'are' if len(foreign) > 1 else 'is'} not what Pulse has under such a name, so "
+            "nothing was changed; set PULSE_DATABASE to a database of Pulse's own, or PULSE_TABLE_PREFIX."
         )
 
 
@@ -303,9 +304,9 @@ def _record(db: ClickHouse, number: int, name: str) -> None:
 
 def _other_installation(db: ClickHouse, view: View, found: Found) -> str:
     return (
-        f"The view {view.name} in {db.database} {found.comment.rpartition(':')[0]}, and this installation "
-        f"{view.comment.rpartition(':')[0]}: each needs a PULSE_DATABASE of its own. If the source has moved, or the "
-        "settings were wrong before, run `pulse upgrade --other-source`."
+        f"The view {db.full_name(view.name)} in {db.database} {found.comment.rpartition(':')[0]}, and this "
+        f"installation {view.comment.rpartition(':')[0]}: each needs a PULSE_DATABASE or a PULSE_TABLE_PREFIX of its "
+        "own. If the source has moved, or the settings were wrong before, run `pulse upgrade --other-source`."
     )
 
 

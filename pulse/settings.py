@@ -31,6 +31,7 @@ SANDBOX_CHAT = "-1001"
 KERNEL = (
     "CLICKHOUSE_URL",
     "PULSE_DATABASE",
+    "PULSE_TABLE_PREFIX",
     "PULSE_SOURCE",
     "PULSE_SOURCE_DATABASE",
     "PULSE_SOURCE_TIMEZONE",
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
         default_factory=lambda: SecretStr(sandbox_url("clickhouse", SANDBOX_OWNER)), alias="CLICKHOUSE_URL"
     )
     database: str = Field("pulse", alias="PULSE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    table_prefix: str = Field("", alias="PULSE_TABLE_PREFIX", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
     source: str = Field("app", alias="PULSE_SOURCE")
     source_database: str = Field("app", alias="PULSE_SOURCE_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     source_timezone: str = Field("", alias="PULSE_SOURCE_TIMEZONE")

@@ -95,7 +95,7 @@ class Installation:
         content = {
             "name": definition["name"],
             "description": definition["description"],
-            "query": stamped(definition["query"]),
+            "query": stamped(self.reader.query(definition["query"])),
             "data_source_id": source,
             "tags": [TAG],
         }

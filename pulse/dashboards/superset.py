@@ -166,9 +166,9 @@ def exported(api: Api, dashboard: int) -> Assets:
         return _assets({name.partition("/")[2]: bundle.read(name).decode() for name in bundle.namelist()})
 
 
-def bundled() -> Assets:
-    """Everything that the dashboard consists of, as it is in the project."""
-    return _assets(_files())
+def bundled(reader: Reader) -> Assets:
+    """Everything that the dashboard consists of, as it is in the project, with the names of this reader's tables."""
+    return _assets(_files(reader))
 
 
 def fingerprint(assets: Assets) -> str:
@@ -176,8 +176,14 @@ def fingerprint(assets: Assets) -> str:
     return hashlib.sha256(json.dumps(assets, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _files() -> dict[str, str]:
-    return {str(path.relative_to(BUNDLE)): path.read_text() for path in sorted(BUNDLE.rglob("*.yaml"))}
+def _files(reader: Reader) -> dict[str, str]:
+    files = {str(path.relative_to(BUNDLE)): path.read_text() for path in sorted(BUNDLE.rglob("*.yaml"))}
+    for name, text in files.items():
+        if name.startswith("datasets/") and reader.prefix:
+            dataset = yaml.safe_load(text)
+            changed = {**dataset, "sql": reader.query(dataset["sql"])}
+            files[name] = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
+    return files
 
 
 def _assets(files: dict[str, str]) -> Assets:
@@ -222,7 +228,7 @@ def _zipped(reader: Reader) -> bytes:
     """The bundle as Superset imports it, with the reader's connection; the password is sent separately."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, text in _files().items():
+        for name, text in _files(reader).items():
             if name.startswith("databases/"):
                 database = yaml.safe_load(text)
                 text = yaml.safe_dump({**database, "sqlalchemy_uri": _uri(reader, "XXXXXXXXXX")}, sort_keys=False)
@@ -275,7 +281,7 @@ def _check_untouched(api: Api, reader: Reader) -> None:
     found = _dashboard(api)
     if found is None:
         return
-    ours = next(name for name in bundled() if name.startswith("dashboards/"))
+    ours = next(name for name in bundled(reader) if name.startswith("dashboards/"))
     now = exported(api, found["id"])
     if ours not in now:
         raise DashboardsError(
@@ -294,7 +300,7 @@ def _check_untouched(api: Api, reader: Reader) -> None:
 
 def _differing(now: Assets, reader: Reader) -> list[str]:
     """The files that differ from the bundle, by kind and title."""
-    wanted, differing = bundled(), []
+    wanted, differing = bundled(reader), []
     for key in sorted({*now, *wanted}):
         if key.startswith("databases/") and key in wanted:
             wanted[key]["sqlalchemy_uri"] = _uri(reader, "XXXXXXXXXX")

@@ -27,8 +27,8 @@ def _chats(config: Settings) -> Iterator[Finding]:
 
 def _deliveries(config: Settings) -> Iterator[Finding]:
     db = warehouse.connect(config)
-    ledger = "select count() from system.tables where database = {name:String} and name = 'deliveries'"
-    if not db.value(ledger, name=config.database):
+    ledger = "select count() from system.tables where database = {name:String} and name = {table:String}"
+    if not db.value(ledger, name=config.database, table=db.full_name("deliveries")):
         return  # nothing was ever sent from here
     if waiting := settling.pending(config, db):
         yield fault("deliveries", f"{len(waiting)} need attention; `pulse deliveries` lists them")
@@ -61,7 +61,7 @@ def _account(config: Settings) -> Iterator[Finding]:
     if not (config.superset_url or config.redash_url):
         return
     url = config.clickhouse_reader_url.get_secret_value()
-    reader = ClickHouse(url, config.database, config.zone, clickhouse.PROBE_SECONDS)
+    reader = ClickHouse(url, config.database, config.zone, clickhouse.PROBE_SECONDS, config.table_prefix)
     try:
         reader.value("select count() from daily_metrics where event_date = today()")
     except ClickHouseError as error:

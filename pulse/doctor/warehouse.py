@@ -82,7 +82,9 @@ def _tables(config: Settings) -> Iterator[Finding]:
         else:
             yield fault("rights", f"there is no database {name}, and the account may not create one; create it")
         return
-    lacking = [right for right in administration.RIGHTS if not db.value(f"check grant {right} on {quoted(name)}.*")]
+    lacking = [
+        right for right in administration.RIGHTS if not db.value(f"check grant {right} on {administration.tables(db)}")
+    ]
     if lacking:
         yield fault("rights", f"the account lacks {', '.join(lacking)} on {name}; grant them to it")
     else:
@@ -175,7 +177,7 @@ def connect(config: Settings) -> ClickHouse:
     except ClickHouseError as error:
         if error.code != UNKNOWN_DATABASE:
             raise
-        return ClickHouse(db.url, "system", config.zone, clickhouse.PROBE_SECONDS)
+        return ClickHouse(db.url, "system", config.zone, clickhouse.PROBE_SECONDS, db.prefix)
     return db
 
 

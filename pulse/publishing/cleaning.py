@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from pulse.clickhouse import ClickHouse
 from pulse.publishing import keeping
-from pulse.publishing.loads import BY_USER, STAGING, TABLES
+from pulse.publishing.loads import BY_USER, TABLES, staging_names
 
 
 def clean(db: ClickHouse, now: datetime | None = None) -> list[str]:
@@ -31,7 +31,7 @@ def clean(db: ClickHouse, now: datetime | None = None) -> list[str]:
     dropped = []
     for kept in keeping.TABLES:
         last = (now or datetime.now(UTC)) - timedelta(days=kept.days)
-        names = {"database": db.database, "table": kept.table, "month": last.year * 100 + last.month}
+        names = {"database": db.database, "table": db.full_name(kept.table), "month": last.year * 100 + last.month}
         for partition in db.read(found, **names)["partition"]:
             db.execute(f"alter table {{table:Identifier}} drop partition {int(partition)}", table=kept.table)
             dropped.append(f"{kept.table} {partition}")
@@ -94,18 +94,19 @@ def drop_unread(db: ClickHouse) -> list[str]:
         and metadata_modification_time < now() - toIntervalDay({staging_days:UInt32})
     """
     dropped = []
-    tables = [f"{table}_loads" for table in TABLES]
-    by_user = [f"{table}_loads" for table in BY_USER]
+    tables = [db.full_name(f"{table}_loads") for table in TABLES]
+    by_user = [db.full_name(f"{table}_loads") for table in BY_USER]
     ages = {
         "replaced_hours": keeping.REPLACED_HOURS,
         "replaced_days": keeping.REPLACED_DAYS,
         "unpublished_days": keeping.UNPUBLISHED_DAYS,
     }
     for row in db.read(loads, database=db.database, tables=tables, by_user=by_user, **ages).itertuples():
-        db.execute(f"alter table {{table:Identifier}} drop partition {row.partition}", table=row.table)
-        dropped.append(f"{row.table} {row.partition}")
-    left = {"database": db.database, "staging": STAGING, "staging_days": keeping.STAGING_DAYS}
-    for name in db.read(staging, **left)["name"]:
+        table = db.own_name(str(row.table))
+        db.execute(f"alter table {{table:Identifier}} drop partition {row.partition}", table=table)
+        dropped.append(f"{table} {row.partition}")
+    left = {"database": db.database, "staging": staging_names(db), "staging_days": keeping.STAGING_DAYS}
+    for name in map(db.own_name, db.read(staging, **left)["name"]):
         db.execute("drop table if exists {table:Identifier}", table=name)
         dropped.append(name)
     return dropped

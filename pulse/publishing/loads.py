@@ -32,10 +32,10 @@ BY_USER = ("user_activity",)
 """Those with a row for each user, which are large. Of a replaced load the others are kept for `REPLACED_DAYS`."""
 
 STAGING = (
-    r"^((feed|message|passive|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|slice_(counts|senders|receivers)"
+    r"((feed|message|passive|earlier)_(hours|users|senders|receivers|attributes)|attributes|slices|users|slice_(counts|senders|receivers)"
     rf"|{'|'.join(TABLES)})__"
 )
-"""The names of a run's staging tables: what they hold, then the run."""
+"""How the names of a run's staging tables begin: what they hold, then the run."""
 
 USERS_PER_PART = 2_500_000
 """How many users a statement groups at a time, so that two threads' groups fit into the gigabyte with which a server of
@@ -325,7 +325,8 @@ def made_at(db: ClickHouse, names: Iterable[str]) -> datetime:
     from system.tables
     where database = {database:String} and name in {names:Array(String)}
     """
-    return datetime.fromtimestamp(int(db.value(made, database=db.database, names=list(names))), UTC)
+    full = [db.full_name(name) for name in names]
+    return datetime.fromtimestamp(int(db.value(made, database=db.database, names=full)), UTC)
 
 
 def read_contents(db: ClickHouse, table: str, day: date, load: str, columns: list[str]) -> Contents:
@@ -358,7 +359,8 @@ def missing(db: ClickHouse, names: Iterable[str]) -> list[str]:
     where database = {database:String} and name in {names:Array(String)}
     """
     wanted = list(names)
-    return sorted(set(wanted).difference(db.read(there, database=db.database, names=wanted)["name"]))
+    found = db.read(there, database=db.database, names=[db.full_name(name) for name in wanted])
+    return sorted(set(wanted).difference(map(db.own_name, found["name"])))
 
 
 def staging(db: ClickHouse, run: str) -> list[str]:
@@ -369,7 +371,13 @@ def staging(db: ClickHouse, run: str) -> list[str]:
     from system.tables
     where database = {database:String} and match(name, {staging:String}) and endsWith(name, {suffix:String})
     """
-    return db.read(made, database=db.database, staging=STAGING, suffix=f"__{run}")["name"].tolist()
+    found = db.read(made, database=db.database, staging=staging_names(db), suffix=f"__{run}")
+    return [db.own_name(name) for name in found["name"]]
+
+
+def staging_names(db: ClickHouse) -> str:
+    """What the full names of staging tables match, as a regular expression."""
+    return f"^{db.prefix}{STAGING}"
 
 
 def _columns(db: ClickHouse, table: str) -> list[str]:

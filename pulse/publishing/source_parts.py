@@ -186,7 +186,7 @@ def _view(db: ClickHouse, name: str) -> View:
     from system.tables
     where database = {database:String} and name = {name:String}
     """
-    (found,) = db.rows(made, database=db.database, name=name)
+    (found,) = db.rows(made, database=db.database, name=db.full_name(name))
     select = found["as_select"]
     if beyond := BEYOND_ROWS.search(select):
         return View(found["comment"], select, why=f"{name} uses {beyond[0]}")

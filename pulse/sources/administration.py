@@ -23,16 +23,16 @@ create database if not exists {database};
 """
 
 GRANTS = """\
--- The rights of the account that runs the notebooks: none on {app}, and it writes to no other database. If there
+-- The rights of the account that runs the notebooks: none on {app}, and it writes to nothing else. If there
 -- is no such account yet, create it first:
 --   create user {account} identified with sha256_password by '…'
 
 -- It computes inside the database:
-grant select, insert on {database}.* to {account};
+grant select, insert on {tables} to {account};
 -- It creates missing tables and views, and staging tables for each run:
-grant create table, drop table on {database}.* to {account};
+grant create table, drop table on {tables} to {account};
 -- It drops days and months that are not kept any longer, and `pulse upgrade` adds columns:
-grant alter table on {database}.* to {account};
+grant alter table on {tables} to {account};
 -- It looks up which of them there are:
 grant select on system.parts to {account};
 -- On some servers an engine needs a grant:
@@ -43,21 +43,26 @@ grant table engine on ReplacingMergeTree to {account};
 
 RIGHTS = tuple(
     right
-    for listed in re.findall(r"^grant (.+) on \{database\}\.\*", GRANTS, re.MULTILINE)
+    for listed in re.findall(r"^grant (.+) on \{tables\} to", GRANTS, re.MULTILINE)
     for right in listed.split(", ")
 )
 """What it may do in the project's database."""
 
 
-def grants(app: str, database: str, account: str) -> str:
+def tables(db: ClickHouse) -> str:
+    """The tables of the project, as a grant names them: all of its database, or all with its prefix."""
+    return f"{quoted(db.database)}.{db.prefix}*"
+
+
+def grants(db: ClickHouse, app: str, account: str) -> str:
     """The statements that give the account its rights.
 
     Args:
+        db: the project's database.
         app: the app's database.
-        database: the project's database.
         account: a ClickHouse user, or a role.
     """
-    return GRANTS.format(app=app, database=quoted(database), account=quoted(account))
+    return GRANTS.format(app=app, tables=tables(db), account=quoted(account))
 
 
 def sql(db: ClickHouse, source: Source, account: str, definer: str = CURRENT_USER) -> str:
@@ -83,10 +88,11 @@ def sql(db: ClickHouse, source: Source, account: str, definer: str = CURRENT_USE
     own = definer == CURRENT_USER
     security = f" definer = {definer if own else quoted(definer)} sql security definer"
     whose = "the user who runs this" if own else definer
+    names = {view.name: quoted(f"{db.database}.{db.full_name(view.name)}") for view in made}
     return "\n".join(
         (
             INTRODUCTION.format(source=source, database=quoted(db.database), definer=whose),
-            *(f"{view.creation('create or replace view', security, db.database)};\n" for view in made),
-            grants(source.database, db.database, account),
+            *(f"{view.creation('create or replace view', security, names[view.name])};\n" for view in made),
+            grants(db, source.database, account),
         )
     )

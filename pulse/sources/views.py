@@ -66,16 +66,15 @@ class View:
         listed = f"{WITH}{', '.join(self.optional)}" if self.optional else ""
         return f"{self.reads}: {self.definition}-{_mark(self.select or '')}{listed}"
 
-    def creation(self, create: str, security: str = "", database: str = "") -> str:
+    def creation(self, create: str, security: str = "", name: str = "") -> str:
         """The statement that creates it.
 
         Args:
             create: its beginning, such as `create or replace view`.
             security: with whose rights it reads the source; those of whoever reads the view unless given.
-        database: the database to create it in; the current one unless given.
+            name: under which name, where not its own in the current database.
         """
-        name = quoted(f"{database}.{self.name}") if database else self.name
-        return f"{create} {name}{security} as\n{self.select}\ncomment {literal(self.comment)}"
+        return f"{create} {name or self.name}{security} as\n{self.select}\ncomment {literal(self.comment)}"
 
     def is_of_this_installation(self, comment: str) -> bool:
         """Whether a view with such a comment reads the same source in the same zone, even if in another way."""
@@ -119,9 +118,9 @@ def dimensions(db: ClickHouse) -> list[str]:
     -- How the source is read, one row if there is a view
     select comment
     from system.tables
-    where database = currentDatabase() and name = 'feed_events'
+    where database = currentDatabase() and name = {view:String}
     """
-    marks = "".join(row["comment"] for row in db.rows(comment)).rpartition(":")[2]
+    marks = "".join(row["comment"] for row in db.rows(comment, view=db.full_name("feed_events"))).rpartition(":")[2]
     there = marks.partition(WITH)[2].split(", ")
     return [each.column for each in metrics.DIMENSIONS if not each.optional or each.column in there]
 

@@ -48,12 +48,13 @@ class Engine:
         folder: the data folder, which is created if it is missing.
         databases: the project's database and the app's; both are created.
         reader: the user who may read what `dashboards/reader.sql` grants in the project's database.
+        prefix: what the names of the project's tables begin with.
 
     Raises:
         SandboxError: the folder cannot be opened.
     """
 
-    def __init__(self, folder: Path, databases: Sequence[str], reader: str) -> None:
+    def __init__(self, folder: Path, databases: Sequence[str], reader: str, prefix: str = "") -> None:
         # The engine reads its time zone once, while it is loaded: so it is imported only now.
         os.environ["TZ"] = TIMEZONE
         time.tzset()
@@ -62,7 +63,7 @@ class Engine:
         self.version = chdb.engine_version
         self._chdb: Any = chdb  # it has no types
         self._path, self._reader = str(folder), reader
-        grants, self._reader_settings = documented_rights(databases[0])
+        grants, self._reader_settings = documented_rights(databases[0], prefix)
         self._workers = ThreadPoolExecutor(_WORKERS, "query")
         self._lock = threading.Lock()
         self._running: dict[str, Query] = {}

@@ -52,8 +52,8 @@ _CONFIG = """<clickhouse>
 """
 
 
-def documented_rights(database: str) -> tuple[list[str], str]:
-    """Read the reader's grants and settings from `dashboards/reader.sql`, for this database.
+def documented_rights(database: str, prefix: str) -> tuple[list[str], str]:
+    """Read the reader's grants and settings from `dashboards/reader.sql`, for this database and prefix of its tables.
 
     Returns:
         The GRANT statements without the user, and the settings as SET takes them.
@@ -68,7 +68,7 @@ def documented_rights(database: str) -> tuple[list[str], str]:
         raise SandboxError(
             f"{READER} has no grants or no settings in the form that the sandbox reads; see its history."
         )
-    return [f"GRANT {right} ON `{database}`.{table}" for right, table in granted], laid_down[1]
+    return [f"GRANT {right} ON `{database}`.{prefix}{table}" for right, table in granted], laid_down[1]
 
 
 def write_config(folder: Path, grants: Sequence[str]) -> Path:

@@ -92,7 +92,8 @@ def serve(data: Path, port: int | None = None) -> None:
         folder = data.resolve()
         address = {"host": process.HOST, "port": listener.getsockname()[1]}
         about = {"sandbox": "clickhouse", **address, "data": str(folder), "pid": os.getpid()}
-        engine = Engine(folder / "engine", (chosen.database, chosen.source_database), reader=READER)
+        databases = (chosen.database, chosen.source_database)
+        engine = Engine(folder / "engine", databases, reader=READER, prefix=chosen.table_prefix)
         passwords = {_OWNER: _OWNER_PASSWORD, READER: READER_PASSWORD}
         clickhouse_http.serve(engine, passwords, about, listener)
         if not engine.close():

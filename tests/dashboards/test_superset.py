@@ -20,7 +20,7 @@ from pulse_sandbox.superset_server import Server
 
 from dashboards.conftest import COUNTED, Published, environment, unpublish
 from pulse import settings
-from pulse.dashboards import Api, DashboardsError
+from pulse.dashboards import Api, DashboardsError, Reader
 from pulse.dashboards import superset as dashboard
 from pulse.dashboards.links import dashboard_link, time_range
 from pulse.metrics import shown_in
@@ -76,16 +76,19 @@ def test_every_metric_of_the_report_is_computed_again_here() -> None:
     assert [*HEADLINES] == [metric.column for metric in shown_in("report")]
 
 
-def test_what_is_installed_is_what_is_in_the_project(installed: tuple[Api, dict[str, int]]) -> None:
+def test_what_is_installed_is_what_is_in_the_project(
+    installed: tuple[Api, dict[str, int]], published: Published, superset: Server
+) -> None:
     api, charts = installed
-    found, wanted = dashboard.exported(api, api.get("/api/v1/dashboard/pulse")["result"]["id"]), dashboard.bundled()
+    wanted = dashboard.bundled(Reader(settings.load(**environment(published, superset))))
+    found = dashboard.exported(api, api.get("/api/v1/dashboard/pulse")["result"]["id"])
     ours = next(name for name in wanted if name.startswith("databases/"))
     assert found[ours].pop("sqlalchemy_uri") != wanted[ours].pop("sqlalchemy_uri")  # differs between servers
     assert found == wanted
     # Installed twice, it is there once.
     assert [api.get(f"/api/v1/{kind}/")["count"] for kind in ("dashboard", "chart", "dataset", "database")] == [
         1,
-        len(dashboard.bundled()) - 5,  # a dashboard, three datasets, a database
+        len(wanted) - 5,  # a dashboard, three datasets, a database
         3,
         1,
     ]

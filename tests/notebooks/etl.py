@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
@@ -145,6 +145,9 @@ class Etl:
     day: date
     timezone: str = "Europe/Moscow"
     folder: Path = FOLDER
+    prefix: str = field(default_factory=lambda: os.environ.get("PULSE_TABLE_PREFIX", ""))
+    app: str = ""
+    """The app's database, where it has not the name of the project's with `_app` at its end."""
 
     @property
     def zone(self) -> ZoneInfo:
@@ -154,12 +157,12 @@ class Etl:
     @property
     def db(self) -> ClickHouse:
         """The project's database."""
-        return ClickHouse(self.server.url, self.name, self.zone)
+        return ClickHouse(self.server.url, self.name, self.zone, prefix=self.prefix)
 
     @property
     def source(self) -> ClickHouse:
         """The app's database."""
-        return ClickHouse(self.server.url, f"{self.name}_app", self.zone)
+        return ClickHouse(self.server.url, self.app or f"{self.name}_app", self.zone)
 
     @property
     def reads(self) -> Source:
@@ -173,6 +176,7 @@ class Etl:
         return {
             "CLICKHOUSE_URL": self.server.url,
             "PULSE_DATABASE": self.db.database,
+            "PULSE_TABLE_PREFIX": self.prefix,
             "PULSE_SOURCE_DATABASE": self.source.database,
             "PULSE_TIMEZONE": self.timezone,
         }
@@ -319,8 +323,9 @@ class Etl:
         return names
 
     def tables(self) -> set[str]:
-        """Return the names of the tables and views in the project's database."""
-        return set(self.db.read("select name from system.tables where database = currentDatabase()")["name"])
+        """Return the names of the project's tables and views, as statements name them."""
+        found = self.db.read("select name from system.tables where database = currentDatabase()")["name"]
+        return {self.db.own_name(name) for name in found if name.startswith(self.prefix)}
 
     def staging(self) -> set[str]:
         """Return the names of the staging tables, which a run makes for itself."""

@@ -891,31 +891,29 @@ WRONG = {
         MORE_THAN_ONCE,
     ),
     "a user has more views than were extracted": (
-        "alter table {database}.user_activity__wrong update views = views + 1 where user_id = '1'"
-        " settings mutations_sync = 1",
+        "alter table user_activity__wrong update views = views + 1 where user_id = '1' settings mutations_sync = 1",
         DIFFERENT_TOTALS,
     ),
     "a slice has fewer messages": (
-        "alter table {database}.dimension_activity__wrong update messages_sent = 0 where dimension_value = 'iOS'"
+        "alter table dimension_activity__wrong update messages_sent = 0 where dimension_value = 'iOS'"
         " settings mutations_sync = 1",
         DIFFERENT_TOTALS,
     ),
     "a slice is missing": (
-        "alter table {database}.dimension_activity__wrong delete where dimension_value = 'iOS'"
-        " settings mutations_sync = 1",
+        "alter table dimension_activity__wrong delete where dimension_value = 'iOS' settings mutations_sync = 1",
         DIFFERENT_TOTALS,
     ),
     "a dimension is missing": (
-        "alter table {database}.dimension_activity__wrong delete where dimension = 'age' settings mutations_sync = 1",
+        "alter table dimension_activity__wrong delete where dimension = 'age' settings mutations_sync = 1",
         DIFFERENT_TOTALS,
     ),
     "a slice has a partner more": (
-        "alter table {database}.dimension_activity__wrong update users_received = users_received + 1"
+        "alter table dimension_activity__wrong update users_received = users_received + 1"
         " where dimension_value = 'iOS' settings mutations_sync = 1",
         WRONG_SLICES,
     ),
     "a slice has another's partners": (
-        "alter table {database}.dimension_activity__wrong update users_sent = 2 where dimension_value = '25'"
+        "alter table dimension_activity__wrong update users_sent = 2 where dimension_value = '25'"
         " settings mutations_sync = 1",
         WRONG_SLICES,
     ),
@@ -927,7 +925,7 @@ WRONG = {
     ),
     **{
         f"a slice has another's {column}": (
-            "alter table {database}.dimension_activity__wrong update "
+            "alter table dimension_activity__wrong update "
             + f"{column} = {column} + if(dimension_value = 'iOS', 1, -1) where dimension = 'os'"
             " settings mutations_sync = 1",
             WRONG_SLICES,
@@ -937,7 +935,7 @@ WRONG = {
     },
     **{
         f"a slice has another {column}": (
-            "alter table {database}.dimension_metrics__wrong update "
+            "alter table dimension_metrics__wrong update "
             + f"{column} = {'1' if kind == 'UInt64' else '0.25'} + ifNull({column}, 0) where dimension_value = 'iOS'"
             " settings mutations_sync = 1",
             WRONG_SLICE_METRICS,
@@ -946,8 +944,7 @@ WRONG = {
         if kind in ("UInt64", "Nullable(Float64)")
     },
     "a slice has no metrics": (
-        "alter table {database}.dimension_metrics__wrong delete where dimension_value = '25'"
-        " settings mutations_sync = 1",
+        "alter table dimension_metrics__wrong delete where dimension_value = '25' settings mutations_sync = 1",
         WRONG_SLICE_METRICS,
     ),
     "a slice has metrics twice": (
@@ -955,12 +952,12 @@ WRONG = {
         MORE_THAN_ONCE,
     ),
     "users of all slices were lost": (
-        "alter table {database}.users__wrong update feed_active = false where true settings mutations_sync = 1",
+        "alter table users__wrong update feed_active = false where true settings mutations_sync = 1",
         "The slices of 2025-03-12 do not add up to the day's metrics; nothing is published",
     ),
     **{
         f"a user has another's {column}": (
-            "alter table {database}.user_activity__wrong update "
+            "alter table user_activity__wrong update "
             + f"{column} = {column} + if(user_id = '1', 1, -1) where user_id in ('1', '2') settings mutations_sync = 1",
             WRONG_USERS.format(column),
         )
@@ -969,7 +966,7 @@ WRONG = {
     },
     **{
         f"a user's {column} is another": (
-            "alter table {database}.user_activity__wrong update "
+            "alter table user_activity__wrong update "
             + f"{column} = {'not feed_active' if kind == 'Bool' else repr('Symbian')} where user_id = '1'"
             " settings mutations_sync = 1",
             WRONG_USERS.format(column),
@@ -983,12 +980,12 @@ WRONG = {
         WRONG_USERS.format("user_id"),
     ),
     "what its attributes are called was changed after its users were": (
-        "alter table {database}.attributes__wrong update age = '26' where age = '25' settings mutations_sync = 1",
+        "alter table attributes__wrong update age = '26' where age = '25' settings mutations_sync = 1",
         WRONG_USERS.format("age"),
     ),
     **{
         f"the metrics have another {column}": (
-            "alter table {database}.daily_metrics__wrong update " + f"{column} = {column} + 1 where true"
+            "alter table daily_metrics__wrong update " + f"{column} = {column} + 1 where true"
             " settings mutations_sync = 1",
             WRONG_METRICS,
         )
@@ -996,7 +993,7 @@ WRONG = {
         if column != "event_date"
     },
     "a ratio is missing": (
-        "alter table {database}.daily_metrics__wrong update ctr = null where true settings mutations_sync = 1",
+        "alter table daily_metrics__wrong update ctr = null where true settings mutations_sync = 1",
         WRONG_METRICS,
     ),
     "a part of it was computed again": (
