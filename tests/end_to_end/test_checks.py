@@ -1,8 +1,10 @@
 """The checks of a commit pass in a fresh copy of the project with a clean environment."""
 
+import pytest
 from newcomer import Home
 
 
+@pytest.mark.prove  # CI does so before it runs the tests
 def test_the_checks_pass_in_a_fresh_copy(home: Home) -> None:
     home.type("git add --all && make lint")
 

@@ -31,6 +31,11 @@ def _commands() -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
+def _for_a_day(command: str, day: str) -> str:
+    """A command of a page, for another day: pages name several, and the sandbox's last one is as good for all."""
+    return re.sub(r"\d{4}-\d\d-\d\d|DAY", day, command)
+
+
 # Commands that never end by themselves, or that are tested elsewhere: where each of them is tested.
 ELSEWHERE = {
     "make test": "this run",
@@ -47,6 +52,10 @@ ELSEWHERE = {
     "pulse archive show": "dags/test_sending.py",
     "pre-commit install": "test_the_hooks_pass",
 }
+
+
+def _is_run(command: str) -> bool:
+    return not command.startswith(tuple(ELSEWHERE)) and command != "make lint"
 
 
 @pytest.mark.not_across("00:00", seconds=180)  # otherwise the sandbox is filled up to a different yesterday
@@ -97,12 +106,9 @@ class TestPages:
         yield
         _stop(process)
 
-    @pytest.mark.parametrize(
-        "command", [line for line in _commands() if not line.startswith(tuple(ELSEWHERE)) and line != "make lint"]
-    )
+    @pytest.mark.parametrize("command", dict.fromkeys(_for_a_day(line, "DAY") for line in _commands() if _is_run(line)))
     def test_a_command_works(self, home: Home, command: str) -> None:
-        day = str(settings.load().event_day("yesterday"))
-        command = re.sub(r"\d{4}-\d\d-\d\d", day, command)
+        command = _for_a_day(command, str(settings.load().event_day("yesterday")))
         said = home.type(command if command.startswith("make") else f". .venv/bin/activate && {command}")
         assert said or " > " in command
 

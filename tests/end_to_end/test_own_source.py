@@ -164,9 +164,9 @@ def _name(number: int) -> str:
 SHAPES = {"app": app, "course": course, "events": one_table, "own": own}
 
 
-# The two others are shapes that many other tests have.
+# The presets are shapes that many other tests have.
 @pytest.fixture(
-    params=["course", "own", *(pytest.param(shape, marks=pytest.mark.prove) for shape in ("app", "events"))]
+    params=["own", *(pytest.param(shape, marks=pytest.mark.prove) for shape in ("app", "course", "events"))]
 )
 def company(
     request: pytest.FixtureRequest, clickhouse_server: Server, chats: Telegram, tmp_path: Path

@@ -1,7 +1,7 @@
 """The ETL computes random days, awkward in every way that the specification allows, as plain Python recounts them.
 
 A day is made from a seed, so a failure can be repeated; its message has the command for that. `make test` computes the
-days of the first fifty seeds. `make prove` computes those of the next thousand, or `PULSE_RANDOM_DAYS` days from the
+days of the first twenty seeds. `make prove` computes those of the next thousand, or `PULSE_RANDOM_DAYS` days from the
 seed `PULSE_RANDOM_FROM` on. (We do not use hypothesis, because a day takes a second, and hypothesis would compute
 hundreds more to shrink a failure. `with_few_rows` computes a few dozen, and only when a single seed is repeated.)
 """
@@ -30,14 +30,14 @@ COLUMNS = {
     "daily_metrics": recount.DAILY_METRICS,
 }
 # With these variables `make prove` computes any number of days from any seed on, such as days that nobody has tried.
-FIRST, COUNT = int(os.environ.get("PULSE_RANDOM_FROM", "50")), int(os.environ.get("PULSE_RANDOM_DAYS", "1000"))
+FIRST, COUNT = int(os.environ.get("PULSE_RANDOM_FROM", "20")), int(os.environ.get("PULSE_RANDOM_DAYS", "1000"))
 AGAIN = (
     "See it with as few rows as show it by: "
     "PULSE_RANDOM_FROM={seed} PULSE_RANDOM_DAYS=1 make prove PYTEST_ARGS=tests/notebooks/test_random_days.py"
 )
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_random_day_is_as_plain_python_recounts_it(clickhouse_server: Server, seed: int) -> None:
     check(clickhouse_server, random_day(seed))
 

@@ -284,7 +284,7 @@ def test_a_view_that_is_more_than_rows_is_always_compared(etl: Etl) -> None:
         assert (look.changed is None) == bool(why), what
 
 
-@pytest.mark.parametrize(("count", "changed", "nights"), [(6, 2, 4), pytest.param(60, 20, 30, marks=pytest.mark.prove)])
+@pytest.mark.parametrize(("count", "changed", "nights"), [(5, 2, 3), pytest.param(60, 20, 30, marks=pytest.mark.prove)])
 def test_days_of_which_a_third_is_changed_and_then_quiet_nights(
     clickhouse_server: Server, count: int, changed: int, nights: int
 ) -> None:

@@ -212,22 +212,23 @@ def test_users_who_only_received_have_their_earlier_ones(
     assert etl.users()["country"].to_dict() == {1: "RU", 2: "KZ", 3: "BY", 4: "unknown"}
 
 
-def test_thousands_of_cities(etl: Etl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("users", [1200, pytest.param(6000, marks=pytest.mark.prove)])
+def test_many_cities(etl: Etl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: int) -> None:
     """Nearly every user is in a city of their own, so there are nearly as many combinations of attributes as users."""
     having(etl, tmp_path, monkeypatch, *OPTIONAL)
     dice = Random(7)  # noqa: S311
-    where = [f"city {number}" for number in range(3000)]
-    users = {
+    where = [f"city {number}" for number in range(users // 2)]
+    who = {
         user: (*dice.choice([IOS, ANDROID]), "RU", dice.choice(where), dice.choice(["ads", ""]), user % 3)
-        for user in range(1, 6001)
+        for user in range(1, users + 1)
     }
-    etl.feed(*((user, "view", f"{user % 24:02}:00", *who) for user, who in users.items()))
-    etl.messages(*((user, dice.randrange(1, 6001), "12:00", *who) for user, who in users.items()))
+    etl.feed(*((user, "view", f"{user % 24:02}:00", *what) for user, what in who.items()))
+    etl.messages(*((user, dice.randrange(1, users + 1), "12:00", *what) for user, what in who.items()))
     with monkeypatch.context() as patch:
-        patch.setattr(loads, "USERS_PER_PART", 2_500)
+        patch.setattr(loads, "USERS_PER_PART", 0.4 * users)
         etl.run()
     found, expected = etl.published(), etl.expected(optional=OPTIONAL)
-    assert (expected.dimension_activity["dimension"] == "city").sum() > 2_500
+    assert (expected.dimension_activity["dimension"] == "city").sum() > 0.4 * users
     assert_equal(found, expected)
     compared = ["user_activity", "dimension_activity", "dimension_metrics", "the source"]
     assert reconcile(DAY, settings.load(**etl.environment, PULSE_OUTPUT="/nonexistent")) == compared
