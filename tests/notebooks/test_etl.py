@@ -891,29 +891,31 @@ WRONG = {
         MORE_THAN_ONCE,
     ),
     "a user has more views than were extracted": (
-        "alter table user_activity__wrong update views = views + 1 where user_id = '1' settings mutations_sync = 1",
+        "alter table {database}.user_activity__wrong update views = views + 1 where user_id = '1'"
+        " settings mutations_sync = 1",
         DIFFERENT_TOTALS,
     ),
     "a slice has fewer messages": (
-        "alter table dimension_activity__wrong update messages_sent = 0 where dimension_value = 'iOS'"
+        "alter table {database}.dimension_activity__wrong update messages_sent = 0 where dimension_value = 'iOS'"
         " settings mutations_sync = 1",
         DIFFERENT_TOTALS,
     ),
     "a slice is missing": (
-        "alter table dimension_activity__wrong delete where dimension_value = 'iOS' settings mutations_sync = 1",
+        "alter table {database}.dimension_activity__wrong delete where dimension_value = 'iOS'"
+        " settings mutations_sync = 1",
         DIFFERENT_TOTALS,
     ),
     "a dimension is missing": (
-        "alter table dimension_activity__wrong delete where dimension = 'age' settings mutations_sync = 1",
+        "alter table {database}.dimension_activity__wrong delete where dimension = 'age' settings mutations_sync = 1",
         DIFFERENT_TOTALS,
     ),
     "a slice has a partner more": (
-        "alter table dimension_activity__wrong update users_received = users_received + 1"
+        "alter table {database}.dimension_activity__wrong update users_received = users_received + 1"
         " where dimension_value = 'iOS' settings mutations_sync = 1",
         WRONG_SLICES,
     ),
     "a slice has another's partners": (
-        "alter table dimension_activity__wrong update users_sent = 2 where dimension_value = '25'"
+        "alter table {database}.dimension_activity__wrong update users_sent = 2 where dimension_value = '25'"
         " settings mutations_sync = 1",
         WRONG_SLICES,
     ),
@@ -925,7 +927,7 @@ WRONG = {
     ),
     **{
         f"a slice has another's {column}": (
-            "alter table dimension_activity__wrong update "
+            "alter table {database}.dimension_activity__wrong update "
             + f"{column} = {column} + if(dimension_value = 'iOS', 1, -1) where dimension = 'os'"
             " settings mutations_sync = 1",
             WRONG_SLICES,
@@ -935,7 +937,7 @@ WRONG = {
     },
     **{
         f"a slice has another {column}": (
-            "alter table dimension_metrics__wrong update "
+            "alter table {database}.dimension_metrics__wrong update "
             + f"{column} = {'1' if kind == 'UInt64' else '0.25'} + ifNull({column}, 0) where dimension_value = 'iOS'"
             " settings mutations_sync = 1",
             WRONG_SLICE_METRICS,
@@ -944,7 +946,8 @@ WRONG = {
         if kind in ("UInt64", "Nullable(Float64)")
     },
     "a slice has no metrics": (
-        "alter table dimension_metrics__wrong delete where dimension_value = '25' settings mutations_sync = 1",
+        "alter table {database}.dimension_metrics__wrong delete where dimension_value = '25'"
+        " settings mutations_sync = 1",
         WRONG_SLICE_METRICS,
     ),
     "a slice has metrics twice": (
@@ -952,12 +955,12 @@ WRONG = {
         MORE_THAN_ONCE,
     ),
     "users of all slices were lost": (
-        "alter table users__wrong update feed_active = false where true settings mutations_sync = 1",
+        "alter table {database}.users__wrong update feed_active = false where true settings mutations_sync = 1",
         "The slices of 2025-03-12 do not add up to the day's metrics; nothing is published",
     ),
     **{
         f"a user has another's {column}": (
-            "alter table user_activity__wrong update "
+            "alter table {database}.user_activity__wrong update "
             + f"{column} = {column} + if(user_id = '1', 1, -1) where user_id in ('1', '2') settings mutations_sync = 1",
             WRONG_USERS.format(column),
         )
@@ -966,7 +969,7 @@ WRONG = {
     },
     **{
         f"a user's {column} is another": (
-            "alter table user_activity__wrong update "
+            "alter table {database}.user_activity__wrong update "
             + f"{column} = {'not feed_active' if kind == 'Bool' else repr('Symbian')} where user_id = '1'"
             " settings mutations_sync = 1",
             WRONG_USERS.format(column),
@@ -980,12 +983,12 @@ WRONG = {
         WRONG_USERS.format("user_id"),
     ),
     "what its attributes are called was changed after its users were": (
-        "alter table attributes__wrong update age = '26' where age = '25' settings mutations_sync = 1",
+        "alter table {database}.attributes__wrong update age = '26' where age = '25' settings mutations_sync = 1",
         WRONG_USERS.format("age"),
     ),
     **{
         f"the metrics have another {column}": (
-            "alter table daily_metrics__wrong update " + f"{column} = {column} + 1 where true"
+            "alter table {database}.daily_metrics__wrong update " + f"{column} = {column} + 1 where true"
             " settings mutations_sync = 1",
             WRONG_METRICS,
         )
@@ -993,7 +996,7 @@ WRONG = {
         if column != "event_date"
     },
     "a ratio is missing": (
-        "alter table daily_metrics__wrong update ctr = null where true settings mutations_sync = 1",
+        "alter table {database}.daily_metrics__wrong update ctr = null where true settings mutations_sync = 1",
         WRONG_METRICS,
     ),
     "a part of it was computed again": (
@@ -1035,7 +1038,8 @@ def test_load_publishes_nothing_where(standing: tuple[Etl, pd.DataFrame], what: 
     etl, before = standing
     statement, sentence = WRONG[what]
     etl.run(steps=["transform"], run="wrong")
-    etl.db.execute(statement.format(database=etl.db.database))
+    # The engine finds the table of a mutation only by its full name.
+    etl.db.execute(statement.replace("{database}.", f"{etl.db.database}.{etl.db.prefix}"))
     with pytest.raises((CheckError, ClickHouseError)) as caught:
         etl.run(steps=["load"], run="wrong")
     assert sentence in str(caught.value)
