@@ -263,6 +263,45 @@ def test_a_day_from_the_trigger_form_is_computed_again(scheduled: Airflow) -> No
     _is_what_happened(scheduled, day)
 
 
+@pytest.mark.prove  # dags/test_restating_dag.py runs each of these DAGs in one process
+def test_the_scheduler_computes_a_changed_day_again_and_corrects_its_message(scheduled: Airflow) -> None:
+    day = date.fromisoformat(scheduled.db.value("select toString(max(event_date)) from daily_metrics"))
+    conf = {"event_date": str(day)}
+
+    def run(dag: str, name: str, **more: object) -> None:
+        scheduled.command("dags", "trigger", dag, "--run-id", name, "--conf", json.dumps({**conf, **more}))
+        ended = "select state from dag_run where run_id = ? and state in ('success', 'failed')"
+        scheduled.wait(lambda: bool(scheduled.query(ended, name)), f"the end of {name}")
+        assert scheduled.query(ended, name) == [("success",)], scheduled.log()
+
+    def again() -> list[tuple[str, ...]]:
+        asked = "select dag_id, state, conf from dag_run where run_id like 'restate__%' order by dag_id"
+        return scheduled.query(asked)
+
+    for dag in ("daily_report", "restate"):
+        scheduled.switch_on(dag)
+    run("daily_report", "before")
+    run("restate", "quiet_night", days=2)
+    assert again() == []
+
+    actions = f"{scheduled.source}.feed_actions"
+    of_the_day = "toDate(time, {zone:String}) = {day:Date} and os = 'Android' and toHour(time, {zone:String}) >= 21"
+    scheduled.db.execute(
+        f"insert into {actions} select * replace (time + 1 as time) from {actions} where {of_the_day}",  # noqa: S608
+        zone=scheduled.db.zone.key,
+        day=day,
+    )
+    run("restate", "night", days=2)
+    assert [(dag, state) for dag, state, _ in again()] == [("daily_report", "success"), ("etl", "success")]
+    assert all(str(day) in conf for _, _, conf in again())
+    (corrected,) = [each for each in scheduled.chats.messages(scheduled.readers) if f"{day:%-d %B %Y}" in each["text"]]
+    assert corrected["edited"]
+    assert re.search(r"The source has changed since: \+[\d.]+%: late Android events of 21:00–", corrected["text"])
+    _is_what_happened(scheduled, str(day))
+    run("restate", "night_after", days=2)
+    assert len(again()) == 2
+
+
 def test_the_trigger_form_refuses_a_future_day(scheduled: Airflow) -> None:
     ahead = str(scheduled.yesterday + timedelta(days=30))
     conf = json.dumps({"event_date": ahead})

@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
@@ -145,7 +145,7 @@ class Etl:
     day: date
     timezone: str = "Europe/Moscow"
     folder: Path = FOLDER
-    prefix: str = field(default_factory=lambda: os.environ.get("PULSE_TABLE_PREFIX", ""))
+    prefix: str = ""
     app: str = ""
     """The app's database, where it has not the name of the project's with `_app` at its end."""
 
@@ -183,9 +183,9 @@ class Etl:
 
     @classmethod
     @contextmanager
-    def fresh(cls, server: Server, day: date, timezone: str = "Europe/Moscow") -> Iterator["Etl"]:
+    def fresh(cls, server: Server, day: date, timezone: str = "Europe/Moscow", *, prefix: str = "") -> Iterator["Etl"]:
         """Create an app with two empty tables and a project without tables; drop both databases afterwards."""
-        app = cls(server, f"etl_{uuid.uuid4().hex[:8]}", day, timezone)
+        app = cls(server, f"etl_{uuid.uuid4().hex[:8]}", day, timezone, prefix=prefix)
         outside = ClickHouse(server.url, "default", app.zone)
         outside.execute("create database {name:Identifier}", name=app.source.database)
         try:

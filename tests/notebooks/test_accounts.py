@@ -30,15 +30,15 @@ IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
 class Company:
     """A company's server: the app's tables with two days, and who may do what."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        self.folder, self.prefix = folder, prefix
         self.script = ""
 
     @contextmanager
     def server(self) -> Iterator[Etl]:
         """The server as long as the block runs."""
         with process.running(accounts.MODULE, self.folder) as about:
-            yield Etl(clickhouse_stand_in._server(about), "company", DAY)
+            yield Etl(clickhouse_stand_in._server(about), "company", DAY, prefix=self.prefix)
 
     def administrator(self, script: str) -> None:
         """An administrator creates what a script says, and the server starts anew with the rights that it gives."""
@@ -55,9 +55,9 @@ class Company:
         (self.folder / accounts.GRANTS).write_text("\n".join(granted))
 
     @classmethod
-    def founded(cls, folder: Path) -> "Company":
+    def founded(cls, folder: Path, prefix: str = "") -> "Company":
         """A company where an administrator has run what `pulse source sql` prints."""
-        found = cls(folder)
+        found = cls(folder, prefix)
         with found.server() as etl:
             ClickHouse(etl.server.url, "default", etl.zone).execute("create database company_app")
             etl.create_source("feed_actions", FEED | OPTIONAL)

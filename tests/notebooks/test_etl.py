@@ -1033,7 +1033,16 @@ def standing(clickhouse_server: Server) -> Iterator[tuple[Etl, pd.DataFrame]]:
         yield etl, etl.everything()
 
 
-@pytest.mark.parametrize("what", WRONG)
+def _what_is_wrong() -> Iterator[Any]:
+    """The faults; of those that a fault of each column has, one without the marker `prove`."""
+    known, columns = set(), {column for shape in SHAPES.values() for column in shape}
+    for what in WRONG:
+        kind = " ".join(word for word in what.split() if word not in columns)
+        yield pytest.param(what, marks=[pytest.mark.prove] if kind in known else [])
+        known.add(kind)
+
+
+@pytest.mark.parametrize("what", list(_what_is_wrong()))
 def test_load_publishes_nothing_where(standing: tuple[Etl, pd.DataFrame], what: str) -> None:
     etl, before = standing
     statement, sentence = WRONG[what]

@@ -27,7 +27,7 @@ HALF_HOUR = timedelta(minutes=30)
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["DateTime", "DateTime64(3)"])
+@pytest.mark.parametrize("kind", [pytest.param("DateTime", marks=PROVE), "DateTime64(3)"])
 @pytest.mark.parametrize(
     ("source_zone", "zone", "day"),
     [

@@ -27,17 +27,13 @@ IOS, ANDROID = ("iOS", "female", 25), ("Android", "male", 40)
 @pytest.fixture(scope="module")
 def two(clickhouse_server: Server) -> Iterator[tuple[Etl, Etl]]:
     """An installation without a prefix and one with, in one database; each has an app and a published day."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PULSE_TABLE_PREFIX", raising=False)
-        with Etl.fresh(clickhouse_server, DAY) as plain, Etl.fresh(clickhouse_server, DAY) as elsewhere:
-            prefixed = dataclasses.replace(plain, prefix="team_", app=elsewhere.source.database)
-            for etl, (first, second) in ((plain, (1, 2)), (prefixed, (3, 4))):
-                etl.feed(
-                    *((user, "view", f"1{user}:00", *IOS) for user in range(first)), (9, "like", "15:00", *ANDROID)
-                )
-                etl.messages(*((user, user + 1, "16:00", *ANDROID) for user in range(second)))
-                etl.run(run="first")
-            yield plain, prefixed
+    with Etl.fresh(clickhouse_server, DAY) as plain, Etl.fresh(clickhouse_server, DAY) as elsewhere:
+        prefixed = dataclasses.replace(plain, prefix="team_", app=elsewhere.source.database)
+        for etl, (first, second) in ((plain, (1, 2)), (prefixed, (3, 4))):
+            etl.feed(*((user, "view", f"1{user}:00", *IOS) for user in range(first)), (9, "like", "15:00", *ANDROID))
+            etl.messages(*((user, user + 1, "16:00", *ANDROID) for user in range(second)))
+            etl.run(run="first")
+        yield plain, prefixed
 
 
 def config_of(etl: Etl) -> settings.Settings:
@@ -127,8 +123,7 @@ def test_an_account_writes_nothing_but_the_tables_with_the_prefix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{settings.ROOT / 'tests'}:{settings.ROOT}")
-    monkeypatch.setenv("PULSE_TABLE_PREFIX", "team_")
-    company = Company.founded(tmp_path)
+    company = Company.founded(tmp_path, prefix="team_")
     assert "on `company`.team_* to `pulse`" in company.script
     with company.server() as etl:
         etl.run(DAY - timedelta(days=1))
