@@ -12,10 +12,10 @@ import pandas as pd
 
 from pulse import sources
 from pulse.clickhouse import ClickHouse
-from pulse.metrics import DIMENSIONS, FEED, MESSAGES, columns
+from pulse.metrics import FEED, MESSAGES, columns
 from pulse.publishing.late_data import OF_THE_DAY
-from pulse.publishing.plausible import TOP, UNKNOWN, WEEKS, Profile
-from pulse.publishing.slices import METRICS_OF_USERS, NAMES_OF_THE_DAY
+from pulse.publishing.plausible import TOP, WEEKS, Profile
+from pulse.publishing.slices import METRICS_OF_USERS, NAMES_OF_THE_DAY, of_names
 from pulse.settings import Settings
 from pulse.sources import views
 
@@ -45,7 +45,7 @@ def of_run(
     """
     users = f"""
     -- The users of both sources by value, and those with an odd number of rows, one row per source, dimension and
-    -- value; and the sources' rows, one row per source and hour
+    -- value, and one per source without a dimension; and the sources' rows, one row per source and hour
     with by_key as (
         select
             {{feed:String}} as source,
@@ -60,16 +60,20 @@ def of_run(
         group by attributes
     )
 
-    select
-        by_key.source as source,
-        value.1 as dimension,
-        value.2 as dimension_value,
-        sum(by_key.users) as users,
-        sum(by_key.odd) as odd
-    from by_key
-    inner join {{attributes:Identifier}} as names using (attributes)
-    array join [{_named("names", dimensions)}] as value
-    group by by_key.source, dimension, dimension_value
+    select of_values.source, of_values.dimension, of_values.dimension_value, of_values.users, of_values.odd
+    from (
+        select
+            by_key.source as source,
+            value.1 as dimension,
+            value.2 as dimension_value,
+            sum(by_key.users) as users,
+            sum(by_key.odd) as odd
+        from by_key
+        inner join {{attributes:Identifier}} as names using (attributes)
+        array join [('', ''), {_named("names", dimensions)}] as value
+        group by by_key.source, dimension, dimension_value
+        {_LARGEST}
+    ) as of_values
     union all
     select {{feed:String}}, 'hour', toString(hour), row_count, 0 from {{feed_hours:Identifier}}
     union all
@@ -77,13 +81,13 @@ def of_run(
     """  # noqa: S608 (the names are those of our own dimensions)
     found = db.read(users, **staging, feed=FEED, messages=MESSAGES)
     hours = found[found["dimension"] == "hour"].astype({"dimension_value": int})
-    whole = found[found["dimension"] == DIMENSIONS[0].column].groupby("source")["odd"].sum()
+    whole = found[found["dimension"] == ""].set_index("source")["odd"]
     return Profile(
         day,
         _plain(metrics.to_dict()),
         _by_hour(hours[["source", "dimension_value", "users"]], config, day),
         {source: int(whole.get(source, 0)) for source in (FEED, MESSAGES)},
-        _largest(found[found["dimension"] != "hour"]),
+        _by_slice(found[~found["dimension"].isin(["", "hour"])]),
     )
 
 
@@ -105,9 +109,8 @@ def of_source(db: ClickHouse, config: Settings, day: date) -> Profile:
     where {OF_THE_DAY}
     group by hour
     """  # noqa: S608 (our own names)
-    users = f"""
-    -- The day's metrics, and of both sources the users by the key of their attributes and those with an odd number of
-    -- rows; one row
+    metrics = f"""
+    -- The day's metrics, and of both sources the users with an odd number of rows, one row
     with halves as (
         select
             user_id,
@@ -116,19 +119,17 @@ def of_source(db: ClickHouse, config: Settings, day: date) -> Profile:
             0 as messages_received,
             0 as messages_sent,
             true as feed_active,
-            count() % 2 as feed_odd,
-            toUInt64(max(latest)) as feed_key,
-            0 as message_key
+            count() % 2 as feed_odd
         from feed_events
         where {OF_THE_DAY}
         group by user_id
         union all
-        select user_id, 0, 0, 0, count(), false, 0, 0, toUInt64(max(latest))
+        select user_id, 0, 0, 0, count(), false, 0
         from message_events
         where {OF_THE_DAY}
         group by user_id
         union all
-        select receiver_id, 0, 0, count(), 0, false, 0, 0, 0
+        select receiver_id, 0, 0, count(), 0, false, 0
         from message_events
         where {OF_THE_DAY}
         group by receiver_id
@@ -142,38 +143,54 @@ def of_source(db: ClickHouse, config: Settings, day: date) -> Profile:
             sum(messages_received) as messages_received,
             sum(messages_sent) as messages_sent,
             max(feed_active) as feed_active,
-            sum(feed_odd) as feed_odd,
-            max(feed_key) as feed_key,
-            max(message_key) as message_key
+            sum(feed_odd) as feed_odd
         from halves
         group by user_id
     )
 
     select {METRICS_OF_USERS},
         sum(users.feed_odd) as feed_odd,
-        countIf(users.messages_sent % 2 = 1) as message_odd,
-        sumMapIf([users.feed_key], [toUInt64(1)], users.feed_active) as feed_keys,
-        sumMapIf([users.message_key], [toUInt64(1)], users.messages_sent > 0) as message_keys
+        countIf(users.messages_sent % 2 = 1) as message_odd
     from users
+    """  # noqa: S608 (our own names)
+    users = f"""
+    -- The users of both sources by value, one row per source, dimension and value
+    with actors as (
+        select {{feed:String}} as source, user_id, toUInt64(max(latest)) as attributes
+        from feed_events
+        where {OF_THE_DAY}
+        group by user_id
+        union all
+        select {{messages:String}}, user_id, toUInt64(max(latest))
+        from message_events
+        where {OF_THE_DAY}
+        group by user_id
+    ),
+
+    by_key as (
+        select actors.source as of_source, attributes, count() as users
+        from actors
+        group by of_source, attributes
+    ),
+
+    names as ({NAMES_OF_THE_DAY})
+
+    select by_key.of_source as source, value.1 as dimension, value.2 as dimension_value, sum(by_key.users) as users
+    from by_key
+    inner join names using (attributes)
+    array join [{of_names(views.dimensions(db), "names")}] as value
+    group by by_key.of_source, dimension, dimension_value
+    {_LARGEST}
     """  # noqa: S608 (our own names)
     day_start, day_end = config.day_bounds(day)
     given = {"day_start": day_start, "day_end": day_end, "feed": FEED, "messages": MESSAGES}
-    (found,) = db.rows(users, **given)
-    spelled = db.read(NAMES_OF_THE_DAY, **given).set_index("attributes")
-    spelled = spelled.replace("", UNKNOWN)
-    spelled["age"] = spelled["age"].replace("0", UNKNOWN)
-    counted, dimensions = [], views.dimensions(db)
-    for source, keys in ((FEED, found["feed_keys"]), (MESSAGES, found["message_keys"])):
-        named = spelled.loc[keys[0]].assign(users=keys[1])
-        for dimension in dimensions:
-            sums = named.groupby(dimension)["users"].sum()
-            counted += [(source, dimension, value, users) for value, users in sums.items()]
+    (found,) = db.rows(metrics, **given)
     return Profile(
         day,
         _plain({name: found[name] for name in columns("daily_metrics")}),
         _by_hour(db.read(hours, **given), config, day),
         {FEED: int(found["feed_odd"]), MESSAGES: int(found["message_odd"])},
-        _largest(pd.DataFrame(counted, columns=["source", "dimension", "dimension_value", "users"])),
+        _by_slice(db.read(users, **given)),
     )
 
 
@@ -262,14 +279,13 @@ def _by_hour(found: pd.DataFrame, config: Settings, day: date) -> dict[str, list
     return counted
 
 
-def _largest(found: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
-    """The users of the largest values of each dimension; of equal ones, the first by name."""
-    ordered = found.sort_values(["users", "dimension_value"], ascending=[False, True])
+def _by_slice(found: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
+    """The users by value, for each source and dimension."""
     slices: dict[tuple[str, str], dict[str, int]] = {}
-    for row in ordered.itertuples():
-        values = slices.setdefault((str(row.source), str(row.dimension)), {})
-        if len(values) < TOP:
-            values[str(row.dimension_value)] = int(row.users)  # type: ignore[arg-type]
+    for source, dimension, value, users in found[["source", "dimension", "dimension_value", "users"]].itertuples(
+        index=False
+    ):
+        slices.setdefault((source, dimension), {})[value] = int(users)
     return slices
 
 
@@ -286,6 +302,12 @@ def _source(config: Settings) -> str:
     """How the source is read: profiles of another one say nothing about it."""
     return f"{sources.chosen(config)}, by days of {config.timezone}"
 
+
+_LARGEST = f"""
+    order by users desc, dimension_value
+    limit {TOP} by source, dimension
+"""
+"""Of each dimension the largest values; of equal ones, the first by name."""
 
 _HOUR = (
     "intDiv(toUnixTimestamp64Micro(toDateTime64(assumeNotNull(time), 6)) "

@@ -42,6 +42,9 @@ explains nothing."""
 
 SUMS = tuple(metric.column for metric in METRICS if metric.additive)
 
+COUNTED = ("feed_users", "messenger_users", "both_users", "messages_received", *SUMS)
+"""What is counted of the users of each slice; the other metrics are made of these."""
+
 
 @dataclass(frozen=True)
 class SourceChange:
@@ -145,8 +148,7 @@ def judge(
         for name in names
         if relative(metrics_then.get(name), metrics_now[name]) > 1e-9
     }
-    both = slices_then.add_suffix(" then").join(slices_now.add_suffix(" now"), how="outer").fillna(0).astype("float64")
-    changed = pd.DataFrame({name: both[f"{name} now"] - both[f"{name} then"] for name in SUMS})
+    changed = slices_now.sub(slices_then.astype("float64"), fill_value=0)
     moved = {}
     for dimension, each in changed.groupby(level="dimension"):
         shares = [float(each[name].abs().max()) / (metrics_then.get(name) or math.nan) for name in SUMS]
@@ -207,8 +209,9 @@ def _from_the_source(
 ) -> tuple[dict[str, float | None], pd.DataFrame]:
     """The day's metrics as the source makes them now; and the sums of slices, by dimension and value."""
     in_part = "({parts:UInt32} = 1 or cityHash64(user_id) % {parts:UInt32} = {part:UInt32})"
-    by_key = f"""
-    -- What the source makes of a day now, exactly, one row per attributes key and part of the users
+    found_now = f"""
+    -- What the source makes of a day now, exactly, one row per dimension, value and part of the users; and one for the
+    -- whole day, without a dimension
     with actions as (
         select
             user_id,
@@ -244,19 +247,32 @@ def _from_the_source(
             toUInt64(max(actions.latest)) as attributes
         from actions
         group by user_id
-    )
+    ),
+
+    by_key as (
+        select
+            users.attributes as attributes,
+            countIf(users.feed_active) as feed_users,
+            countIf(users.messages_sent > 0) as messenger_users,
+            countIf(users.feed_active and users.messages_sent > 0) as both_users,
+            sum(users.views) as views,
+            sum(users.likes) as likes,
+            sum(users.messages_sent) as messages_sent,
+            sumIf(users.messages_received, users.feed_active or users.messages_sent > 0) as messages_received
+        from users
+        group by attributes
+    ),
+
+    names as ({slices_of.NAMES_OF_THE_DAY})
 
     select
-        users.attributes as attributes,
-        countIf(users.feed_active) as feed_users,
-        countIf(users.messages_sent > 0) as messenger_users,
-        countIf(users.feed_active and users.messages_sent > 0) as both_users,
-        sum(users.views) as views,
-        sum(users.likes) as likes,
-        sum(users.messages_sent) as messages_sent,
-        sumIf(users.messages_received, users.feed_active or users.messages_sent > 0) as messages_received
-    from users
-    group by attributes
+        slice.1 as dimension,
+        slice.2 as dimension_value,
+        {", ".join(f"sum(by_key.{name}) as {name}" for name in COUNTED)}
+    from by_key
+    left join names using (attributes)
+    array join [('', ''), {slices_of.of_names(dimensions, "names")}] as slice
+    group by dimension, dimension_value
     """  # noqa: S608 (our own names)
     day_start, day_end = config.day_bounds(day)
     given = {"day_start": day_start, "day_end": day_end}
@@ -272,21 +288,16 @@ def _from_the_source(
         """,  # noqa: S608 (our own names)
         **given,
     )
-    found = loads.read_parts(db, by_key, parts=loads.parts(users), **given)
-    totals = {str(name): float(value) for name, value in found.drop(columns="attributes").sum().items()}
+    found = loads.read_parts(db, found_now, parts=loads.parts(users), **given)
+    slices = found.groupby(["dimension", "dimension_value"]).sum().astype("float64")
+    whole = slices[slices.index.get_level_values("dimension") == ""].sum()
+    totals = {str(name): float(value) for name, value in whole.items()}
     totals["app_users"] = totals["feed_users"] + totals["messenger_users"] - totals["both_users"]
     metrics: dict[str, float | None] = {**totals}
     for name in columns("daily_metrics"):
         if per := BY_COLUMN[name].per:
             metrics[name] = totals[BY_COLUMN[name].of] / totals[per] if totals[per] else None
-    named = found.merge(db.read(slices_of.NAMES_OF_THE_DAY, **given), on="attributes", how="left").fillna("")
-    slices = []
-    for dimension in dimensions:
-        nothing = ("", "0") if dimension == "age" else ("",)
-        value = named[dimension].where(~named[dimension].isin(nothing), "unknown")
-        sums = named.assign(dimension=dimension, dimension_value=value)
-        slices.append(sums.groupby(["dimension", "dimension_value"])[list(SUMS)].sum())
-    return metrics, pd.concat(slices)
+    return metrics, slices.loc[slices.index.get_level_values("dimension") != "", list(SUMS)]
 
 
 def _published(db: ClickHouse, day: date, dimensions: Sequence[str]) -> tuple[dict[str, float | None], pd.DataFrame]:

@@ -210,6 +210,18 @@ def partner_disagreements(
     yield from _slice_differences(found, PARTNERS, "dimension_activity", "from the source")
 
 
+def of_names(dimensions: Sequence[str], names: str) -> str:
+    """Dimensions as pairs of name and value, for an array in SQL, from a table with the columns of `NAMES_OF_THE_DAY`.
+
+    What the source does not know is `unknown`, as in the published tables.
+    """
+    nothing = {"age": "'', '0'"}
+    return ", ".join(
+        f"('{name}', if({names}.{name} in ({nothing.get(name, repr(''))}), 'unknown', {names}.{name}))"
+        for name in dimensions
+    )
+
+
 def shown(value: float | None) -> str:
     """A number in a sentence."""
     return DASH if value is None else f"{value:,.10g}"
