@@ -154,8 +154,8 @@ create or replace table hand_user_activity engine = MergeTree order by user_id e
 -- The target's shape, one row per user
 insert into hand_user_activity
 select
-    {day:Date}, toString(users.user_id), os, gender, age, views, likes, messages_received, messages_sent,
-    users_received, users_sent, feed_active
+    {day:Date}, toString(users.user_id), os, gender, age, 'unknown', 'unknown', 'unknown', 'unknown', views, likes,
+    messages_received, messages_sent, users_received, users_sent, feed_active
 from hand_users as users
 left join hand_earlier as earlier using (user_id)
 left join hand_names as names on names.attributes = greatest(users.attributes, earlier.attributes);

@@ -327,8 +327,8 @@ def test_the_link_of_the_report_opens_the_day_with_every_chart_drawn(
 
 @pytest.mark.prove
 def test_a_chart_is_added_as_the_readme_says(
-    installed: tuple[Api, dict[str, int]], published: Published, config: settings.Settings, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    installed: tuple[Api, dict[str, int]], published: Published, superset: Server, config: settings.Settings,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Make it in Superset, put it on the dashboard, export it, and copy two files: nothing else is needed."""
     api, charts = installed
@@ -351,7 +351,7 @@ def test_a_chart_is_added_as_the_readme_says(
         dashboard.install(config)  # what was edited by hand is in the project now, so nothing is lost
         for _ in range(2):
             test_every_metric_is_described(installed)
-            test_what_is_installed_is_what_is_in_the_project(installed)
+            test_what_is_installed_is_what_is_in_the_project(installed, published, superset)
             answer = dashboard.ask(api, made, time_range(published.day), "day")
             assert _series(answer, "Messages received") == _expected(published, "Messages received", published.day, 30)
             api.request("DELETE", f"/api/v1/dashboard/{ours['id']}")  # as on another server, which has none of it
