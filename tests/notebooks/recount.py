@@ -35,6 +35,12 @@ DAILY_METRICS = (
 )  # fmt: skip
 
 
+def is_nameless(feed: list[Row], day: date, zone: ZoneInfo) -> bool:
+    """Whether a day has feed actions, none of which is a view or a like: then it is not published."""
+    rows = [row for row in feed if None not in (row["user_id"], row["time"]) and local_date(row["time"], zone) == day]
+    return bool(rows) and not any(row["action"] in ("view", "like") for row in rows)
+
+
 class User:
     """What a user did that day, and who they are."""
 
