@@ -234,7 +234,7 @@ class _Usual:
         points = [((day - before).days / 7, math.log(max(value, 0.5))) for before, value in values]
         slopes = [(later - earlier) / (back - nearer) for (nearer, later), (back, earlier) in combinations(points, 2)]
         slope = min(max(median(slopes), GROWTH[0]), GROWTH[1]) if len(points) >= 6 else 0.0
-        slope *= 0.5 if slope > 0 else 1.0  # if growth was overrated, a quiet holiday would look like a loss
+        slope *= 0.5  # overrated growth makes a quiet holiday look like a loss, and overrated decline lets a loss pass
         carried = [value + slope * weeks for weeks, value in points]
         middle = median(carried)
         # Of fewer days, one holiday would pass for scatter.
