@@ -86,7 +86,8 @@ def version(db: ClickHouse) -> int | None:
 
 def _version(db: ClickHouse, there: Mapping[str, Found]) -> int | None:
     """The version of these tables; the table with the version is the first one to be created."""
-    recorded = db.value("select max(version) from schema_versions") if VERSIONS in there else None
+    is_ours = VERSIONS in there and "version" in there[VERSIONS].columns
+    recorded = db.value("select max(version) from schema_versions") if is_ours else None
     return recorded or (UNVERSIONED if set(there) - {VERSIONS, *VIEWS} else None)
 
 
@@ -137,8 +138,8 @@ def create_missing(db: ClickHouse) -> bool:
 
 
 def _create_missing(db: ClickHouse, there: Mapping[str, Found]) -> bool:
-    _refuse_foreign(db, there)
     found = _version(db, there)
+    _refuse_foreign(db, there, found)
     if found not in (None, newest()):
         return False
     if not there:
@@ -171,8 +172,8 @@ def upgrade(db: ClickHouse, source: Source, *, dry_run: bool = False, other_sour
         ClickHouseError: a step failed; the steps before it are done.
     """
     there = _there(db)
-    _refuse_foreign(db, there)
     found, latest = _version(db, there), newest()
+    _refuse_foreign(db, there, found)
     if found is not None and found > latest:
         raise SchemaError(_other_version(db))
     made = views.read(db, source) if found is not None or not dry_run else []
@@ -253,7 +254,7 @@ def _there(db: ClickHouse) -> dict[str, Found]:
     }
 
 
-def _refuse_foreign(db: ClickHouse, there: Mapping[str, Found]) -> None:
+def _refuse_foreign(db: ClickHouse, there: Mapping[str, Found], version: int | None) -> None:
     """Stop before anything is changed if a table that is not ours has the name of one of ours.
 
     Raises:
@@ -267,7 +268,7 @@ def _refuse_foreign(db: ClickHouse, there: Mapping[str, Found]) -> None:
             foreign |= there.keys() - set(VIEWS)
     elif not there[VERSIONS].columns >= ours[VERSIONS]:
         foreign.add(VERSIONS)
-    elif _version(db, there) == newest():
+    elif version == newest():
         for name in creations.keys() & there.keys():
             is_view = there[name].engine == "View"
             if is_view != (" view " in creations[name]) or not there[name].columns >= ours[name]:

@@ -197,8 +197,16 @@ def reason(db: ClickHouse, day: date, load: str) -> list[SourceChange]:
     Raises:
         ClickHouseError: no server answers.
     """
-    before = loads.replaced(db, day, load)
-    return sources_in(reasons(db, day).get(before.load, "")) if before else []
+    return reason_for(db, day, loads.replaced(db, day, load))
+
+
+def reason_for(db: ClickHouse, day: date, replaced: loads.Published | None) -> list[SourceChange]:
+    """Why a publication of a day was replaced; empty if there was none, or nobody knows.
+
+    Raises:
+        ClickHouseError: no server answers.
+    """
+    return sources_in(reasons(db, day).get(replaced.load, "")) if replaced else []
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------------
