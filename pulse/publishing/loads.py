@@ -15,7 +15,7 @@ Its metrics and slices, which are few, are kept, so that `pulse as-of` knows wha
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -24,6 +24,7 @@ import pandas as pd
 
 from pulse import PulseError
 from pulse.clickhouse import ClickHouse, Result, quoted
+from pulse.metrics import DIMENSIONS
 
 TABLES = ("user_activity", "dimension_activity", "dimension_metrics", "daily_metrics")
 """The published tables, as readers see them. The rows of all loads are in `<table>_loads`."""
@@ -186,6 +187,7 @@ def publish(
     load: str,
     run: str,
     staged: Mapping[str, str],
+    dimensions: Sequence[str],
     feed: Held,
     messages: Held,
     extracted_at: datetime,
@@ -200,6 +202,7 @@ def publish(
         load: the load that is staged.
         run: the run that made it, by its name in the archive.
         staged: the staging table of each of `TABLES`, with rows of this day and load only.
+        dimensions: those that the source has.
         feed: what the feed held at extraction.
         messages: what the messenger held.
         extracted_at: when that was, see `made_at`.
@@ -211,7 +214,7 @@ def publish(
         PublishingError: the tables of loads do not hold what was staged; nothing was published.
         ClickHouseError: a statement failed; nothing was published, unless it was the last one and no answer came.
     """
-    contents = {table: read_contents(db, staged[table], day, load, _columns(db, table)) for table in TABLES}
+    contents = {table: read_contents(db, staged[table], day, load, _columns(db, table, dimensions)) for table in TABLES}
     for table, each in contents.items():
         if each.rows:  # ClickHouse refuses to replace a partition by an empty one
             db.replace_partition(f"{table}_loads", (day, load), staged[table])
@@ -380,6 +383,8 @@ def staging_names(db: ClickHouse) -> str:
     return f"^{db.prefix}{STAGING}"
 
 
-def _columns(db: ClickHouse, table: str) -> list[str]:
-    """The columns of a published table, in their order."""
-    return db.read("describe table {table:Identifier}", table=table)["name"].tolist()
+def _columns(db: ClickHouse, table: str, dimensions: Sequence[str]) -> list[str]:
+    """The columns of a published table, in their order, without the dimensions that the source lacks: all `unknown`."""
+    lacking = {each.column for each in DIMENSIONS if each.optional} - {*dimensions}
+    named: list[str] = db.read("describe table {table:Identifier}", table=table)["name"].tolist()
+    return [name for name in named if name not in lacking]
