@@ -5,7 +5,7 @@ never computed, it is made from the source, once. Both ways give the same number
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -258,16 +258,24 @@ def _kept(db: ClickHouse, config: Settings, days: Sequence[date]) -> list[Profil
 
 def _with_rows(db: ClickHouse, config: Settings, days: Sequence[date]) -> set[date]:
     """Those of some days of which the source holds anything: of each it reads no more than a first row."""
+    bounds = [config.day_bounds(day) for day in days]
+    if not _with_first_rows(db, [(min(bounds)[0], max(bounds)[1])]):  # as before the app began: asked in one step
+        return set()
+    return {days[number] for number in _with_first_rows(db, bounds)}
+
+
+def _with_first_rows(db: ClickHouse, times: Sequence[tuple[datetime, datetime]]) -> set[int]:
+    """The numbers of those of some times, each from one moment up to another, in which a source has a row."""
     first = " union all ".join(
         f"(select {number} as number from {view} where time >= {{start_{number}:DateTime64(6)}} "  # noqa: S608
         f"and time < {{end_{number}:DateTime64(6)}} limit 1)"
-        for number in range(len(days))
+        for number in range(len(times))
         for view in ("feed_events", "message_events")
     )
-    bounds: dict[str, Any] = {}
-    for number, day in enumerate(days):
-        bounds[f"start_{number}"], bounds[f"end_{number}"] = config.day_bounds(day)
-    return {days[number] for number in db.read(first, **bounds)["number"]}
+    given: dict[str, Any] = {}
+    for number, (start, end) in enumerate(times):
+        given |= {f"start_{number}": start, f"end_{number}": end}
+    return {int(number) for number in db.read(first, **given)["number"]}
 
 
 def _by_hour(found: pd.DataFrame, config: Settings, day: date) -> dict[str, list[int]]:
