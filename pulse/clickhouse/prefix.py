@@ -93,11 +93,13 @@ def prefixed(sql: str, prefix: str) -> tuple[str, frozenset[str]]:
 def _tables(text: str) -> Iterator[Place]:
     """The tables without a database that a statement names: outside of its queries, and in them."""
     found = FIRST_WORD.match(text)
-    verb = found[1].lower() if found else ""
-    if found and verb in ABOUT_TABLES:
+    if not found:
+        return
+    verb = found[1].lower()
+    if verb in ABOUT_TABLES:
         # Some first words make sqlglot take the rest for one word.
         text = f"{text[: found.start(1)]}{'_' * len(verb)}{text[found.end(1) :]}"
-    elif verb and verb not in QUERIES:
+    elif verb not in QUERIES:
         return
     tokens = sqlglot.tokenize(text, read="clickhouse")
     words = ["" if _is_value(token) else token.text.lower() for token in tokens]
@@ -106,7 +108,7 @@ def _tables(text: str) -> Iterator[Place]:
     begins = 0 if verb in QUERIES else _next_query(words, 0)
     yield from _outside(verb, tokens[:begins], words[:begins])
     while begins < len(tokens):
-        ends = _end_of_query(tokens, begins)
+        ends = _end_of_query(words, begins)
         yield from _inside(text, tokens[begins].start, tokens[ends - 1].end + 1)
         begins = _next_query(words, ends)
 
@@ -119,25 +121,24 @@ def _next_query(words: list[str], position: int) -> int:
     return next((number for number in range(position, len(words)) if words[number] in ("select", "with")), len(words))
 
 
-def _end_of_query(tokens: list[Token], begins: int) -> int:
+def _end_of_query(words: list[str], begins: int) -> int:
     """Where a query ends: with the statement, or with the parentheses around it."""
     depth = 0
-    for number in range(begins, len(tokens)):
-        kind = tokens[number].token_type
-        depth += (kind == TokenType.L_PAREN) - (kind == TokenType.R_PAREN)
+    for number in range(begins, len(words)):
+        depth += (words[number] == "(") - (words[number] == ")")
         if depth < 0:
             return number
-    return len(tokens)
+    return len(words)
 
 
 def _outside(verb: str, tokens: list[Token], words: list[str]) -> Iterator[Place]:
     """The tables that a statement is about: those it creates, changes, drops, describes or inserts into."""
-    before, depth, seen = [], 0, False
+    before: list[int] = []
+    depth = 0
     for number, word in enumerate(words):
         depth += (word == "(") - (word == ")")
-        if depth == 0 and (word in MORE_NAMES.get(verb, ()) if seen else word in KINDS):
+        if depth == 0 and word in (MORE_NAMES.get(verb, ()) if before else KINDS):
             before.append(number)
-            seen = True
     for number in before:
         named = next((after for after in range(number + 1, len(words)) if words[after] not in BEFORE_NAME), len(words))
         if named == len(words) or words[named + 1 : named + 2] == ["."]:
