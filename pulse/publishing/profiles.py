@@ -4,7 +4,7 @@ The profile of the day that is being computed is made from the run's own staging
 never computed, it is made from the source, once. Both ways give the same numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from pulse.clickhouse import ClickHouse
 from pulse.metrics import FEED, MESSAGES, columns
 from pulse.publishing.late_data import OF_THE_DAY
 from pulse.publishing.plausible import TOP, WEEKS, Profile
-from pulse.publishing.slices import METRICS_OF_USERS, NAMES_OF_THE_DAY, of_names
+from pulse.publishing.slices import METRICS_OF_USERS, NAMES_OF_THE_DAY, named, of_names
 from pulse.settings import Settings
 from pulse.sources import views
 
@@ -70,7 +70,7 @@ def of_run(
             sum(by_key.odd) as odd
         from by_key
         inner join {{attributes:Identifier}} as names using (attributes)
-        array join [('', ''), {_named("names", dimensions)}] as value
+        array join [('', ''), {named(dimensions, "names.")}] as value
         group by by_key.source, dimension, dimension_value
         {_LARGEST}
     ) as of_values
@@ -87,7 +87,7 @@ def of_run(
         _plain(metrics.to_dict()),
         _by_hour(hours[["source", "dimension_value", "users"]], config, day),
         {source: int(whole.get(source, 0)) for source in (FEED, MESSAGES)},
-        _by_slice(found[~found["dimension"].isin(["", "hour"])]),
+        _by_slice(found.loc[~found["dimension"].isin(["", "hour"]), _SLICE].itertuples(index=False, name=None)),
     )
 
 
@@ -190,7 +190,7 @@ def of_source(db: ClickHouse, config: Settings, day: date) -> Profile:
         _plain({name: found[name] for name in columns("daily_metrics")}),
         _by_hour(db.read(hours, **given), config, day),
         {FEED: int(found["feed_odd"]), MESSAGES: int(found["message_odd"])},
-        _by_slice(db.read(users, **given)),
+        _by_slice(db.read(users, **given)[_SLICE].itertuples(index=False, name=None)),
     )
 
 
@@ -247,12 +247,11 @@ def _kept(db: ClickHouse, config: Settings, days: Sequence[date]) -> list[Profil
     """
     profiles = []
     for row in db.rows(kept, source=_source(config), days=list(days)):
-        slices: dict[tuple[str, str], dict[str, int]] = {}
-        for source, dimension, value, users in row["slices"]:
-            slices.setdefault((source, dimension), {})[value] = int(users)
         hours = {FEED: row["feed_rows"], MESSAGES: row["message_rows"]}
         odd = {source: int(users) for source, users in row["odd_users"]}
-        profiles.append(Profile(date.fromisoformat(row["day"]), dict(row["metrics"]), hours, odd, slices))
+        profiles.append(
+            Profile(date.fromisoformat(row["day"]), dict(row["metrics"]), hours, odd, _by_slice(row["slices"]))
+        )
     return profiles
 
 
@@ -287,12 +286,10 @@ def _by_hour(found: pd.DataFrame, config: Settings, day: date) -> dict[str, list
     return counted
 
 
-def _by_slice(found: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
-    """The users by value, for each source and dimension."""
+def _by_slice(found: Iterable[tuple[Any, ...]]) -> dict[tuple[str, str], dict[str, int]]:
+    """The users by value, for each source and dimension, from rows with the columns of `_SLICE`."""
     slices: dict[tuple[str, str], dict[str, int]] = {}
-    for source, dimension, value, users in found[["source", "dimension", "dimension_value", "users"]].itertuples(
-        index=False
-    ):
+    for source, dimension, value, users in found:
         slices.setdefault((source, dimension), {})[value] = int(users)
     return slices
 
@@ -301,15 +298,12 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, float]:
     return {name: float(row[name]) for name in columns("daily_metrics") if not pd.isna(row[name])}
 
 
-def _named(table: str, dimensions: Sequence[str]) -> str:
-    """Dimensions of a table as pairs of name and value, for an array in SQL."""
-    return ", ".join(f"('{name}', {table}.{name})" for name in dimensions)
-
-
 def _source(config: Settings) -> str:
     """How the source is read: profiles of another one say nothing about it."""
     return f"{sources.chosen(config)}, by days of {config.timezone}"
 
+
+_SLICE = ["source", "dimension", "dimension_value", "users"]
 
 _LARGEST = f"""
     order by users desc, dimension_value

@@ -139,7 +139,8 @@ def judge(
     """
     day = published.event_date
     # A dimension that the source has got, or lost, since then does not change what was published by the others.
-    dimensions = [name for name in slices_of.of_day(db, day) if name in views.dimensions(db)]
+    has = views.dimensions(db)
+    dimensions = [name for name in slices_of.of_day(db, day) if name in has]
     metrics_now, slices_now = _from_the_source(db, config, day, dimensions)
     metrics_then, slices_then = _published(db, day, dimensions)
     names = columns("daily_metrics")

@@ -99,7 +99,7 @@ def _counts(db: ClickHouse, day: date, dimensions: Sequence[str]) -> Iterator[st
             slice.2 as dimension_value,
             ({_sums_of(COUNTS)}) as counts
         from user_activity
-        array join [{_named(dimensions)}] as slice
+        array join [{named(dimensions)}] as slice
         where event_date = {{day:Date}}
         group by dimension, dimension_value
     ),
@@ -130,7 +130,7 @@ def _metrics(db: ClickHouse, day: date, dimensions: Sequence[str]) -> Iterator[s
             slice.2 as dimension_value,
             {METRICS_OF_USERS}
         from user_activity as users
-        array join [{_named(dimensions, "users.")}] as slice
+        array join [{named(dimensions, "users.")}] as slice
         where users.event_date = {{day:Date}}
         group by dimension, dimension_value
     ),
@@ -172,7 +172,7 @@ def partner_disagreements(
     users as (
         select
             user_id,
-            [{_named(dimensions)}] as slices
+            [{named(dimensions)}] as slices
         from user_activity
         where event_date = {{day:Date}}
     ),
@@ -210,6 +210,11 @@ def partner_disagreements(
     yield from _slice_differences(found, PARTNERS, "dimension_activity", "from the source")
 
 
+def named(dimensions: Sequence[str], of: str = "") -> str:
+    """Dimensions as pairs of name and value, for an array in SQL; `of` qualifies their columns."""
+    return ", ".join(f"('{name}', toString({of}{name}))" for name in dimensions)
+
+
 def of_names(dimensions: Sequence[str], names: str) -> str:
     """Dimensions as pairs of name and value, for an array in SQL, from a table with the columns of `NAMES_OF_THE_DAY`.
 
@@ -230,11 +235,6 @@ def shown(value: float | None) -> str:
 def _sums_of(names: tuple[str, ...]) -> str:
     """The sums of columns, for a tuple in SQL."""
     return ", ".join(f"sum({name})" for name in names)
-
-
-def _named(dimensions: Sequence[str], of: str = "") -> str:
-    """Dimensions as pairs of name and value, for an array in SQL; `of` qualifies their columns."""
-    return ", ".join(f"('{name}', toString({of}{name}))" for name in dimensions)
 
 
 def _slice_differences(found: list[dict[str, Any]], columns: Sequence[str], table: str, how: str) -> Iterator[str]:
